@@ -1,0 +1,1 @@
+//! Containers: configuration to spec, monitor, state.

@@ -1,0 +1,1 @@
+//! Paths inside a root, verified procfs, atomic files, locks.

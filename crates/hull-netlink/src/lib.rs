@@ -1,0 +1,1 @@
+//! Route netlink over one blocking socket.

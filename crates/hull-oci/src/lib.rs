@@ -1,0 +1,13 @@
+//! OCI types and nothing else: no system calls, no paths opened, no environment read.
+//!
+//! * [`spec`]: `config.json` of the OCI runtime specification 1.3.
+//! * [`state`]: the state document that hooks and `state` show.
+//!
+//! Unknown properties are ignored, as the specification's "Extensibility" section requires; unknown *values* of known
+//! properties are errors that name the field.
+
+pub mod spec;
+pub mod state;
+
+pub use spec::{ParseError, Spec};
+pub use state::{State, Status};

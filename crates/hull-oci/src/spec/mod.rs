@@ -1,0 +1,136 @@
+//! `config.json` (runtime-spec 1.3: `config.md` and `config-linux.md`).
+//!
+//! Field meanings are the specification's; comments here state only units and what differs. Numbers keep the
+//! specification's width, so that an absurd size is a parse error rather than a wrapped value.
+
+mod linux;
+mod mount;
+mod process;
+mod resources;
+mod seccomp;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use linux::{
+    Device, IdMapping, IntelRdt, Linux, MemoryPolicy, Namespace, NamespaceType, NetDevice, Personality, TimeOffset,
+};
+pub use mount::{Hook, Hooks, Mount, Root};
+pub use process::{
+    Capabilities, ConsoleSize, CpuAffinity, IoPriority, IoPriorityClass, Process, Rlimit, Scheduler, User,
+};
+pub use resources::{
+    BlockIo, Cpu, DeviceRule, HugepageLimit, InterfacePriority, Memory, Network, Pids, Rdma, Resources, ThrottleDevice,
+    WeightDevice,
+};
+pub use seccomp::{Arg, ArgOperator, Seccomp, SyscallRule};
+
+/// The specification that this crate speaks.
+pub const VERSION: &str = "1.3.0";
+
+/// A configuration of at most this many bytes is read. Docker's own are about 20 KB.
+pub const MAX_CONFIG_BYTES: usize = 16 << 20;
+
+/// The whole document.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Spec {
+    /// Semantic version of the specification that the document follows.
+    pub oci_version: String,
+    /// The container's root file system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<Root>,
+    /// Mounts, in the order they are made.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_default")]
+    pub mounts: Vec<Mount>,
+    /// The program to run; may be absent until `start`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<Process>,
+    /// Host name; needs a UTS namespace.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub hostname: String,
+    /// NIS domain name; needs a UTS namespace.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub domainname: String,
+    /// Programs run at points of the container's life.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Hooks>,
+    /// Free metadata, shown in the state.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_default")]
+    pub annotations: BTreeMap<String, String>,
+    /// The Linux section.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linux: Option<Linux>,
+    /// Virtual machine section: present is an error here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vm: Option<serde_json::Value>,
+}
+
+/// Why a configuration was refused before anything was done.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    /// More than [`MAX_CONFIG_BYTES`].
+    #[error("config is {0} bytes, more than the {MAX_CONFIG_BYTES} that are read")]
+    TooLarge(usize),
+    /// Not JSON at all.
+    #[error("config is not valid JSON: {0}")]
+    Syntax(serde_json::Error),
+    /// JSON, but a field has the wrong type or an unknown value.
+    #[error("config field `{field}`: {source}")]
+    Field {
+        /// Path of the field, such as `linux.resources.pids.limit`.
+        field: String,
+        /// What was found and what was expected.
+        source: serde_json::Error,
+    },
+}
+
+/// Parses any document of the specification, naming the field in errors.
+///
+/// # Errors
+/// See [`ParseError`].
+pub fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, ParseError> {
+    if bytes.len() > MAX_CONFIG_BYTES {
+        return Err(ParseError::TooLarge(bytes.len()));
+    }
+    match serde_json::from_slice(bytes) {
+        Ok(value) => Ok(value),
+        Err(error) if !error.is_data() => Err(ParseError::Syntax(error)),
+        // Only a refused document pays for tracking the path of each field.
+        Err(error) => {
+            let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+            match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+                Ok(_) => Err(ParseError::Syntax(error)),
+                Err(tracked) => {
+                    Err(ParseError::Field { field: tracked.path().to_string(), source: tracked.into_inner() })
+                }
+            }
+        }
+    }
+}
+
+impl Spec {
+    /// Parses `config.json`.
+    ///
+    /// # Errors
+    /// See [`ParseError`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        parse(bytes)
+    }
+
+    /// The Linux section's namespace of this type, if the document lists one.
+    #[must_use]
+    pub fn namespace(&self, kind: NamespaceType) -> Option<&Namespace> {
+        self.linux.as_ref()?.namespaces.iter().find(|namespace| namespace.kind == kind)
+    }
+}
+
+/// Go writers emit `null` for empty lists and maps; it means the same as absence.
+pub(crate) fn null_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}

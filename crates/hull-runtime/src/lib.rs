@@ -1,0 +1,1 @@
+//! The OCI runtime: spec to plan to clone to exec.

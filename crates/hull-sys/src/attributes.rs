@@ -1,0 +1,1 @@
+//! Process attributes: scheduler, I/O priority, personality, NUMA policy, keyrings.

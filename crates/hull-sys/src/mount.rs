@@ -1,0 +1,1 @@
+//! mount_setattr(2), open_tree_attr(2) and file system creation parameters.

@@ -1,0 +1,1 @@
+//! What tests share: bundles, root file systems, tiers, the probe that runs inside containers.

@@ -1,1 +1,5 @@
 //! Route netlink over one blocking socket.
+
+mod error;
+
+pub use error::Error;

@@ -1,0 +1,393 @@
+//! The socket and single requests.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+use crate::codec::{
+    self, HEADER, Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_DONE,
+    NLMSG_ERROR, Request,
+};
+use crate::{Error, valid_name};
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
+
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_NET_NS_FD: u16 = 28;
+
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
+const IFA_FLAGS: u16 = 8;
+
+const IFF_UP: u32 = 1;
+/// Index of `lo` in every network namespace.
+const LOOPBACK: u32 = 1;
+/// Bytes of `struct ifinfomsg`.
+const LINK_FIXED: usize = 16;
+/// Bytes of `struct ifaddrmsg`.
+const ADDRESS_FIXED: usize = 8;
+/// The kernel fills a dump's datagrams up to this size.
+const DATAGRAM: usize = 32 << 10;
+/// A dump that keeps racing with changes is given up after this many repetitions.
+const DUMP_ATTEMPTS: usize = 8;
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Interface index inside its namespace.
+    pub index: u32,
+    /// Name, 1 to 15 bytes.
+    pub name: String,
+    /// `IFF_*` flags.
+    pub flags: u32,
+    /// Largest packet, bytes.
+    pub mtu: u32,
+}
+
+impl Link {
+    /// Whether the device is administratively up.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.flags & IFF_UP != 0
+    }
+}
+
+/// An address of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// `AF_INET` (2) or `AF_INET6` (10).
+    pub family: u8,
+    /// Prefix length in bits.
+    pub prefix: u8,
+    /// `RT_SCOPE_*`; 0 is global.
+    pub scope: u8,
+    /// `IFA_F_*` flags.
+    pub flags: u32,
+    /// The device's own address: 4 or 16 bytes.
+    pub local: Vec<u8>,
+    /// The peer of a point-to-point link, otherwise the same as `local`; may be empty.
+    pub peer: Vec<u8>,
+    /// Broadcast address; may be empty.
+    pub broadcast: Vec<u8>,
+}
+
+fn link_message(index: u32, flags: u32, change: u32) -> [u8; LINK_FIXED] {
+    let mut fixed = [0; LINK_FIXED];
+    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    fixed[8..12].copy_from_slice(&flags.to_ne_bytes());
+    fixed[12..16].copy_from_slice(&change.to_ne_bytes());
+    fixed
+}
+
+fn open() -> Result<OwnedFd, Errno> {
+    // No protocol means NETLINK_ROUTE, which is 0.
+    rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
+}
+
+/// Brings `lo` of the calling process's network namespace up. Does not allocate.
+///
+/// # Errors
+/// `EPERM` without `CAP_NET_ADMIN` in the user namespace that owns the network namespace; `EPROTO` for a malformed
+/// answer.
+pub fn loopback_up() -> Result<(), Errno> {
+    let socket = open()?;
+    let mut request = [0_u8; HEADER + LINK_FIXED];
+    request[..4].copy_from_slice(&(32_u32).to_ne_bytes());
+    request[4..6].copy_from_slice(&RTM_NEWLINK.to_ne_bytes());
+    request[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+    request[8..12].copy_from_slice(&1_u32.to_ne_bytes());
+    request[HEADER..].copy_from_slice(&link_message(LOOPBACK, IFF_UP, IFF_UP));
+    rustix::io::retry_on_intr(|| rustix::net::send(&socket, &request, SendFlags::empty()))?;
+    let mut answer = [0_u8; 256];
+    let (filled, _) = rustix::io::retry_on_intr(|| rustix::net::recv(&socket, &mut answer[..], RecvFlags::empty()))?;
+    let message = codec::messages(&answer[..filled]).next().and_then(Result::ok).ok_or(Errno::PROTO)?;
+    let code = codec::u32_at(message.payload, 0).filter(|_| message.kind == NLMSG_ERROR).ok_or(Errno::PROTO)?;
+    match code.cast_signed() {
+        0 => Ok(()),
+        code => Err(Errno::from_raw_os_error(code.saturating_neg())),
+    }
+}
+
+/// A route netlink socket. It acts on the network namespace in which it was opened.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    sequence: u32,
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Socket {
+    /// Opens a socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// [`Error::Socket`].
+    pub fn open() -> Result<Self, Error> {
+        let socket_error = |operation| move |errno| Error::Socket { operation, errno };
+        let fd = open().map_err(socket_error("open socket"))?;
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0)).map_err(socket_error("bind socket"))?;
+        // Without it errors have no text; old kernels lack it, which only costs the text.
+        extended_acknowledgements(&fd);
+        Ok(Self { fd, sequence: 0 })
+    }
+
+    fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    /// Sends a request and gives each answer that is not the final acknowledgement to `each`.
+    fn transact(
+        &mut self,
+        operation: &'static str,
+        object: &str,
+        request: &[u8],
+        mut each: impl FnMut(&Message<'_>) -> Result<(), &'static str>,
+    ) -> Result<bool, Error> {
+        let malformed = |what| Error::Malformed { operation, what };
+        let socket = |errno| Error::Socket { operation, errno };
+        rustix::io::retry_on_intr(|| rustix::net::send(&self.fd, request, SendFlags::empty())).map_err(socket)?;
+        let mut buffer = vec![0; DATAGRAM];
+        let mut interrupted = false;
+        loop {
+            let (filled, whole) =
+                rustix::io::retry_on_intr(|| rustix::net::recv(&self.fd, &mut buffer[..], RecvFlags::TRUNC))
+                    .map_err(socket)?;
+            if whole > filled {
+                return Err(malformed("datagram longer than 32 KiB"));
+            }
+            for message in codec::messages(&buffer[..filled]) {
+                let message = message.map_err(malformed)?;
+                if message.sequence != self.sequence {
+                    continue;
+                }
+                interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
+                match message.kind {
+                    NLMSG_DONE => return Ok(interrupted),
+                    NLMSG_ERROR => {
+                        let (code, text) = codec::error_of(&message).map_err(malformed)?;
+                        if code == 0 {
+                            return Ok(interrupted);
+                        }
+                        let errno = Errno::from_raw_os_error(code);
+                        return Err(Error::Refused { operation, object: object.to_owned(), errno, message: text });
+                    }
+                    _ => each(&message).map_err(malformed)?,
+                }
+            }
+        }
+    }
+
+    fn acknowledged(&mut self, operation: &'static str, object: &str, request: Request) -> Result<(), Error> {
+        self.transact(operation, object, &request.finish(), |_| Ok(())).map(drop)
+    }
+
+    /// The device of this name.
+    ///
+    /// # Errors
+    /// [`Error::NoLink`] when there is none, [`Error::InvalidName`] when there can be none.
+    pub fn link(&mut self, name: &str) -> Result<Link, Error> {
+        valid_name(name)?;
+        let sequence = self.next_sequence();
+        let request = Request::new(RTM_GETLINK, NLM_F_ACK, sequence, &link_message(0, 0, 0));
+        let request = request.attribute_name(IFLA_IFNAME, name);
+        let mut found = None;
+        let asked = self.transact("get link", name, &request.finish(), |message| {
+            if message.kind == RTM_NEWLINK {
+                found = Some(parse_link(message.payload)?);
+            }
+            Ok(())
+        });
+        match asked {
+            Err(Error::Refused { errno: Errno::NODEV, .. }) => Err(Error::NoLink(name.to_owned())),
+            Err(error) => Err(error),
+            Ok(_) => found.ok_or_else(|| Error::NoLink(name.to_owned())),
+        }
+    }
+
+    /// All addresses of a device.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]; [`Error::Malformed`] also when the list keeps changing while it is read.
+    pub fn addresses(&mut self, index: u32) -> Result<Vec<Address>, Error> {
+        let operation = "list addresses";
+        for _ in 0..DUMP_ATTEMPTS {
+            let sequence = self.next_sequence();
+            let request = Request::new(RTM_GETADDR, NLM_F_DUMP, sequence, &[0; ADDRESS_FIXED]);
+            let mut found = Vec::new();
+            let interrupted = self.transact(operation, &format!("of link {index}"), &request.finish(), |message| {
+                if message.kind == RTM_NEWADDR {
+                    let (owner, address) = parse_address(message.payload)?;
+                    if owner == index && !address.local.is_empty() {
+                        found.push(address);
+                    }
+                }
+                Ok(())
+            })?;
+            if !interrupted {
+                return Ok(found);
+            }
+        }
+        Err(Error::Malformed { operation, what: "the list changes all the time" })
+    }
+
+    /// Sets a device administratively up.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn set_up(&mut self, index: u32) -> Result<(), Error> {
+        let request = Request::new(RTM_NEWLINK, NLM_F_ACK, self.next_sequence(), &link_message(index, IFF_UP, IFF_UP));
+        self.acknowledged("set link up", &format!("link {index}"), request)
+    }
+
+    /// Sets a device administratively down.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn set_down(&mut self, index: u32) -> Result<(), Error> {
+        let request = Request::new(RTM_NEWLINK, NLM_F_ACK, self.next_sequence(), &link_message(index, 0, IFF_UP));
+        self.acknowledged("set link down", &format!("link {index}"), request)
+    }
+
+    /// Renames a device, which must be down on kernels before 6.2.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `EEXIST` when the name is taken; [`Error::InvalidName`].
+    pub fn rename(&mut self, index: u32, name: &str) -> Result<(), Error> {
+        valid_name(name)?;
+        let request = Request::new(RTM_NEWLINK, NLM_F_ACK, self.next_sequence(), &link_message(index, 0, 0));
+        self.acknowledged("rename link", &format!("{index} to {name}"), request.attribute_name(IFLA_IFNAME, name))
+    }
+
+    /// Moves a device into another network namespace under a name, in one step. The kernel drops its addresses.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `EEXIST` when the name is taken there; [`Error::InvalidName`].
+    pub fn move_to(&mut self, index: u32, namespace: BorrowedFd<'_>, name: &str) -> Result<(), Error> {
+        valid_name(name)?;
+        let request = Request::new(RTM_NEWLINK, NLM_F_ACK, self.next_sequence(), &link_message(index, 0, IFF_UP))
+            .attribute_u32(IFLA_NET_NS_FD, namespace.as_raw_fd().cast_unsigned())
+            .attribute_name(IFLA_IFNAME, name);
+        self.acknowledged("move link", &format!("{index} to another namespace as {name}"), request)
+    }
+
+    /// Gives a device an address that is kept until it is removed.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn add_address(&mut self, index: u32, address: &Address) -> Result<(), Error> {
+        /// Set by the kernel alone: tentative, dadfailed, permanent, and the like.
+        const SETTABLE: u32 = 0x01 | 0x02 | 0x100 | 0x200 | 0x400;
+        let flags = address.flags & SETTABLE;
+        let mut fixed = [0; ADDRESS_FIXED];
+        fixed[0] = address.family;
+        fixed[1] = address.prefix;
+        fixed[3] = address.scope;
+        fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+        let kind = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        let mut request = Request::new(RTM_NEWADDR, kind, self.next_sequence(), &fixed)
+            .attribute(IFA_LOCAL, &address.local)
+            .attribute(IFA_ADDRESS, if address.peer.is_empty() { &address.local } else { &address.peer });
+        if !address.broadcast.is_empty() {
+            request = request.attribute(IFA_BROADCAST, &address.broadcast);
+        }
+        self.acknowledged("add address", &format!("to link {index}"), request.attribute_u32(IFA_FLAGS, flags))
+    }
+
+    /// Removes a device.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn delete(&mut self, index: u32) -> Result<(), Error> {
+        let request = Request::new(RTM_DELLINK, NLM_F_ACK, self.next_sequence(), &link_message(index, 0, 0));
+        self.acknowledged("delete link", &format!("link {index}"), request)
+    }
+}
+
+fn extended_acknowledgements(fd: &OwnedFd) {
+    hull_sys::attributes::netlink_extended_acknowledgements(fd.as_fd());
+}
+
+fn parse_link(payload: &[u8]) -> Result<Link, &'static str> {
+    let short = "truncated link";
+    let index = codec::u32_at(payload, 4).ok_or(short)?;
+    let flags = codec::u32_at(payload, 8).ok_or(short)?;
+    let mut link = Link { index, name: String::new(), flags, mtu: 0 };
+    for attribute in codec::attributes(payload.get(LINK_FIXED..).ok_or(short)?) {
+        match attribute? {
+            (IFLA_IFNAME, value) => link.name = codec::string(value),
+            (IFLA_MTU, value) => link.mtu = codec::u32_at(value, 0).ok_or("MTU is not 4 bytes")?,
+            _ => {}
+        }
+    }
+    Ok(link)
+}
+
+fn parse_address(payload: &[u8]) -> Result<(u32, Address), &'static str> {
+    let short = "truncated address";
+    let &[family, prefix, flags, scope, ..] = payload else { return Err(short) };
+    let index = codec::u32_at(payload, 4).ok_or(short)?;
+    let mut address = Address {
+        family,
+        prefix,
+        scope,
+        flags: u32::from(flags),
+        local: Vec::new(),
+        peer: Vec::new(),
+        broadcast: Vec::new(),
+    };
+    for attribute in codec::attributes(payload.get(ADDRESS_FIXED..).ok_or(short)?) {
+        let (kind, value) = attribute?;
+        if matches!(kind, IFA_LOCAL | IFA_ADDRESS | IFA_BROADCAST) && !matches!(value.len(), 4 | 16) {
+            return Err("address is neither 4 nor 16 bytes");
+        }
+        match kind {
+            IFA_LOCAL => address.local = value.to_vec(),
+            IFA_ADDRESS => address.peer = value.to_vec(),
+            IFA_BROADCAST => address.broadcast = value.to_vec(),
+            IFA_FLAGS => address.flags = codec::u32_at(value, 0).ok_or("flags are not 4 bytes")?,
+            _ => {}
+        }
+    }
+    // IPv6 without a peer has only IFA_ADDRESS.
+    if address.local.is_empty() {
+        address.local.clone_from(&address.peer);
+    }
+    Ok((index, address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_parsed() {
+        let mut payload = vec![2, 24, 0x80, 0, 5, 0, 0, 0];
+        payload[4..8].copy_from_slice(&5_u32.to_ne_bytes());
+        for (kind, value) in [(IFA_ADDRESS, [10, 0, 0, 1]), (IFA_LOCAL, [10, 0, 0, 2])] {
+            payload.extend_from_slice(&8_u16.to_ne_bytes());
+            payload.extend_from_slice(&kind.to_ne_bytes());
+            payload.extend_from_slice(&value);
+        }
+        let (index, address) = parse_address(&payload).unwrap();
+        assert_eq!((index, address.prefix, address.flags), (5, 24, 0x80));
+        assert_eq!((address.local, address.peer), (vec![10, 0, 0, 2], vec![10, 0, 0, 1]));
+        for end in 0..ADDRESS_FIXED {
+            assert!(parse_address(&payload[..end]).is_err());
+        }
+        payload[8] = 7;
+        assert!(parse_address(&payload).is_err());
+    }
+}

@@ -1,0 +1,10 @@
+//! Scopes.
+use serde::{Deserialize, Serialize};
+use crate::error::Error;
+/// A scope.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Unit { pub(crate) slice: String, pub(crate) name: String }
+impl Unit {
+    pub(crate) fn parse(path: &str, _id: &str, _rootless: bool) -> Result<Self, Error> { Err(Error::Path { path: path.to_owned(), reason: "systemd is not reachable".into() }) }
+    pub(crate) fn path(&self, _rootless: bool) -> String { format!("/{}/{}", self.slice, self.name) }
+}

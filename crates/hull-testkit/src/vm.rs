@@ -21,8 +21,14 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// The init script's beginning: mounts, every controller delegated, and the functions `check` and `check_not`.
-const PRELUDE: &str = include_str!("vm-init.sh");
+/// Init: mounts, every controller delegated or systemd started, then [`SESSION`].
+const INIT: &str = include_str!("vm-init.sh");
+
+/// The functions that a test's script may use, the script, and the end.
+const SESSION: &str = include_str!("vm-session.sh");
+
+/// Where Debian has systemd.
+const SYSTEMD: &str = "/lib/systemd/systemd";
 
 /// The kernel's file name.
 const KERNEL: &str = "linux.uml";
@@ -55,7 +61,8 @@ impl Vm {
     /// If the temporary directory cannot be made.
     #[must_use]
     pub fn new() -> Option<Self> {
-        let kernel = ["/usr/bin", "/usr/local/bin"].iter().map(|dir| Path::new(dir).join(KERNEL)).find(|path| path.is_file())?;
+        let kernel =
+            ["/usr/bin", "/usr/local/bin"].iter().map(|dir| Path::new(dir).join(KERNEL)).find(|path| path.is_file())?;
         let stage = tempfile::Builder::new().prefix("hull-vm-").tempdir().expect("temporary directory");
         let vm = Self { kernel, stage, root: "/".into(), disk: None, limit: Duration::from_secs(100) };
         Path::new("/bin/busybox").is_file().then_some(vm)
@@ -79,6 +86,12 @@ impl Vm {
         self
     }
 
+    /// Lets the host's systemd be the machine's init; the script then runs as a service. `None` if it is not installed.
+    #[must_use]
+    pub fn systemd(self) -> Option<Self> {
+        Path::new(SYSTEMD).is_file().then(|| self.file("systemd", b""))
+    }
+
     /// Kills the machine after this time instead of 100 seconds.
     #[must_use]
     pub const fn limit(mut self, limit: Duration) -> Self {
@@ -92,7 +105,8 @@ impl Vm {
     /// If it cannot be copied.
     #[must_use]
     pub fn program(self, name: &str, path: &Path) -> Self {
-        std::fs::copy(path, self.stage.path().join(name)).unwrap_or_else(|error| panic!("copy {}: {error}", path.display()));
+        std::fs::copy(path, self.stage.path().join(name))
+            .unwrap_or_else(|error| panic!("copy {}: {error}", path.display()));
         self
     }
 
@@ -103,7 +117,8 @@ impl Vm {
     #[must_use]
     pub fn file(self, name: &str, content: &[u8]) -> Self {
         let path = self.stage.path().join(name);
-        let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, content));
+        let written =
+            path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, content));
         written.unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
         self
     }
@@ -119,10 +134,11 @@ impl Vm {
             let relative = path.strip_prefix(&self.root).expect("the stage lies in the machine's root");
             Path::new("/").join(relative)
         };
-        let init = PRELUDE.replace("@STAGE@", &inside("").to_string_lossy());
+        let init = INIT.replace("@STAGE@", &inside("").to_string_lossy());
         let path = self.stage.path().join("init");
         std::fs::write(&path, init).expect("write init");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("chmod init");
+        std::fs::write(self.stage.path().join("session"), SESSION).expect("write session");
         std::fs::write(self.stage.path().join(SCRIPT), script).expect("write script");
 
         let mut command = Command::new(&self.kernel);
@@ -135,7 +151,12 @@ impl Vm {
             command.arg(format!("ubda={}", image.display()));
         }
         // Its own group, so that the threads and helper processes of the kernel die with it.
-        command.env("TMPDIR", "/tmp").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+        command
+            .env("TMPDIR", "/tmp")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0);
         Console::read(&capture(&mut command, self.limit))
     }
 }

@@ -51,6 +51,17 @@ pub enum Error {
     /// The ID has characters that an ID must not have.
     #[error("invalid container ID format: {0:?}")]
     InvalidId(String),
+    /// The container has ended, or was never started. The wording is what callers look for.
+    #[error("container not running: {0}")]
+    NotRunning(String),
+    /// Only a stopped container can be deleted without force.
+    #[error("cannot delete container {id} that is not stopped: {status}")]
+    NotStopped {
+        /// The container.
+        id: String,
+        /// Its state.
+        status: &'static str,
+    },
     /// The operation does not fit the container's state.
     #[error("cannot {operation} container {id}: it is {status}")]
     Status {

@@ -179,3 +179,30 @@ pub fn take_inherited_fd(number: i32) -> Option<OwnedFd> {
     // SAFETY: the descriptor is open, and by the contract above nothing else owns it.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
+
+/// Leaves namespaces that the caller shares with its parent (`unshare(2)`).
+///
+/// # Errors
+/// As `unshare(2)`: `EPERM` without the capability, `EINVAL` for a namespace that this kernel lacks.
+pub fn unshare(namespaces: CloneFlags) -> Result<(), Errno> {
+    let namespaces = namespaces - CloneFlags::PARENT;
+    #[expect(clippy::cast_possible_truncation, reason = "every namespace flag fits an int")]
+    // SAFETY: only namespace flags are passed, never CLONE_FILES or CLONE_VM, so no descriptor table is split.
+    check(libc::c_long::from(unsafe { libc::unshare(namespaces.bits() as libc::c_int) })).map(drop)
+}
+
+/// Sets every signal to its default disposition and unblocks all.
+///
+/// Programs inherit ignored and blocked signals through `execve(2)`; a container must not start with the runtime's.
+pub fn reset_signals() {
+    // SAFETY: resetting a disposition to the default installs no handler; the numbers are checked by the kernel, which
+    // refuses SIGKILL and SIGSTOP with an error that means nothing here.
+    unsafe {
+        for signal in 1..=64 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}

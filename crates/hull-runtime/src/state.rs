@@ -1,0 +1,447 @@
+//! What a container leaves on disk: one directory per container below the state root, on a tmpfs.
+//!
+//! ```text
+//! ROOT/                0711
+//! ├─ .new-PID-ID/      a creation that has not taken its ID yet; PID is its creator
+//! └─ ID/               0711
+//!    ├─ creating       exists while `create` runs; its creator holds an flock(2) on it
+//!    ├─ state.json     0600, the record: replaced by rename, never edited
+//!    ├─ config.json    0600, the specification as it was taken
+//!    ├─ filter         0600, the compiled system call filter: 4 bytes of flags, then the program
+//!    ├─ start.fifo     exists until `start`; one byte lets the container's process go on
+//!    └─ result.fifo    the process reports over it what failed between `start` and `execve`
+//! ```
+//!
+//! The `creating` file is the intent record: the kernel drops its lock with the creator, so whoever finds it unlocked
+//! knows that the creation was killed and undoes it ([`repair`]). Nothing here is synced: a tmpfs does not outlive the
+//! kernel, and neither do containers.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hull_cgroup::Cgroup;
+use hull_oci::spec::{Hooks, Spec};
+use hull_oci::{State, Status};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// A record larger than this is not read.
+const MAX_RECORD_BYTES: usize = 32 << 20;
+
+/// The container's record (`state.json`).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Version of the specification that the configuration follows.
+    pub oci_version: String,
+    /// The container's ID.
+    pub id: String,
+    /// Process ID of the container's first process in the runtime's PID namespace; 0 while it is being made.
+    pub pid: i32,
+    /// When that process started, in clock ticks since boot (`proc(5)`, stat field 22): a recycled ID is not ours.
+    pub pid_start_time: u64,
+    /// Absolute path of the bundle.
+    pub bundle: PathBuf,
+    /// Absolute path of the root file system.
+    pub rootfs: PathBuf,
+    /// RFC 3339 with nanoseconds.
+    pub created: String,
+    /// User ID of whoever created the container.
+    pub owner: u32,
+    /// The configuration's annotations.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// The container's cgroup.
+    pub cgroup: Cgroup,
+    /// Hooks that are still to run.
+    #[serde(default)]
+    pub hooks: Hooks,
+    /// Whether the container has an own user namespace.
+    #[serde(default)]
+    pub user_namespace: bool,
+    /// resctrl group to remove with the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intel_rdt: Option<PathBuf>,
+}
+
+/// Checks the characters of an ID: it becomes a file name, and part of cgroup and unit names.
+///
+/// # Errors
+/// [`Error::InvalidId`].
+pub fn check_id(id: &str) -> Result<(), Error> {
+    let first = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-".contains(&byte);
+    let ok = !id.is_empty()
+        && id.len() <= 1024
+        && first(id.as_bytes()[0])
+        && id.bytes().all(|byte| first(byte) || byte == b'.');
+    if ok { Ok(()) } else { Err(Error::InvalidId(id.to_owned())) }
+}
+
+/// The directory of one container.
+#[must_use]
+pub fn directory(root: &Path, id: &str) -> PathBuf {
+    root.join(id)
+}
+
+impl Record {
+    /// Reads the record of a container.
+    ///
+    /// # Errors
+    /// [`Error::NoContainer`] when there is none, [`Error::InvalidId`] for an impossible ID.
+    pub fn load(root: &Path, id: &str) -> Result<Self, Error> {
+        check_id(id)?;
+        let path = directory(root, id).join("state.json");
+        let bytes = match read(&path, MAX_RECORD_BYTES) {
+            Err(Error::System { errno: Errno::NOENT | Errno::NOTDIR, .. }) => {
+                return Err(Error::NoContainer(id.to_owned()));
+            }
+            other => other?,
+        };
+        hull_oci::spec::parse(&bytes).map_err(|source| Error::Parse { path, source })
+    }
+
+    /// Writes the record.
+    ///
+    /// # Errors
+    /// [`Error::System`] naming the file.
+    pub fn save(&self, root: &Path) -> Result<(), Error> {
+        let bytes = serde_json::to_vec(self).map_err(|error| Error::config("state", error.to_string()))?;
+        hull_fs::atomic::write_path(&directory(root, &self.id).join("state.json"), &bytes, 0o600)?;
+        Ok(())
+    }
+
+    /// Where the container is in its life, asked of the kernel now.
+    #[must_use]
+    pub fn status(&self, root: &Path) -> Status {
+        let directory = directory(root, &self.id);
+        if exists(&directory.join("creating")) {
+            return Status::Creating;
+        }
+        if !self.alive() {
+            return Status::Stopped;
+        }
+        if self.cgroup.is_frozen().unwrap_or(false) {
+            return Status::Paused;
+        }
+        if exists(&directory.join("start.fifo")) { Status::Created } else { Status::Running }
+    }
+
+    /// Whether the first process exists and is not a zombie.
+    #[must_use]
+    pub fn alive(&self) -> bool {
+        self.pid > 0 && process_start_time(self.pid) == Some(self.pid_start_time)
+    }
+
+    /// A descriptor of the first process, proven to be ours.
+    ///
+    /// # Errors
+    /// [`Error::Status`] when it has ended.
+    pub fn pidfd(&self) -> Result<OwnedFd, Error> {
+        let gone = || Error::Status { operation: "signal", id: self.id.clone(), status: "stopped" };
+        let pid = rustix::process::Pid::from_raw(self.pid).ok_or_else(gone)?;
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).map_err(|_| gone())?;
+        // Checked after the open: the number can be reused before it, but not while the descriptor lives.
+        if self.alive() { Ok(pidfd) } else { Err(gone()) }
+    }
+
+    /// The document that hooks and `state` get.
+    #[must_use]
+    pub fn state(&self, status: Status) -> State {
+        State {
+            oci_version: self.oci_version.clone(),
+            id: self.id.clone(),
+            status,
+            pid: if status == Status::Stopped { 0 } else { self.pid },
+            bundle: self.bundle.to_string_lossy().into_owned(),
+            annotations: self.annotations.clone(),
+        }
+    }
+
+    /// The specification as `create` took it.
+    ///
+    /// # Errors
+    /// [`Error::Parse`] or [`Error::System`].
+    pub fn spec(&self, root: &Path) -> Result<Spec, Error> {
+        let path = directory(root, &self.id).join("config.json");
+        let bytes = read(&path, hull_oci::spec::MAX_CONFIG_BYTES)?;
+        Spec::parse(&bytes).map_err(|source| Error::Parse { path, source })
+    }
+}
+
+/// The records of all containers below a state root, by ID. A root that does not exist has none.
+///
+/// # Errors
+/// [`Error::System`] when the root cannot be read. Records that cannot be read are left out.
+pub fn list(root: &Path) -> Result<Vec<Record>, Error> {
+    let mut records: Vec<Record> = names(root)?.iter().filter_map(|name| Record::load(root, name).ok()).collect();
+    records.sort_by(|left, right| left.id.cmp(&right.id));
+    Ok(records)
+}
+
+fn names(root: &Path) -> Result<Vec<String>, Error> {
+    let entries = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_error("read directory", root, &error)),
+    };
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+}
+
+/// A container's directory while it is being made; removed again unless [`Creation::commit`] is reached.
+#[derive(Debug)]
+pub struct Creation {
+    root: PathBuf,
+    id: String,
+    lock: Option<OwnedFd>,
+    committed: bool,
+}
+
+impl Creation {
+    /// Takes the ID: makes the directory with its locked intent file under a temporary name and renames it.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when the ID is taken.
+    pub fn begin(root: &Path, id: &str) -> Result<Self, Error> {
+        check_id(id)?;
+        let temporary = root.join(format!(".new-{}-{id}", std::process::id()));
+        let make = || rustix::fs::mkdir(&temporary, Mode::from_raw_mode(0o711));
+        match make() {
+            Err(Errno::NOENT) => {
+                std::fs::create_dir_all(root).map_err(|error| io_error("create directory", root, &error))?;
+                rustix::fs::chmod(root, Mode::from_raw_mode(0o711))
+                    .map_err(Error::system("set mode of", root.display()))?;
+                make()
+            }
+            other => other,
+        }
+        .map_err(Error::system("create directory", temporary.display()))?;
+        let undo = |error| {
+            let _ = std::fs::remove_dir_all(&temporary);
+            error
+        };
+        let intent = temporary.join("creating");
+        let lock = rustix::fs::open(
+            &intent,
+            OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC,
+            Mode::from_raw_mode(0o600),
+        )
+        .and_then(|file| rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).map(|()| file))
+        .map_err(Error::system("lock", intent.display()))
+        .map_err(undo)?;
+        rustix::fs::renameat_with(CWD, &temporary, CWD, directory(root, id), RenameFlags::NOREPLACE)
+            .map_err(|errno| match errno {
+                Errno::EXIST | Errno::NOTEMPTY => Error::Exists(id.to_owned()),
+                errno => Error::System { operation: "create directory", object: directory(root, id).display().to_string(), errno },
+            })
+            .map_err(undo)?;
+        Ok(Self { root: root.to_owned(), id: id.to_owned(), lock: Some(lock), committed: false })
+    }
+
+    /// The container's directory.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
+        directory(&self.root, &self.id)
+    }
+
+    /// In the child: a lock is shared through `clone`, and must not outlive the creator.
+    pub(crate) fn forget_lock(&mut self) {
+        self.lock = None;
+        self.committed = true;
+    }
+
+    /// Clears the intent: from here on the container is whole.
+    ///
+    /// # Errors
+    /// [`Error::System`] when the intent file cannot be removed.
+    pub fn commit(mut self) -> Result<(), Error> {
+        let intent = self.directory().join("creating");
+        rustix::fs::unlink(&intent).map_err(Error::system("remove", intent.display()))?;
+        self.committed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Creation {
+    fn drop(&mut self) {
+        if !self.committed {
+            let _ = std::fs::remove_dir_all(self.directory());
+        }
+    }
+}
+
+/// Finishes what killed creations left: their processes, cgroups and directories.
+///
+/// Called by every command before its own work. Creations whose runtime lives are left alone.
+///
+/// # Errors
+/// [`Error::Cleanup`] with everything that could not be removed; the rest has been.
+pub fn repair(root: &Path) -> Result<(), Error> {
+    let mut errors = Vec::new();
+    for name in names(root)? {
+        let path = root.join(&name);
+        if let Some(creator) = name.strip_prefix(".new-").and_then(|rest| rest.split('-').next()) {
+            let alive = creator.parse().is_ok_and(|pid: i32| pid > 0 && process_start_time(pid).is_some());
+            if !alive && let Err(error) = std::fs::remove_dir_all(&path) {
+                errors.push(io_error("remove", &path, &error));
+            }
+            continue;
+        }
+        let Ok(file) = rustix::fs::open(path.join("creating"), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else {
+            continue;
+        };
+        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+            continue;
+        }
+        // The creator may have committed between the open and the lock.
+        if !exists(&path.join("creating")) {
+            continue;
+        }
+        errors.extend(undo(root, &name));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Error::Cleanup(errors)) }
+}
+
+/// Kills and removes what a creation made, in the reverse order, collecting errors.
+pub(crate) fn undo(root: &Path, id: &str) -> Vec<Error> {
+    let mut errors = Vec::new();
+    if let Ok(record) = Record::load(root, id) {
+        if let Ok(pidfd) = record.pidfd() {
+            let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+            wait_gone(&pidfd);
+        }
+        let _ = record.cgroup.kill_all(9);
+        if let Err(error) = record.cgroup.delete() {
+            errors.push(error.into());
+        }
+        if let Some(group) = &record.intel_rdt {
+            let _ = std::fs::remove_dir(group);
+        }
+    }
+    let path = directory(root, id);
+    if let Err(error) = std::fs::remove_dir_all(&path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        errors.push(io_error("remove", &path, &error));
+    }
+    errors
+}
+
+/// Waits up to ten seconds for a process to end.
+pub(crate) fn wait_gone(pidfd: &OwnedFd) -> bool {
+    let mut poll = [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
+    let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&limit))).is_ok_and(|ready| ready > 0)
+}
+
+/// Start time of a process in clock ticks since boot; `None` when it does not exist or is a zombie.
+#[must_use]
+pub fn process_start_time(pid: i32) -> Option<u64> {
+    let file = rustix::fs::open(format!("/proc/{pid}/stat"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut bytes = [0_u8; 1024];
+    let length = rustix::io::read(&file, &mut bytes).ok()?;
+    let text = std::str::from_utf8(bytes.get(..length)?).ok().or_else(|| {
+        // The command name may be any bytes; everything after its closing parenthesis is ASCII.
+        let end = bytes[..length].iter().rposition(|byte| *byte == b')')?;
+        std::str::from_utf8(&bytes[end..length]).ok()
+    })?;
+    let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+/// Reads a whole file of bounded size.
+pub(crate) fn read(path: &Path, max: usize) -> Result<Vec<u8>, Error> {
+    use std::io::Read as _;
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
+        .map_err(Error::system("open", path.display()))?;
+    let mut bytes = Vec::new();
+    std::fs::File::from(file)
+        .take(max as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| io_error("read", path, &error))?;
+    if bytes.len() > max {
+        return Err(Error::System { operation: "read", object: path.display().to_string(), errno: Errno::FBIG });
+    }
+    Ok(bytes)
+}
+
+pub(crate) fn exists(path: &Path) -> bool {
+    rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
+pub(crate) fn io_error(operation: &'static str, path: &Path, error: &std::io::Error) -> Error {
+    Error::System {
+        operation,
+        object: path.display().to_string(),
+        errno: error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error),
+    }
+}
+
+/// The time as RFC 3339 in UTC with nanoseconds, as Go's `time.RFC3339Nano` prints it without trimming zeros.
+#[must_use]
+pub fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    // Civil date of a day count, counting years from March so that the leap day is the last of its year.
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:09}Z", since.subsec_nanos())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn times_are_civil_dates() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00.000000000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000000000Z"),
+            (1_798_761_599, "2026-12-31T23:59:59.000000000Z"),
+        ] {
+            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), expected);
+        }
+    }
+
+    #[test]
+    fn ids_are_checked() {
+        for good in ["a", "a.b", "_x", "+", "A-1.2"] {
+            assert!(check_id(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", ".a", "a/b", "a b", "ä", "a\n"] {
+            assert!(check_id(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn own_start_time_is_known() {
+        assert!(process_start_time(std::process::id().cast_signed()).is_some());
+        assert_eq!(process_start_time(i32::MAX), None);
+    }
+
+    #[test]
+    fn a_dropped_creation_leaves_nothing_and_a_taken_id_is_refused() {
+        let root = std::env::temp_dir().join(format!("hull-state-{}", std::process::id()));
+        let creation = Creation::begin(&root, "one").unwrap();
+        assert!(matches!(Creation::begin(&root, "one"), Err(Error::Exists(_))));
+        drop(creation);
+        assert_eq!(std::fs::read_dir(&root).unwrap().count(), 0);
+        std::fs::remove_dir(&root).unwrap();
+    }
+}

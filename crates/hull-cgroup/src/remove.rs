@@ -1,9 +1,81 @@
-//! Removing groups.
-use crate::{cgroup::Cgroup, error::Error};
+//! Removing groups with everything nested in them.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::cgroup::{Cgroup, Driver};
+use crate::error::Error;
+use crate::io;
+
+/// A group stays busy for a moment after its last process: 10 tries, 1 ms doubling, about half a second in all.
+const TRIES: u32 = 10;
+
 impl Cgroup {
-    /// Removes the groups.
+    /// Removes the groups of an ended container, nested ones first. Every hierarchy is tried before an error is
+    /// returned; a group that is gone is not an error. Frozen processes are thawed, so that killed ones can end.
     ///
     /// # Errors
-    /// See [`Error`].
-    pub fn delete(&self) -> Result<(), Error> { Ok(()) }
+    /// `EBUSY` while processes remain.
+    pub fn delete(&self) -> Result<(), Error> {
+        if self.driver() == Driver::Disabled {
+            return Ok(());
+        }
+        let mut errors = Vec::new();
+        if let Some(unit) = &self.unit {
+            errors.extend(unit.stop(self.rootless).err());
+        }
+        let mut thawed = false;
+        for group in &self.groups {
+            let directory = group.directory();
+            let mut pause = Duration::from_millis(1);
+            for attempt in 0..TRIES {
+                let removed = match rustix::fs::rmdir(&directory) {
+                    Ok(()) | Err(Errno::NOENT) => break,
+                    Err(Errno::BUSY | Errno::NOTEMPTY) => remove_children(&directory),
+                    Err(errno) => Err(Error::system("remove cgroup", &directory)(errno)),
+                };
+                if !thawed {
+                    thawed = true;
+                    // Without a freezer there is nothing to thaw.
+                    let _ = self.thaw();
+                }
+                let removed = removed.and_then(|()| match rustix::fs::rmdir(&directory) {
+                    Ok(()) | Err(Errno::NOENT) => Ok(()),
+                    Err(errno) => Err(Error::system("remove cgroup", &directory)(errno)),
+                });
+                match removed {
+                    Ok(()) => break,
+                    Err(error) if attempt + 1 < TRIES && error.errno() == Some(Errno::BUSY) => {
+                        std::thread::sleep(pause);
+                        pause = (pause * 2).min(Duration::from_millis(100));
+                    }
+                    Err(error) => {
+                        errors.push(error);
+                        break;
+                    }
+                }
+            }
+        }
+        Error::collect(errors)
+    }
+}
+
+/// Removes nested groups, deepest first.
+fn remove_children(directory: &Path) -> Result<(), Error> {
+    let dir = match io::open_dir(directory) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other.map_err(Error::system("open cgroup", directory))?,
+    };
+    for name in io::children(dir.as_fd()).map_err(Error::system("list cgroup", directory))? {
+        let below = directory.join(&name);
+        remove_children(&below)?;
+        match rustix::fs::rmdir(&below) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(Error::system("remove cgroup", below)(errno)),
+        }
+    }
+    Ok(())
 }

@@ -117,7 +117,8 @@ impl Cgroup {
             match chosen.map(|path| path.trim_matches('/')).filter(|path| !path.is_empty()) {
                 Some(path) => {
                     let below = directory.join(path);
-                    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+                    let flags =
+                        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
                     let how = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS;
                     let opened = rustix::fs::openat2(group.fd()?, path, flags, Mode::empty(), how)
                         .map_err(Error::system("open cgroup", &below))?;
@@ -434,7 +435,8 @@ fn limit_v1(group: &Group, rules: &Rules, old: Option<&Rules>) -> Result<(), Err
     for (file, line) in writes {
         let path = || group.directory().join(file);
         if open.as_ref().is_none_or(|one| one.0 != file) {
-            open = Some((file, io::open_write(group.fd()?, file).map_err(|errno| Error::system("open", path())(errno))?));
+            open =
+                Some((file, io::open_write(group.fd()?, file).map_err(|errno| Error::system("open", path())(errno))?));
         }
         if let Some((_, fd)) = &open {
             io::write_fd(fd, line.as_bytes()).map_err(|errno| Error::Write {

@@ -54,7 +54,8 @@ fn text(dir: BorrowedFd<'_>, file: &str) -> String {
 }
 
 fn table(content: &str) -> BTreeMap<String, u64> {
-    let pair = |line: &str| line.split_once(' ').and_then(|(key, value)| Some((key.to_owned(), io::parse_number(value)?)));
+    let pair =
+        |line: &str| line.split_once(' ').and_then(|(key, value)| Some((key.to_owned(), io::parse_number(value)?)));
     content.lines().filter_map(pair).collect()
 }
 
@@ -275,7 +276,8 @@ fn read_hugetlb(dir: BorrowedFd<'_>, (limit, usage, highest): (&str, &str, &str)
     let Ok(entries) = rustix::fs::Dir::read_from(dir) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(size) = name.strip_prefix("hugetlb.").and_then(|rest| rest.strip_suffix(limit)?.strip_suffix('.')) else {
+        let Some(size) = name.strip_prefix("hugetlb.").and_then(|rest| rest.strip_suffix(limit)?.strip_suffix('.'))
+        else {
             continue;
         };
         if !crate::convert::is_page_size(size) {

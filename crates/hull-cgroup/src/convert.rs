@@ -74,7 +74,9 @@ pub(crate) fn swap_max(swap: Option<i64>, limit: Option<i64>) -> Result<Option<S
         (-1, _) => Ok(Some("max".to_owned())),
         (swap, _) if swap < -1 => Err(format!("{swap} is below -1")),
         (_, limit) if limit <= 0 => Err("a limit on memory and swap needs `memory.limit`".to_owned()),
-        (swap, limit) if swap < limit => Err(format!("{swap} is below `memory.limit` {limit}; it counts memory and swap")),
+        (swap, limit) if swap < limit => {
+            Err(format!("{swap} is below `memory.limit` {limit}; it counts memory and swap"))
+        }
         (swap, limit) => Ok(Some((swap - limit).to_string())),
     }
 }
@@ -102,7 +104,8 @@ mod tests {
 
     #[test]
     fn weights() {
-        for (shares, weight) in [(0, 1), (2, 1), (1024, 100), (262_144, 10_000), (999_999, 10_000), (512, 59), (2048, 174)]
+        for (shares, weight) in
+            [(0, 1), (2, 1), (1024, 100), (262_144, 10_000), (999_999, 10_000), (512, 59), (2048, 174)]
         {
             assert_eq!(cpu_weight(shares), weight, "shares {shares}");
         }

@@ -76,14 +76,13 @@ impl Rules {
     }
 
     fn push(&mut self, rule: &DeviceRule, field: &str) -> Result<(), Error> {
-        let number = |number: Option<i64>, name: &str| match number {
-            None | Some(-1) => Ok(None),
-            Some(value) => i32::try_from(value)
-                .ok()
-                .filter(|&value| value >= 0)
-                .map(Some)
-                .ok_or_else(|| Error::invalid(format!("{field}.{name}"), format!("{value} is not a device number"))),
-        };
+        let number =
+            |number: Option<i64>, name: &str| match number {
+                None | Some(-1) => Ok(None),
+                Some(value) => i32::try_from(value).ok().filter(|&value| value >= 0).map(Some).ok_or_else(|| {
+                    Error::invalid(format!("{field}.{name}"), format!("{value} is not a device number"))
+                }),
+            };
         let (major, minor) = (number(rule.major, "major")?, number(rule.minor, "minor")?);
         let mut access = 0;
         for letter in rule.access.chars() {
@@ -109,7 +108,9 @@ impl Rules {
             "" | "a" => &[Kind::Char, Kind::Block],
             "c" | "u" => &[Kind::Char],
             "b" => &[Kind::Block],
-            other => return Err(Error::invalid(format!("{field}.type"), format!("{other:?} is none of `a`, `c`, `b`"))),
+            other => {
+                return Err(Error::invalid(format!("{field}.type"), format!("{other:?} is none of `a`, `c`, `b`")));
+            }
         };
         self.list.extend(kinds.iter().map(|&kind| Rule { allow: rule.allow, kind, major, minor, access }));
         Ok(())
@@ -169,9 +170,8 @@ impl Rules {
         let mut exceptions: Vec<Rule> = Vec::with_capacity(self.list.len());
         for rule in &self.list {
             if rule.allow != self.allow {
-                let same = |one: &&mut Rule| {
-                    one.kind == rule.kind && one.major == rule.major && one.minor == rule.minor
-                };
+                let same =
+                    |one: &&mut Rule| one.kind == rule.kind && one.major == rule.major && one.minor == rule.minor;
                 match exceptions.iter_mut().find(same) {
                     Some(one) => one.access |= rule.access,
                     None => exceptions.push(rule.clone()),
@@ -211,7 +211,8 @@ impl Rules {
         let added = exceptions.iter().filter(|rule| !before.contains(rule));
         writes.extend(added.map(|rule| (except, line(rule))));
         for gone in before.iter().filter(|rule| !exceptions.contains(rule)) {
-            let kept = exceptions.iter().find(|one| (one.kind, one.major, one.minor) == (gone.kind, gone.major, gone.minor));
+            let kept =
+                exceptions.iter().find(|one| (one.kind, one.major, one.minor) == (gone.kind, gone.major, gone.minor));
             let access = gone.access & !kept.map_or(0, |one| one.access);
             if access != 0 {
                 writes.push((revoke, line(&Rule { access, ..gone.clone() })));
@@ -238,7 +239,9 @@ fn line(rule: &Rule) -> String {
     let number = |number: Option<i32>| number.map_or("*".to_owned(), |number| number.to_string());
     let kind = if rule.kind == Kind::Char { 'c' } else { 'b' };
     let mut text = format!("{kind} {}:{} ", number(rule.major), number(rule.minor));
-    text.extend([(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')].iter().filter(|(bit, _)| rule.access & bit != 0).map(|one| one.1));
+    text.extend(
+        [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')].iter().filter(|(bit, _)| rule.access & bit != 0).map(|one| one.1),
+    );
     text
 }
 
@@ -282,7 +285,8 @@ mod tests {
     fn naive(rules: &[DeviceRule], kind: u32, major: u32, minor: u32, bit: u8) -> bool {
         let mut allowed = false;
         for rule in rules {
-            let number = |wanted: Option<i64>, value: u32| wanted.is_none_or(|one| one == -1 || one == i64::from(value));
+            let number =
+                |wanted: Option<i64>, value: u32| wanted.is_none_or(|one| one == -1 || one == i64::from(value));
             let kinds = match rule.kind.as_str() {
                 "c" => kind == 2,
                 "b" => kind == 1,
@@ -299,8 +303,13 @@ mod tests {
 
     fn any_rule() -> impl Strategy<Value = DeviceRule> {
         let number = || prop_oneof![Just(None), Just(Some(-1)), (0_i64..4).prop_map(Some)];
-        (any::<bool>(), prop::sample::select(vec!["", "a", "b", "c"]), number(), number(),
-            prop::sample::select(vec!["", "r", "w", "m", "rw", "rm", "wm", "rwm"]))
+        (
+            any::<bool>(),
+            prop::sample::select(vec!["", "a", "b", "c"]),
+            number(),
+            number(),
+            prop::sample::select(vec!["", "r", "w", "m", "rw", "rm", "wm", "rwm"]),
+        )
             .prop_map(|(allow, kind, major, minor, access)| rule(allow, kind, major, minor, access))
     }
 
@@ -334,12 +343,16 @@ mod tests {
         assert!(writes.contains(&(PERMIT, "c 136:* rwm".to_owned())));
         let wider = Rules::parse(&[rule(true, "b", Some(8), None, "rw")]).unwrap();
         assert_eq!(wider.v1_writes(Some(&rules)).unwrap(), [(PERMIT, "b 8:* rw".to_owned())]);
-        assert_eq!(rules.v1_writes(Some(&wider)).unwrap(), [(PERMIT, "b 8:* r".to_owned()), (DENY, "b 8:* w".to_owned())]);
+        assert_eq!(
+            rules.v1_writes(Some(&wider)).unwrap(),
+            [(PERMIT, "b 8:* r".to_owned()), (DENY, "b 8:* w".to_owned())]
+        );
     }
 
     #[test]
     fn privileged_needs_nothing() {
-        let rules = Rules::parse(&[rule(false, "", None, None, ""), rule(true, "a", Some(-1), Some(-1), "rwm")]).unwrap();
+        let rules =
+            Rules::parse(&[rule(false, "", None, None, ""), rule(true, "a", Some(-1), Some(-1), "rwm")]).unwrap();
         assert!(rules.allow_all() && rules.v1_writes(None).unwrap().is_empty());
     }
 
@@ -348,7 +361,9 @@ mod tests {
         let holes = [rule(true, "c", Some(9), None, "rwm"), rule(false, "c", Some(9), Some(3), "w")];
         let error = Rules::parse(&holes).unwrap().v1_writes(None).unwrap_err().to_string();
         assert!(error.contains("c 9:3 w"), "{error}");
-        for bad in [rule(true, "x", None, None, ""), rule(true, "c", Some(-5), None, ""), rule(true, "c", None, None, "q")] {
+        for bad in
+            [rule(true, "x", None, None, ""), rule(true, "c", Some(-5), None, ""), rule(true, "c", None, None, "q")]
+        {
             assert!(Rules::parse(&[bad]).is_err());
         }
     }

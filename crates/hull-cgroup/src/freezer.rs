@@ -37,8 +37,9 @@ impl Cgroup {
     pub fn thaw(&self) -> Result<(), Error> {
         let group = self.freezer()?;
         let thawed = match group.version {
-            Version::V2 => thaw_tree(group.fd()?, &group.directory(), "cgroup.freeze", "0")
-                .and_then(|()| set_v2(group, false)),
+            Version::V2 => {
+                thaw_tree(group.fd()?, &group.directory(), "cgroup.freeze", "0").and_then(|()| set_v2(group, false))
+            }
             Version::V1 => thaw_tree(group.fd()?, &group.directory(), "freezer.state", "THAWED"),
         };
         ignore_gone(thawed)
@@ -74,7 +75,11 @@ impl Cgroup {
             return Ok(());
         }
         let Some(signal) = Signal::from_named_raw(signal) else {
-            return Err(Error::System { operation: "send that signal to", path: self.main_path(), errno: Errno::INVAL });
+            return Err(Error::System {
+                operation: "send that signal to",
+                path: self.main_path(),
+                errno: Errno::INVAL,
+            });
         };
         if signal == Signal::KILL
             && let Some(group) = self.unified().filter(|_| self.is_v2())
@@ -205,7 +210,8 @@ fn set_v2(group: &Group, freeze: bool) -> Result<(), Error> {
         .map_err(Error::system("open cgroup.events of", group.directory()))?;
     let start = Instant::now();
     loop {
-        rustix::fs::seek(&events, rustix::fs::SeekFrom::Start(0)).map_err(Error::system("read cgroup.events of", &path))?;
+        rustix::fs::seek(&events, rustix::fs::SeekFrom::Start(0))
+            .map_err(Error::system("read cgroup.events of", &path))?;
         let content = io::read_fd(&events).map_err(Error::system("read cgroup.events of", group.directory()))?;
         if io::keyed(&content, "frozen").is_none_or(|state| state == wanted) {
             return Ok(());

@@ -84,7 +84,10 @@ mod tests {
         assert_eq!(hierarchies[0].relative, "/pod/a");
         assert_eq!(hierarchies[0].data, "cpu,cpuacct");
         assert_eq!(hierarchies[0].group, PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/pod/a"));
-        assert_eq!((hierarchies[1].data.as_str(), hierarchies[1].relative.as_str()), ("none,name=systemd", "/init.scope"));
+        assert_eq!(
+            (hierarchies[1].data.as_str(), hierarchies[1].relative.as_str()),
+            ("none,name=systemd", "/init.scope")
+        );
         assert_eq!(links, [("cpu".into(), "cpu,cpuacct".into()), ("cpuacct".into(), "cpu,cpuacct".into())]);
     }
 

@@ -84,7 +84,10 @@ fn memory(resources: &Resources, settings: &mut Vec<Setting>) -> Result<(), Erro
     if let Some(limit) = memory.limit.filter(|&limit| limit > 0)
         && memory.swap.is_some_and(|swap| swap > 0 && swap < limit)
     {
-        return Err(Error::invalid("memory.swap", format!("is below `memory.limit` {limit}; it counts memory and swap")));
+        return Err(Error::invalid(
+            "memory.swap",
+            format!("is below `memory.limit` {limit}; it counts memory and swap"),
+        ));
     }
     // Lifting the limit without a word on swap lifts both: the old sum would stay a limit otherwise.
     let swap = memory.swap.filter(|&swap| swap != 0).or(memory.limit.filter(|&limit| limit == -1));
@@ -133,8 +136,7 @@ fn blkio(block_io: &BlockIo, settings: &mut Vec<Setting>) -> Result<(), Error> {
     }
     for (index, device) in block_io.weight_device.iter().enumerate() {
         let field = format!("blockIO.weightDevice[{index}]");
-        for (weight, file) in
-            [(device.weight, "blkio.weight_device"), (device.leaf_weight, "blkio.leaf_weight_device")]
+        for (weight, file) in [(device.weight, "blkio.weight_device"), (device.leaf_weight, "blkio.leaf_weight_device")]
         {
             if let Some(weight) = weight {
                 v2::check_weight(weight, &field)?;
@@ -179,10 +181,20 @@ mod tests {
             "network":{"classID":1048577,"priorities":[{"name":"eth0","priority":5}]},
             "rdma":{"mlx5_1":{"hcaHandles":3}}}"#;
         let expected = [
-            "cpu.shares 2", "cpu.cfs_period_us 100000", "cpu.cfs_quota_us 150000", "cpu.rt_runtime_us 7",
-            "memory.limit_in_bytes 536870912", "memory.memsw.limit_in_bytes 1073741824", "memory.swappiness 0",
-            "memory.use_hierarchy 1", "pids.max max", "blkio.weight 10", "blkio.throttle.write_iops_device 8:0 9",
-            "net_cls.classid 1048577", "net_prio.ifpriomap eth0 5", "rdma.max mlx5_1 hca_handle=3",
+            "cpu.shares 2",
+            "cpu.cfs_period_us 100000",
+            "cpu.cfs_quota_us 150000",
+            "cpu.rt_runtime_us 7",
+            "memory.limit_in_bytes 536870912",
+            "memory.memsw.limit_in_bytes 1073741824",
+            "memory.swappiness 0",
+            "memory.use_hierarchy 1",
+            "pids.max max",
+            "blkio.weight 10",
+            "blkio.throttle.write_iops_device 8:0 9",
+            "net_cls.classid 1048577",
+            "net_prio.ifpriomap eth0 5",
+            "rdma.max mlx5_1 hca_handle=3",
         ];
         assert_eq!(lines(json).unwrap(), expected);
         let lifted = lines(r#"{"memory":{"limit":-1}}"#).unwrap();

@@ -22,7 +22,10 @@ pub(crate) fn compile(resources: &Resources) -> Result<Vec<Setting>, Error> {
     for (index, huge) in resources.hugepage_limits.iter().enumerate() {
         let field = format!("hugepageLimits[{index}]");
         if !convert::is_page_size(&huge.page_size) {
-            return Err(Error::invalid(field + ".pageSize", format!("{:?} is not a size such as `2MB`", huge.page_size)));
+            return Err(Error::invalid(
+                field + ".pageSize",
+                format!("{:?} is not a size such as `2MB`", huge.page_size),
+            ));
         }
         settings.push(Setting::new("hugetlb", format!("hugetlb.{}.max", huge.page_size), huge.limit, &field));
         let reserved = format!("hugetlb.{}.rsvd.max", huge.page_size);
@@ -222,10 +225,22 @@ mod tests {
             "blockIO":{"weight":10,"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1000},{"major":8,"minor":16,"rate":0}]},
             "unified":{"memory.high":"1000","io.max":"8:0 rbps=1\n8:0 wbps=2\n"}}"#;
         let expected = [
-            "cpu.weight 100", "cpu.max 150000 100000", "cpu.max.burst 5", "cpuset.cpus 0-1",
-            "memory.swap.max 536870912", "memory.max 536870912", "memory.low 1000", "pids.max 0", "io.weight 1",
-            "io.max 8:0 rbps=1000", "io.max 8:16 rbps=max", "hugetlb.2MB.max 4096", "hugetlb.2MB.rsvd.max 4096",
-            "io.max 8:0 rbps=1", "io.max 8:0 wbps=2", "memory.high 1000",
+            "cpu.weight 100",
+            "cpu.max 150000 100000",
+            "cpu.max.burst 5",
+            "cpuset.cpus 0-1",
+            "memory.swap.max 536870912",
+            "memory.max 536870912",
+            "memory.low 1000",
+            "pids.max 0",
+            "io.weight 1",
+            "io.max 8:0 rbps=1000",
+            "io.max 8:16 rbps=max",
+            "hugetlb.2MB.max 4096",
+            "hugetlb.2MB.rsvd.max 4096",
+            "io.max 8:0 rbps=1",
+            "io.max 8:0 wbps=2",
+            "memory.high 1000",
         ];
         assert_eq!(lines(json).unwrap(), expected);
     }
@@ -233,8 +248,15 @@ mod tests {
     #[test]
     fn unlimited() {
         let json = r#"{"memory":{"limit":-1},"cpu":{"quota":-1},"pids":{"limit":-1}}"#;
-        assert_eq!(lines(json).unwrap(), ["cpu.max max 100000", "memory.swap.max max", "memory.max max", "pids.max max"]);
-        assert!(lines(r#"{"memory":{"limit":0,"swappiness":60,"disableOOMKiller":false},"network":{}}"#).unwrap().is_empty());
+        assert_eq!(
+            lines(json).unwrap(),
+            ["cpu.max max 100000", "memory.swap.max max", "memory.max max", "pids.max max"]
+        );
+        assert!(
+            lines(r#"{"memory":{"limit":0,"swappiness":60,"disableOOMKiller":false},"network":{}}"#)
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[test]

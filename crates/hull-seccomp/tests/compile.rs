@@ -186,6 +186,14 @@ fn architectures_are_told_apart() {
 }
 
 #[test]
+fn a_masked_comparison_masks_both_sides() {
+    let masked = vec![arg(0, ArgOperator::MaskedEq, 0xff, 0x1_0000_0101)];
+    let filter = compile(&profile("SCMP_ACT_ERRNO", vec![rule("read", "SCMP_ACT_ALLOW", masked)]));
+    assert_eq!(run(filter.program(), &Call::new(0).arg(0, 0x7701)).0, ALLOW);
+    assert_eq!(run(filter.program(), &Call::new(0).arg(0, 0x7702)).0, ERRNO | 1);
+}
+
+#[test]
 fn a_long_program_keeps_its_jumps() {
     // More than 255 instructions between the branches of one tree.
     let rules = (0..60)

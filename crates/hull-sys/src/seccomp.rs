@@ -49,8 +49,9 @@ pub fn load(program: &[u8], flags: u32) -> Result<Option<OwnedFd>, Errno> {
     let program = Program { len, filter: program.as_ptr() };
     // SAFETY: the kernel copies `len` instructions from `filter`, all inside the slice, which outlives the call; it
     // verifies the program itself and asks for no alignment.
-    let returned =
-        check(unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, libc::c_ulong::from(flags), &raw const program) })?;
+    let returned = check(unsafe {
+        libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, libc::c_ulong::from(flags), &raw const program)
+    })?;
     if flags & FLAG_NEW_LISTENER != 0 {
         let number = i32::try_from(returned).map_err(|_| Errno::BADF)?;
         // SAFETY: with this flag a successful call returns a new descriptor that nothing else owns.

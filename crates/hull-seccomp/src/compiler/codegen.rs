@@ -128,7 +128,7 @@ fn holds(arg: &Arg, value: u64) -> bool {
         ArgOperator::Eq => value == arg.value,
         ArgOperator::Ge => value >= arg.value,
         ArgOperator::Gt => value > arg.value,
-        ArgOperator::MaskedEq => value & arg.value == arg.value_two,
+        ArgOperator::MaskedEq => value & arg.value == arg.value_two & arg.value,
     }
 }
 
@@ -190,9 +190,7 @@ fn compare(assembler: &mut Assembler, arg: &Arg, yes: Target, no: Target) -> Tar
 }
 
 fn masked_half(assembler: &mut Assembler, load: u32, mask: u32, wanted: u32, yes: Target, no: Target) -> Target {
-    if wanted & !mask != 0 {
-        return no;
-    }
+    let wanted = wanted & mask;
     if mask == 0 {
         return yes;
     }

@@ -6,6 +6,7 @@
 //! * A rule whose action is the default action is dropped. The first unconditional rule of a call beats all others of
 //!   that call. Conditional rules are tried in the order of the profile, and the first that holds decides.
 //! * A rule that compares one argument twice is split into one rule for each comparison, joined by "or".
+//! * A masked comparison masks both sides.
 //! * Where registers have 32 bits, only the low half of a value is compared.
 //! * On 32-bit x86, a rule for a socket call also covers it inside `socketcall`, and System V IPC inside `ipc`. A filter
 //!   cannot see their arguments, so a conditional rule counts there only when it is stricter than the default action,

@@ -84,7 +84,7 @@ fn compare(arg: &Arg, actual: u64) -> bool {
         ArgOperator::Eq => actual == arg.value,
         ArgOperator::Ge => actual >= arg.value,
         ArgOperator::Gt => actual > arg.value,
-        ArgOperator::MaskedEq => actual & arg.value == arg.value_two,
+        ArgOperator::MaskedEq => actual & arg.value == arg.value_two & arg.value,
     }
 }
 

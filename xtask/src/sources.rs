@@ -44,7 +44,7 @@ pub(crate) fn code_only(text: &str) -> String {
             at + length
         } else if rest[0] == b'"' {
             at + quoted(rest)
-        } else if rest[0] == b'\'' {
+        } else if rest[0] == b'\'' && character(rest) > 1 {
             at + character(rest)
         } else {
             out.push(rest[0]);

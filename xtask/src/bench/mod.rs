@@ -24,6 +24,7 @@ usage: cargo xtask bench [OPTION...]
   --runs N           runs of each contender (default 40, at least 30)
   --pause MS         pause before each run (default 50)
   --peers-root DIR   a root directory with crun and runc in it (default $HULL_PEERS_ROOT, else those in PATH)
+  --binary FILE      measure this binary instead of building one
   --vm               measure in a virtual machine with pure cgroup v2
   --dry              print the table, leave docs/benchmarks.md as it is";
 
@@ -33,6 +34,7 @@ struct Options {
     runs: usize,
     pause: u64,
     peers_root: Option<PathBuf>,
+    binary: Option<PathBuf>,
     vm: bool,
     dry: bool,
 }
@@ -48,7 +50,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         _ => {}
     }
     let options = parse(arguments)?;
-    let binary = release::build()?;
+    let binary = options.binary.clone().map_or_else(release::build, Ok)?;
     let stage = Stage::new(options.peers_root.as_deref())?;
     let output = stage
         .fill(&binary)
@@ -66,7 +68,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 
 fn parse(arguments: &[String]) -> Result<Options> {
     let peers_root = std::env::var_os("HULL_PEERS_ROOT").map(PathBuf::from);
-    let mut options = Options { runs: 40, pause: 50, peers_root, vm: false, dry: false };
+    let mut options = Options { runs: 40, pause: 50, peers_root, binary: None, vm: false, dry: false };
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument}: value missing\n{USAGE}"));
@@ -74,6 +76,7 @@ fn parse(arguments: &[String]) -> Result<Options> {
             "--runs" => options.runs = value()?.parse::<usize>()?.max(30),
             "--pause" => options.pause = value()?.parse()?,
             "--peers-root" => options.peers_root = Some(value()?.into()),
+            "--binary" => options.binary = Some(value()?.into()),
             "--vm" => options.vm = true,
             "--dry" => options.dry = true,
             other => return Err(format!("{other}: unknown option\n{USAGE}").into()),

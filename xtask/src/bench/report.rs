@@ -159,7 +159,7 @@ mod tests {
     fn figures_become_rows_with_ratios() {
         let output = "noise\nbench hull-plain us 2000 4000 3000\nbench crun-plain us 6000\nbench hull-plain KiB 2048\n\
                       version kernel 6.1\nbench hull-plain us 3000\n";
-        let options = Options { runs: 3, pause: 50, peers_root: None, vm: false, dry: true };
+        let options = Options { runs: 3, pause: 50, peers_root: None, binary: None, vm: false, dry: true };
         let table = table(&read(output).unwrap(), &options, 4_000_000);
         assert!(table.contains("| `hull oci run` of `true`, no seccomp | 3.00 | 2.00 | 0.50 | 2.00 |"), "{table}");
         assert!(table.contains("kernel 6.1") && table.contains("4.00 MB"), "{table}");

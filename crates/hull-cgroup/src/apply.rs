@@ -65,7 +65,12 @@ impl Cgroup {
         if let Some(unit) = self.unit.as_ref().filter(|_| self.driver() == Driver::Systemd) {
             let fallback = Resources::default();
             let resources = self.pending.get().unwrap_or(&fallback);
-            unit.start(pid, resources, self.rootless)?;
+            unit.start(pid, resources, self.is_v2(), self.rootless)?;
+            if let Some(group) = self.groups.first().filter(|group| self.is_v2() && !group.directory().exists()) {
+                let reason = format!("the scope's group is not {}", group.directory().display());
+                let _ = unit.stop(self.rootless);
+                return Err(Error::Systemd { operation: "start".to_owned(), reason });
+            }
             let done = self.make(&mut Vec::new(), true).and_then(|()| {
                 self.enter(pid)?;
                 self.write_all(&self.compile(resources)?)?;
@@ -159,7 +164,7 @@ impl Cgroup {
             }
         }
         if let Some(unit) = self.unit.as_ref() {
-            unit.update(&merged, self.rootless)?;
+            unit.update(&merged, self.is_v2(), self.rootless)?;
         }
         self.write_all(&settings)?;
         if !resources.devices.is_empty() {

@@ -220,7 +220,7 @@ impl Cgroup {
         self.groups.iter().find(same).map(|group| group.path.as_str())
     }
 
-    /// Whether every group is gone.
+    /// Whether every group is gone; always so without groups.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.driver() == Driver::Disabled || self.groups.iter().all(|group| !group.directory().exists())

@@ -194,6 +194,22 @@ impl Rules {
         Ok(exceptions)
     }
 
+    /// The white list as pairs of `DeviceAllow`; `None` where systemd cannot express it and our own filter has to do.
+    pub(crate) fn systemd(&self) -> Option<Vec<(String, String)>> {
+        let exceptions = self.exceptions().ok().filter(|_| !self.allow)?;
+        let pair = |rule: &Rule| {
+            let kind = if rule.kind == Kind::Char { "char" } else { "block" };
+            let name = match (rule.major, rule.minor) {
+                (None, None) => format!("{kind}-*"),
+                (Some(major), None) => format!("{kind}-{major}"),
+                (Some(major), Some(minor)) => format!("/dev/{kind}/{major}:{minor}"),
+                (None, Some(_)) => return None,
+            };
+            Some((name, letters(rule.access)))
+        };
+        exceptions.iter().map(pair).collect()
+    }
+
     /// Writes that bring a v1 group from `old` (`None`: just created, below a group that allows what it allows) to these
     /// rules: file and line. Between equal defaults only the differences are written, so nothing is denied meanwhile.
     pub(crate) fn v1_writes(&self, old: Option<&Self>) -> Result<Vec<(&'static str, String)>, Error> {
@@ -238,11 +254,11 @@ const EXIT: u8 = 0x95;
 fn line(rule: &Rule) -> String {
     let number = |number: Option<i32>| number.map_or("*".to_owned(), |number| number.to_string());
     let kind = if rule.kind == Kind::Char { 'c' } else { 'b' };
-    let mut text = format!("{kind} {}:{} ", number(rule.major), number(rule.minor));
-    text.extend(
-        [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')].iter().filter(|(bit, _)| rule.access & bit != 0).map(|one| one.1),
-    );
-    text
+    format!("{kind} {}:{} {}", number(rule.major), number(rule.minor), letters(rule.access))
+}
+
+fn letters(access: u8) -> String {
+    [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')].iter().filter(|(bit, _)| access & bit != 0).map(|one| one.1).collect()
 }
 
 #[cfg(test)]
@@ -341,6 +357,9 @@ mod tests {
         assert_eq!(writes[0], (DENY, "a".to_owned()));
         assert_eq!(writes[1], (PERMIT, "b 8:* r".to_owned()));
         assert!(writes.contains(&(PERMIT, "c 136:* rwm".to_owned())));
+        let pairs = rules.systemd().unwrap();
+        assert_eq!(pairs[0], ("block-8".to_owned(), "r".to_owned()));
+        assert!(pairs.contains(&("/dev/char/1:3".to_owned(), "rwm".to_owned())));
         let wider = Rules::parse(&[rule(true, "b", Some(8), None, "rw")]).unwrap();
         assert_eq!(wider.v1_writes(Some(&rules)).unwrap(), [(PERMIT, "b 8:* rw".to_owned())]);
         assert_eq!(

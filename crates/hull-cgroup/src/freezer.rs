@@ -20,7 +20,7 @@ impl Cgroup {
     /// Stops all processes and waits until they stand still; on a timeout they are let run again.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] without a freezer, [`Error::Timeout`] when a process does not stop.
+    /// `EOPNOTSUPP` without a freezer, [`Error::Timeout`] when a process does not stop.
     pub fn freeze(&self) -> Result<(), Error> {
         let group = self.freezer()?;
         let frozen = match group.version {
@@ -91,12 +91,8 @@ impl Cgroup {
         let was_frozen = self.is_frozen().unwrap_or(false);
         let frozen = was_frozen || self.freeze().is_ok();
         let mut result = self.signal_once(signal);
-        if signal == Signal::KILL || (frozen && !was_frozen) {
-            if let Err(error) = self.thaw()
-                && !matches!(error, Error::Unsupported { .. })
-            {
-                result = result.and(Err(error));
-            }
+        if frozen && (signal == Signal::KILL || !was_frozen) {
+            result = result.and(self.thaw());
         }
         // Without a freezer children may appear while the list is read.
         if signal == Signal::KILL && !frozen {

@@ -1,5 +1,7 @@
 //! Groups on the machine's own hierarchies. Each test makes groups under a name of its own and removes them.
 
+#![expect(clippy::unwrap_used, reason = "a failure of the fixture is a failure of the test")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 

@@ -1,5 +1,6 @@
 //! The child's sequence: propagation, root mount, mounts, `pivot_root`, sealing.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hull_sys::mount::{Attributes, Lookup, Propagation, mount_setattr};
@@ -10,6 +11,10 @@ use rustix::mount::{MoveMountFlags, UnmountFlags};
 use super::{RootSource, RootfsPlan, mount};
 use crate::failure::{Failure, Step, step};
 
+/// What the program starts with unless the specification says otherwise; nodes and directories are made with none.
+const DEFAULT_UMASK: Mode = Mode::from_raw_mode(0o022);
+/// No path is deeper.
+const MAX_DEPTH: usize = 2048;
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 impl RootfsPlan {
@@ -42,16 +47,20 @@ impl RootfsPlan {
         self.set_up_dev()
     }
 
-    /// From here on nothing mounted in this namespace reaches the host.
+    /// Keeps mounts made from here on away from the host.
+    ///
+    /// With a shared root propagation the copies of the host's mounts stay its peers, because bind mounts of them may
+    /// have to carry mounts back; then only the mount below the root mount is taken out of its group.
     fn isolate(&self) -> Result<(), Errno> {
-        let (kind, recursive) = self.propagation.unwrap_or((Propagation::Slave, true));
-        if kind != Propagation::Shared && kind != Propagation::Unbindable {
-            let recursive = if recursive { Lookup::RECURSIVE } else { Lookup::empty() };
-            return propagation_of_root(recursive, kind);
+        match self.propagation {
+            Some((Propagation::Shared, _)) => make_parent_private(match &self.root {
+                RootSource::Directory(path) => path,
+                RootSource::Overlay(overlay) => &overlay.target,
+            }),
+            Some((Propagation::Private, true)) => propagation_of_root(Propagation::Private),
+            // Anything else must at least not send to the host, and an unbindable tree could not be cloned.
+            _ => propagation_of_root(Propagation::Slave),
         }
-        // The old root must not be shared with the host whatever the new root will be (and an unbindable tree could
-        // not be cloned).
-        propagation_of_root(Lookup::RECURSIVE, Propagation::Slave)
     }
 
     /// Attaches the root mount; its descriptor is the root of everything below.
@@ -60,15 +69,22 @@ impl RootfsPlan {
             RootSource::Directory(path) => (mount::open_source(path, true, false)?, path),
             RootSource::Overlay(overlay) => (overlay.mount()?, &overlay.target),
         };
+        if self.is_shared() {
+            mount::propagate(tree.as_fd(), Propagation::Private, true)?;
+        }
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
         rustix::mount::move_mount(&tree, c"", CWD, path.as_c_str(), flags)?;
         Ok(tree)
     }
 
+    fn is_shared(&self) -> bool {
+        matches!(self.propagation, Some((Propagation::Shared, _)))
+    }
+
     /// Makes the root mount the root directory and lets go of the host's.
     ///
     /// # Errors
-    /// [`Step::Pivot`] or [`Step::RootPropagation`].
+    /// [`Step::Pivot`].
     pub fn pivot(&mut self) -> Result<(), Failure> {
         let root = self.root().map_err(step(Step::Pivot))?;
         rustix::process::fchdir(root).map_err(step(Step::Pivot))?;
@@ -77,15 +93,9 @@ impl RootfsPlan {
         } else if self.no_pivot {
             move_to_root(root)
         } else {
-            pivot_root()
+            pivot_root(self.is_shared())
         };
-        changed.and_then(|()| rustix::process::chdir(c"/")).map_err(step(Step::Pivot))?;
-        match self.propagation {
-            Some((kind, recursive)) if self.mount_namespace => {
-                mount::propagate(root, kind, recursive).map_err(step(Step::RootPropagation))
-            }
-            _ => Ok(()),
-        }
+        changed.and_then(|()| rustix::process::chdir(c"/")).map_err(step(Step::Pivot))
     }
 
     /// Seals: mounts that had to be filled first, the root, read-only and masked paths.
@@ -106,21 +116,44 @@ impl RootfsPlan {
         self.protect_paths()?;
         self.mask_paths()?;
         self.null = None;
+        // Last, because an unbindable mount cannot be cloned for the paths above.
+        if let Some((kind, recursive)) = self.propagation
+            && self.mount_namespace
+        {
+            let root = self.root().map_err(step(Step::RootPropagation))?;
+            mount::propagate(root, kind, recursive).map_err(step(Step::RootPropagation))?;
+        }
+        rustix::process::umask(DEFAULT_UMASK);
         Ok(())
     }
 }
 
-fn propagation_of_root(recursive: Lookup, kind: Propagation) -> Result<(), Errno> {
-    mount_setattr(CWD, c"/", recursive, Attributes::empty(), Attributes::empty(), Some(kind), None)
+fn propagation_of_root(kind: Propagation) -> Result<(), Errno> {
+    mount_setattr(CWD, c"/", Lookup::RECURSIVE, Attributes::empty(), Attributes::empty(), Some(kind), None)
+}
+
+/// Makes the mount that holds `path` private, in this namespace: walks up until a directory is the root of a mount.
+fn make_parent_private(path: &CStr) -> Result<(), Errno> {
+    let mut directory = rustix::fs::open(path, DIRECTORY, Mode::empty())?;
+    for _ in 0..MAX_DEPTH {
+        match mount::propagate(directory.as_fd(), Propagation::Private, false) {
+            Err(Errno::INVAL) => directory = rustix::fs::openat(&directory, c"..", DIRECTORY, Mode::empty())?,
+            result => return result,
+        }
+    }
+    Err(Errno::LOOP)
 }
 
 /// The current directory is the new root.
-fn pivot_root() -> Result<(), Errno> {
+fn pivot_root(shared: bool) -> Result<(), Errno> {
     let old = rustix::fs::open(c"/", DIRECTORY, Mode::empty())?;
     rustix::process::pivot_root(c".", c".")?;
-    // The old root now lies over the new one and is let go through its own descriptor. It is a slave or private, so
-    // that the host's mounts do not follow.
+    // The old root now lies over the new one and is let go through its own descriptor. It must not be the host's peer
+    // then, or the host's mounts would follow.
     rustix::process::fchdir(&old)?;
+    if shared {
+        mount::propagate(old.as_fd(), Propagation::Slave, true)?;
+    }
     rustix::mount::unmount(c".", UnmountFlags::DETACH)
 }
 

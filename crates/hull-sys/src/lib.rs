@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod clone;
 pub mod mount;
 pub mod seccomp;
+pub mod signal;
 
 pub use rustix::io::Errno;
 

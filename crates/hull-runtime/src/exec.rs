@@ -50,7 +50,7 @@ pub fn exec(root: &Path, id: &str, process: &Process, options: ExecOptions) -> R
     }
     let init = record.pidfd()?;
     let (joined, pid_namespace) = namespaces(&record)?;
-    let plan = ProcessPlan::new(process, &ProcessContext { user_namespace: record.user_namespace })?;
+    let plan = ProcessPlan::new(process, &ProcessContext { user_namespace: record.user_namespace, exec: true })?;
     let filter = stored_filter(root, &record)?;
     let (socket, child_socket) = sync::pair().map_err(Error::system("create", "sync socket"))?;
 

@@ -4,7 +4,7 @@
 //! build does not have, is refused here, with the field's name.
 
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use hull_cgroup::{Cgroup, Hierarchies};
 use hull_oci::spec::{NamespaceType, Resources, Spec};
@@ -39,7 +39,6 @@ pub struct Plan {
     pub(crate) intel_rdt: Option<IntelRdtPlan>,
     pub(crate) streams: Streams,
     pub(crate) new_keyring: bool,
-    pub(crate) bundle: PathBuf,
 }
 
 /// Hooks by the point they run at.
@@ -104,7 +103,7 @@ impl Plan {
             net_devices.push((name.clone(), if device.name.is_empty() { name.clone() } else { device.name.clone() }));
         }
         Ok(Self {
-            process: ProcessPlan::new(process, &namespaces_context(&namespaces))?,
+            process: ProcessPlan::new(process, &namespaces_context(&namespaces))?.with_linux(linux)?,
             terminal: process.terminal,
             listener: listener(spec, filter.as_ref())?,
             sysctls: Sysctls::plan(spec)?,
@@ -120,7 +119,6 @@ impl Plan {
             resources: linux.resources.clone().unwrap_or_default(),
             streams: std::mem::take(&mut options.streams),
             new_keyring: !options.no_new_keyring,
-            bundle: options.bundle.clone(),
             namespaces,
             cgroup,
             rootfs,
@@ -148,7 +146,7 @@ impl Plan {
 }
 
 fn namespaces_context(namespaces: &Namespaces) -> crate::process::ProcessContext {
-    crate::process::ProcessContext { user_namespace: namespaces.new_user() || namespaces.joined_user() }
+    crate::process::ProcessContext { user_namespace: namespaces.new_user() || namespaces.joined_user(), exec: false }
 }
 
 fn bounded(field: &str, value: &str) -> Result<String, Error> {

@@ -165,10 +165,8 @@ pub fn keyring_allow_user_search(serial: i32) -> Result<(), Errno> {
     // `type;uid;gid;permissions;description`
     let length = usize::try_from(length).unwrap_or(0).min(text.len());
     let field = text[..length].split(|byte| *byte == b';').nth(3).ok_or(Errno::INVAL)?;
-    let permissions = std::str::from_utf8(field)
-        .ok()
-        .and_then(|field| u32::from_str_radix(field, 16).ok())
-        .ok_or(Errno::INVAL)?;
+    let permissions =
+        std::str::from_utf8(field).ok().and_then(|field| u32::from_str_radix(field, 16).ok()).ok_or(Errno::INVAL)?;
     // SAFETY: integer arguments only.
     check(unsafe { libc::syscall(libc::SYS_keyctl, SETPERM, serial, permissions | USER_SEARCH) }).map(drop)
 }

@@ -121,10 +121,12 @@ impl Child<'_> {
         self.plan.sysctls.apply()?;
         self.plan.rootfs.finish()?;
         self.plan.process.apply_early()?;
-        if let Some(listener) = self.plan.process.apply_identity(self.plan.filter.as_ref())? {
-            self.tell(Kind::Listener, listener.as_raw_fd())?;
-            sync::expect(&self.socket, Kind::Continue)?;
-        }
+        // From the listener on, any further call may be one that its agent has to answer.
+        let socket = &self.socket;
+        self.plan.process.apply_identity_with(self.plan.filter.as_ref(), &mut |listener| {
+            sync::send(socket, sync::Record::with(Kind::Listener, listener.as_raw_fd())).map_err(step(Step::Sync))?;
+            sync::expect(socket, Kind::Continue)
+        })?;
         self.plan.process.lookup()?;
         self.tell(Kind::Ready, 0)?;
         sync::expect(&self.socket, Kind::Continue)?;

@@ -175,6 +175,9 @@ fn answer(
     init: &mut Process1,
 ) -> Result<(), Error> {
     let send = |kind| sync::send(socket, sync::Record::of(kind)).map_err(Error::system("write", "sync socket"));
+    if plan.namespaces.new_user() || plan.namespaces.joined_user() {
+        plan.process.apply_from_parent(init.pid)?;
+    }
     if plan.namespaces.new_user() {
         write_maps(init.pid, &plan.namespaces.uid_mappings, &plan.namespaces.gid_mappings)?;
         // A child that has failed already says so below; its closed socket is not the reason.

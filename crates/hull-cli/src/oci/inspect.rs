@@ -8,7 +8,6 @@ use hull_oci::Status;
 use hull_runtime::lifecycle::{self, Event, Events};
 use hull_runtime::state::Record;
 use serde::Serialize;
-use serde_json::json;
 
 use super::args::Parsed;
 use super::{CommandError, Globals, id, print, print_json, units};
@@ -184,12 +183,22 @@ fn own_ps(pids: &BTreeSet<i32>) -> String {
     table(&rows)
 }
 
+/// One line of `events`.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a hull_cgroup::Stats>,
+}
+
 /// Prints statistics once, or statistics and out-of-memory events until the container ends.
 pub(super) fn events(globals: &Globals, parsed: &Parsed) -> Result<u8, CommandError> {
     let id = id(parsed)?;
     if parsed.on("stats") {
         let stats = lifecycle::stats(&globals.root, id)?;
-        return print_json(&json!({ "type": "stats", "id": id, "data": stats }), false);
+        return print_json(&Line { kind: "stats", id, data: Some(&stats) }, false);
     }
     let interval = parsed.text("interval")?.unwrap_or("5s");
     let interval = units::duration(interval)
@@ -197,11 +206,10 @@ pub(super) fn events(globals: &Globals, parsed: &Parsed) -> Result<u8, CommandEr
         .ok_or_else(|| CommandError::new(format!("invalid interval {interval:?}: expected a duration such as 5s")))?;
     let mut events = Events::watch(&globals.root, id, interval)?;
     while let Some(event) = events.next_event()? {
-        let line = match event {
-            Event::Stats(stats) => json!({ "type": "stats", "id": id, "data": stats }),
-            Event::Oom => json!({ "type": "oom", "id": id }),
-        };
-        print_json(&line, false)?;
+        match event {
+            Event::Stats(stats) => print_json(&Line { kind: "stats", id, data: Some(&stats) }, false),
+            Event::Oom => print_json(&Line { kind: "oom", id, data: None }, false),
+        }?;
     }
     Ok(0)
 }

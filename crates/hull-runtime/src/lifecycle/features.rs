@@ -67,7 +67,6 @@ pub fn features(mount_options: &[&str]) -> Value {
     options.dedup();
     let mut annotations = Map::new();
     annotations.insert("org.hull.version".to_owned(), json!(env!("CARGO_PKG_VERSION")));
-    annotations.insert("org.opencontainers.runc.checkpoint.enabled".to_owned(), json!("true"));
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": spec::VERSION,

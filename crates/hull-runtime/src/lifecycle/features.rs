@@ -62,9 +62,9 @@ fn kernel_capabilities() -> usize {
 /// The document. `mount_options` are the options that the mount planner honours.
 #[must_use]
 pub fn features(mount_options: &[&str]) -> Value {
-    let mut options = mount_options.to_vec();
-    options.sort_unstable();
-    options.dedup();
+    let options = sorted(mount_options.iter().copied());
+    let known_flags = hull_seccomp::known_flags();
+    let supported_flags = known_flags.iter().filter(|(_, bit)| hull_sys::seccomp::flags_supported(*bit));
     let mut annotations = Map::new();
     annotations.insert("org.hull.version".to_owned(), json!(env!("CARGO_PKG_VERSION")));
     json!({
@@ -78,25 +78,11 @@ pub fn features(mount_options: &[&str]) -> Value {
             "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
             "seccomp": {
                 "enabled": true,
-                "actions": [
-                    "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
-                    "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"
-                ],
-                "operators": [
-                    "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ",
-                    "SCMP_CMP_NE"
-                ],
-                "archs": [
-                    "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM", "SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"
-                ],
-                "knownFlags": [
-                    "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC",
-                    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
-                ],
-                "supportedFlags": [
-                    "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC",
-                    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
-                ]
+                "actions": sorted(hull_seccomp::known_actions().iter().map(|(name, _)| *name)),
+                "operators": sorted(hull_seccomp::known_operators().iter().copied()),
+                "archs": sorted(hull_seccomp::known_archs()),
+                "knownFlags": sorted(known_flags.iter().map(|(name, _)| *name)),
+                "supportedFlags": sorted(supported_flags.map(|(name, _)| *name))
             },
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
@@ -114,6 +100,13 @@ pub fn features(mount_options: &[&str]) -> Value {
         "annotations": annotations,
         "potentiallyUnsafeConfigAnnotations": UNSAFE_ANNOTATIONS
     })
+}
+
+fn sorted<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut names: Vec<&str> = names.into_iter().collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 #[cfg(test)]

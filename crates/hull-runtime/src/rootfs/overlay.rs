@@ -1,19 +1,19 @@
 //! An overlay as root mount, made in the container's own mount namespace.
 //!
 //! The kernel refuses layers that lie in another mount namespace, and a descriptor that the parent has opened does. So
-//! a layer is passed as a detached mount, which lies in none (Linux 6.15), or as the path of its directory, which is
-//! cheaper but needs a process that may walk there: in a user namespace it cannot.
+//! the child passes a layer as the path of its directory, or as a detached mount, which lies in none (Linux 6.15). A
+//! child in a user namespace may use neither detached mounts nor, often, the paths: for it the parent makes the
+//! overlay, still attached nowhere, and the child attaches it.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
-use super::mount;
 use super::plan::{c_path, duplicate};
 use crate::error::Error;
 
@@ -34,12 +34,12 @@ pub(super) struct OverlayPlan {
     lower: Vec<Layer>,
     /// All lower paths joined, for kernels without `lowerdir+` (before 6.8).
     joined: CString,
-    upper: Layer,
-    work: Layer,
-    /// Keeps the detached mount of both alive.
-    _writable: Option<OwnedFd>,
+    upper: CString,
+    work: CString,
     pub(super) target: CString,
     userxattr: bool,
+    /// Made by the parent.
+    made: Option<OwnedFd>,
 }
 
 impl OverlayPlan {
@@ -54,7 +54,7 @@ impl OverlayPlan {
         if lower.is_empty() || lower.len() > MAX_LAYERS {
             return Err(Error::config("root.path", format!("{} layers, expected 1 to {MAX_LAYERS}", lower.len())));
         }
-        let lower: Vec<Layer> = lower.iter().map(|fd| Layer::lower(fd, userns)).collect::<Result<_, _>>()?;
+        let lower: Vec<Layer> = lower.iter().map(Layer::lower).collect::<Result<_, _>>()?;
         let mut joined = Vec::new();
         for layer in &lower {
             if !joined.is_empty() {
@@ -67,25 +67,41 @@ impl OverlayPlan {
                 joined.push(*byte);
             }
         }
-        let (upper, work, writable) = Layer::writable(upper, work, userns)?;
-        Ok(Self {
+        let mut plan = Self {
             lower,
             joined: CString::new(joined).map_err(|_| Error::config("root.path", "holds a null byte"))?,
-            upper,
-            work,
-            _writable: writable,
+            upper: c_path("root.path", upper)?,
+            work: c_path("root.path", work)?,
             target: c_path("root.path", target)?,
-            userxattr: userns,
-        })
+            userxattr: false,
+            made: None,
+        };
+        if userns {
+            match plan.mount() {
+                Ok(made) => plan.made = Some(made),
+                // An ordinary user may mount only inside the new user namespace.
+                Err(Errno::PERM) => plan.userxattr = true,
+                Err(errno) => return Err(Error::system("mount overlay for", target.display())(errno)),
+            }
+        }
+        Ok(plan)
+    }
+
+    /// The overlay that the parent has made, or one made now.
+    pub(super) fn take_or_mount(&mut self) -> Result<OwnedFd, Errno> {
+        match self.made.take() {
+            Some(made) => Ok(made),
+            None => self.mount(),
+        }
     }
 
     /// Makes the overlay, attached nowhere.
-    pub(super) fn mount(&self) -> Result<OwnedFd, Errno> {
+    fn mount(&self) -> Result<OwnedFd, Errno> {
         let context = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         rustix::mount::fsconfig_set_string(&context, c"source", c"overlay")?;
         self.set_lower(context.as_fd())?;
-        self.upper.set(context.as_fd(), c"upperdir")?;
-        self.work.set(context.as_fd(), c"workdir")?;
+        rustix::mount::fsconfig_set_string(&context, c"upperdir", self.upper.as_c_str())?;
+        rustix::mount::fsconfig_set_string(&context, c"workdir", self.work.as_c_str())?;
         if self.userxattr {
             rustix::mount::fsconfig_set_flag(&context, c"userxattr")?;
         }
@@ -108,48 +124,13 @@ impl OverlayPlan {
 }
 
 impl Layer {
-    fn detached(mount: OwnedFd) -> Self {
+    fn lower(fd: &OwnedFd) -> Result<Self, Error> {
+        if let Some(path) = path_of(fd.as_fd()) {
+            return Ok(Self { path, detached: None });
+        }
+        let mount = duplicate(fd)?;
         let path = CString::new(format!("/proc/self/fd/{}", mount.as_raw_fd())).unwrap_or_default();
-        Self { path, detached: Some(mount) }
-    }
-
-    fn lower(fd: &OwnedFd, userns: bool) -> Result<Self, Error> {
-        let Some(path) = path_of(fd.as_fd()) else {
-            return Ok(Self::detached(duplicate(fd)?));
-        };
-        if userns {
-            match mount::clone_tree(fd.as_fd(), false) {
-                Ok(tree) => return Ok(Self::detached(tree)),
-                // An ordinary user walks to directories of its own.
-                Err(Errno::PERM) => {}
-                Err(errno) => return Err(Error::system("clone layer", path.to_string_lossy())(errno)),
-            }
-        }
-        Ok(Self { path, detached: None })
-    }
-
-    /// The writable directory and the work directory, which must be seen through one mount.
-    fn writable(upper: &Path, work: &Path, userns: bool) -> Result<(Self, Self, Option<OwnedFd>), Error> {
-        let plain = |path: &Path| Ok::<_, Error>(Self { path: c_path("root.path", path)?, detached: None });
-        if let (true, Some(parent), Some(upper_name), Some(work_name)) =
-            (userns && upper.parent() == work.parent(), upper.parent(), upper.file_name(), work.file_name())
-        {
-            match mount::open_source(&c_path("root.path", parent)?, false, false) {
-                Ok(tree) => {
-                    let open = |name: &std::ffi::OsStr| {
-                        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                        rustix::fs::openat(&tree, name, flags, Mode::empty())
-                            .map(Self::detached)
-                            .map_err(Error::system("open", parent.join(name).display()))
-                    };
-                    let (upper, work) = (open(upper_name)?, open(work_name)?);
-                    return Ok((upper, work, Some(tree)));
-                }
-                Err(Errno::PERM) => {}
-                Err(errno) => return Err(Error::system("clone", parent.display())(errno)),
-            }
-        }
-        Ok((plain(upper)?, plain(work)?, None))
+        Ok(Self { path, detached: Some(mount) })
     }
 
     fn set(&self, context: BorrowedFd<'_>, key: &CStr) -> Result<(), Errno> {

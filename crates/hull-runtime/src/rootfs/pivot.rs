@@ -64,12 +64,13 @@ impl RootfsPlan {
     }
 
     /// Attaches the root mount; its descriptor is the root of everything below.
-    fn mount_root(&self) -> Result<OwnedFd, Errno> {
-        let (tree, path) = match &self.root {
-            RootSource::Directory(path) => (mount::open_source(path, true, false)?, path),
-            RootSource::Overlay(overlay) => (overlay.mount()?, &overlay.target),
+    fn mount_root(&mut self) -> Result<OwnedFd, Errno> {
+        let shared = self.is_shared();
+        let (tree, path) = match &mut self.root {
+            RootSource::Directory(path) => (mount::open_source(path, true, false)?, &*path),
+            RootSource::Overlay(overlay) => (overlay.take_or_mount()?, &overlay.target),
         };
-        if self.is_shared() {
+        if shared {
             mount::propagate(tree.as_fd(), Propagation::Private, true)?;
         }
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;

@@ -190,7 +190,16 @@ impl Cgroup {
             }
         }
         if unified.is_some() {
-            let plain = Resources { unified: Default::default(), network: None, ..resources.clone() };
+            // Only what lives on v2 here is judged by what v2 can do.
+            let has = |controller: &str| unified.is_some_and(|group| group.has(controller));
+            let plain = Resources {
+                unified: Default::default(),
+                network: None,
+                memory: resources.memory.clone().filter(|_| has("memory")),
+                cpu: resources.cpu.clone().filter(|_| has("cpu") || has("cpuset")),
+                block_io: resources.block_io.clone().filter(|_| has("io")),
+                ..resources.clone()
+            };
             settings.extend(v2::compile(&plain)?.into_iter().filter(on_unified));
         }
         let mut raw = Vec::new();

@@ -371,7 +371,7 @@ mod tests {
     fn start_with_a_leftover_unit() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let peer = fake(theirs, |member, count, serial| match (member, count) {
-            ("StartTransientUnit", 1) => frame(wire::ERROR, serial, "", "s", &job("exists")),
+            ("StartTransientUnit", 2) => frame(wire::ERROR, serial, "", "s", &job("exists")),
             ("StartTransientUnit", _) => {
                 // Signals of this and of another job come before the reply.
                 let mut bytes = job_removed("/job/8", "failed");
@@ -385,7 +385,7 @@ mod tests {
         let unit = Unit::parse("", "x", false).unwrap();
         unit.start_on(&mut connection, 1, &Resources::default(), true).unwrap();
         drop(connection);
-        let expected = ["Subscribe", "StartTransientUnit", "ResetFailedUnit", "StartTransientUnit"];
+        let expected = ["Ping", "Subscribe", "StartTransientUnit", "ResetFailedUnit", "StartTransientUnit"];
         assert_eq!(peer.join().unwrap(), expected);
     }
 
@@ -404,7 +404,7 @@ mod tests {
         let error = Unit::parse("", "x", false).unwrap().stop_on(&mut connection).unwrap_err();
         assert!(error.to_string().contains("timeout"), "{error}");
         drop(connection);
-        assert_eq!(peer.join().unwrap(), ["Subscribe", "StopUnit", "ResetFailedUnit"]);
+        assert_eq!(peer.join().unwrap(), ["Ping", "Subscribe", "StopUnit", "ResetFailedUnit"]);
     }
 
     #[test]

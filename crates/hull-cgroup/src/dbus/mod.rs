@@ -69,7 +69,8 @@ impl Connection {
         if !line.starts_with(b"OK ") {
             return Err(failed("authenticate", &format!("refused: {}", String::from_utf8_lossy(&line).trim())));
         }
-        connection.stream.write_all(b"BEGIN\r\n").map_err(io)?;
+        let begin = connection.begin(direct);
+        connection.stream.write_all(&begin).map_err(io)?;
         if !direct {
             let object = ("/org/freedesktop/DBus", BUS);
             connection.call_to(Some(BUS), (object.0, object.1, "Hello"), "", &[])?;
@@ -78,6 +79,26 @@ impl Connection {
             connection.call_to(Some(BUS), (object.0, object.1, "AddMatch"), "s", &rule.bytes)?;
         }
         Ok(connection)
+    }
+
+    /// The end of authentication, in one piece with what must follow it.
+    ///
+    /// systemd reads at most 256 bytes of authentication at once, and does not look at a whole message among them until
+    /// more arrives: the first call would wait for its time limit. So a direct connection begins with a message too long
+    /// for that, which asks for no answer.
+    fn begin(&mut self, direct: bool) -> Vec<u8> {
+        const NO_REPLY_EXPECTED: u8 = 1;
+        let mut bytes = b"BEGIN\r\n".to_vec();
+        if direct {
+            self.serial += 1;
+            let mut body = wire::Encoder::default();
+            body.text(&" ".repeat(256));
+            let target = ("/org/freedesktop/systemd1", "org.freedesktop.DBus.Peer", "Ping");
+            let mut ping = wire::call(self.serial, None, target, "s", &body.bytes);
+            ping[2] |= NO_REPLY_EXPECTED;
+            bytes.append(&mut ping);
+        }
+        bytes
     }
 
     /// Calls a method of systemd's manager.

@@ -62,7 +62,6 @@ fn vm_memory_limit_kills_inside_one_group_only() {
 start victim
 oci run --bundle /run/vm/eater --keep eater; code=$?
 same exit-code 137 $code
-oci run --detach --bundle /run/vm/eater again >/dev/null 2>&1 </dev/null && cat $cg/eater/memory.max $cg/eater/memory.swap.max >/tmp/limits
 same memory.max 67108864 "$(cat $cg/victim/memory.max)"
 same no-kill-beside 'oom_kill 0' "$(grep '^oom_kill ' $cg/victim/memory.events)"
 check victim-runs 'oci state victim | grep -q "\"status\": *\"running\""'
@@ -224,12 +223,13 @@ fn vm_children_start_inside_their_cgroup() {
     let spec = config("inside", "cat /proc/self/cgroup; sleep 1000", &json!({"memory": {"limit": 67_108_864}}));
     let console = vm.bundle("inside", &spec).script(
         r#"
-strace -f -e trace=clone3,clone,write,openat,openat2 -o /tmp/trace /run/vm/hull oci --root /tmp/state run --detach --bundle /run/vm/inside inside >/tmp/out 2>&1 </dev/null
+strace -f -e trace=clone3,clone,write,openat,openat2 -o /tmp/trace /run/vm/hull oci --root /tmp/state run --detach --bundle /run/vm/inside inside >/tmp/out 2>&1 </dev/null &
 check started 'await "grep -q 0:: /tmp/out" || { cat /tmp/out; tail -20 /tmp/trace; false; }'
 check clone-into-cgroup 'grep -q "clone3.*CLONE_INTO_CGROUP" /tmp/trace || { grep clone /tmp/trace; false; }'
 check no-attach '! grep "cgroup.procs" /tmp/trace'
 same member "$(oci ps --format json inside | tr -d '[] \n')" "$(head -n 1 $cg/inside/cgroup.procs)"
 finish inside
+wait
 "#,
     );
     console.assert_ok(&["started", "clone-into-cgroup", "no-attach", "member"]);
@@ -246,7 +246,7 @@ fn vm_kill_and_delete_leave_nothing() {
     let console = vm.bundle("many", &spec).script(
         r#"
 start many
-check six 'await "[ $(wc -l <$cg/many/cgroup.procs) -ge 6 ]" || { cat $cg/many/cgroup.procs; false; }'
+check six 'await "[ \$(wc -l <$cg/many/cgroup.procs) -ge 6 ]" || { cat $cg/many/cgroup.procs; false; }'
 finish many
 check no-group '[ ! -d $cg/many ]'
 check no-process '! pgrep -f "sleep 1000"'

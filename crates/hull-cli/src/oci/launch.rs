@@ -143,10 +143,16 @@ fn read_spec(path: &Path) -> Result<Spec, CommandError> {
 /// Reads a document of the caller. One byte more than allowed is read, so that the parser can say it is too large.
 pub(super) fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, CommandError> {
     use std::io::Read as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let failed = |error: std::io::Error| CommandError::new(format!("open {}: {error}", path.display()));
     let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(max as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|error| CommandError::new(format!("open {}: {error}", path.display())))?;
+    // A FIFO must not hold the caller: it opens at once and then is refused. Pipes of the caller come by /dev/fd.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = std::fs::File::options().read(true).custom_flags(nonblocking).open(path).map_err(failed)?;
+    if !path.starts_with("/dev/fd") && !path.starts_with("/proc") && !file.metadata().map_err(failed)?.is_file() {
+        return Err(CommandError::new(format!("{} is not a regular file", path.display())));
+    }
+    file.take(max as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
 }
 

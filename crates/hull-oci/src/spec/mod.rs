@@ -96,7 +96,10 @@ pub fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, ParseErr
     }
     match serde_json::from_slice(bytes) {
         Ok(value) => Ok(value),
-        Err(error) if !error.is_data() => Err(ParseError::Syntax(error)),
+        // A number where a word belongs counts as bad syntax there, though the document is JSON.
+        Err(error) if !error.is_data() && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_err() => {
+            Err(ParseError::Syntax(error))
+        }
         // Only a refused document pays for tracking the path of each field.
         Err(error) => {
             let mut deserializer = serde_json::Deserializer::from_slice(bytes);

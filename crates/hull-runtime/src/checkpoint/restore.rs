@@ -82,7 +82,7 @@ pub fn restore(spec: &Spec, mut options: CreateOptions, restore: &RestoreOptions
             Ok(running)
         }
         Err(error) => {
-            let mut errors = state::undo(&options.root, &options.id);
+            let mut errors = state::undo(&options.root, &record);
             if errors.is_empty() {
                 return Err(error);
             }

@@ -1,24 +1,23 @@
 //! `exec`: a further process in a running container.
 //!
-//! All of the container's namespaces are joined through one pidfd of its first process; the process ID namespace by the
-//! parent around the clone, the rest by the child in one `setns`. On cgroup v2 the process is born in the container's
-//! cgroup.
+//! A first process moves to the container's cgroup (on cgroup v2 it is born there), closes everything of the machine, and
+//! only then forks into the container's PID namespace, where others can see it. The second joins the remaining
+//! namespaces through one pidfd of the container's first process, in one `setns`. The two are siblings, children of the
+//! caller, who waits for the second.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::Path;
 
 use hull_oci::Status;
 use hull_oci::spec::Process;
 use hull_seccomp::Filter;
-use hull_sys::clone::{CloneFlags, Cloned, clone3, cloexec_from, exit_now, reset_signals};
-use rustix::fs::{Mode, OFlags};
+use hull_sys::clone::{CloneFlags, Cloned, cloexec_from, clone3, close_others, exit_now, reset_signals};
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Signal, WaitId, WaitIdOptions};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use crate::error::Error;
 use crate::failure::{Failure, Step, step};
-use crate::namespaces::{join_pid, rejoin_own_pid};
 use crate::options::ExecOptions;
 use crate::process::{ProcessContext, ProcessPlan};
 use crate::start::{Bomb, Running};
@@ -49,68 +48,73 @@ pub fn exec(root: &Path, id: &str, process: &Process, options: ExecOptions) -> R
         status => return Err(Error::Status { operation: "exec in", id: id.to_owned(), status: status.as_str() }),
     }
     let init = record.pidfd()?;
-    let (joined, pid_namespace) = namespaces(&record)?;
-    let plan = ProcessPlan::new(process, &ProcessContext { user_namespace: record.user_namespace, exec: true })?;
+    let (joined, join_pid) = namespaces(&record)?;
+    let mut plan = ProcessPlan::new(process, &ProcessContext { user_namespace: record.user_namespace, exec: true })?;
     let filter = stored_filter(root, &record)?;
     let (socket, child_socket) = sync::pair().map_err(Error::system("create", "sync socket"))?;
 
-    if let Some(namespace) = &pid_namespace {
-        join_pid(namespace.as_fd())?;
-    }
     let into = if options.cgroup.is_empty() { record.cgroup.clone_fd() } else { None };
-    let cloned = clone3(CloneFlags::empty(), into).map_err(Error::system("clone", "process"));
-    let (pid, pidfd) = match cloned {
-        Ok(Cloned::Child) => {
+    match clone3(CloneFlags::empty(), into).map_err(Error::system("clone", "process"))? {
+        Cloned::Child => {
             drop(socket);
-            Joining { plan, filter, options, terminal: process.terminal, init, joined, socket: child_socket }.run()
+            let terminal = process.terminal;
+            Joining { plan, filter, options, terminal, init, joined, join_pid, socket: child_socket }.run()
         }
-        Ok(Cloned::Parent(pid, pidfd)) => (pid, pidfd),
-        Err(error) => {
-            if pid_namespace.is_some() {
-                rejoin_own_pid()?;
+        Cloned::Parent(pid, pidfd) => {
+            drop(child_socket);
+            let mut process = Running { pid, pidfd };
+            match answer(&record, &mut plan, &options, &socket, &mut process) {
+                Ok(()) => Ok(process),
+                Err(error) => {
+                    let _ = rustix::process::pidfd_send_signal(&process.pidfd, Signal::KILL);
+                    let _ = process.wait();
+                    Err(error)
+                }
             }
-            return Err(error);
-        }
-    };
-    drop(child_socket);
-    let rejoined = if pid_namespace.is_some() { rejoin_own_pid() } else { Ok(()) };
-    match rejoined.and_then(|()| answer(&record, &plan, &options, &socket, pid, &pidfd)) {
-        Ok(()) => Ok(Running { pid, pidfd }),
-        Err(error) => {
-            let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-            let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-            Err(error)
         }
     }
 }
 
 fn answer(
     record: &Record,
-    plan: &ProcessPlan,
+    plan: &mut ProcessPlan,
     options: &ExecOptions,
     socket: &OwnedFd,
-    pid: i32,
-    pidfd: &OwnedFd,
+    process: &mut Running,
 ) -> Result<(), Error> {
-    record.cgroup.attach_exec(pid, &options.cgroup)?;
+    record.cgroup.attach_exec(process.pid, &options.cgroup)?;
+    plan.apply_from_parent(process.pid)?;
     let _ = sync::send(socket, sync::Record::of(Kind::Attached));
-    if let Some(pidfd_socket) = &options.streams.pidfd {
-        terminal::send_fd(pidfd_socket, b"\0", pidfd).map_err(Error::system("send pidfd over", "pidfd socket"))?;
-    }
-    match sync::receive(socket).map_err(Error::system("read", "sync socket"))? {
-        // The child's end closed with its execve.
-        None => Ok(()),
-        Some(message) => {
-            let failure = message.failure();
-            let message = match failure.step {
-                Step::Exec | Step::ProgramLookup => plan.exec_message(failure, &record.rootfs),
-                _ => {
-                    let what = plan.describe(&failure).unwrap_or_else(|| failure.step.describe().to_owned());
-                    format!("{what}: {}", failure.errno)
-                }
-            };
-            Err(Error::Init { message, failure })
+    loop {
+        let Some(message) = sync::receive(socket).map_err(Error::system("read", "sync socket"))? else {
+            // The child's end closed with its execve.
+            return Ok(());
+        };
+        if message.kind == Kind::Pid
+            && let Some(pid) = Pid::from_raw(message.value)
+        {
+            if message.value != process.pid {
+                let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+                    .map_err(Error::system("open process", message.value))?;
+                let joiner = std::mem::replace(process, Running { pid: message.value, pidfd });
+                joiner.wait()?;
+            }
+            if let Some(pidfd_socket) = &options.streams.pidfd {
+                terminal::send_fd(pidfd_socket, b"\0", &process.pidfd)
+                    .map_err(Error::system("send pidfd over", "pidfd socket"))?;
+            }
+            let _ = sync::send(socket, sync::Record::of(Kind::Continue));
+            continue;
         }
+        let failure = message.failure();
+        let message = match failure.step {
+            Step::Exec | Step::ProgramLookup => plan.exec_message(failure, &record.rootfs),
+            _ => {
+                let what = plan.describe(&failure).unwrap_or_else(|| failure.step.describe().to_owned());
+                format!("{what}: {}", failure.errno)
+            }
+        };
+        return Err(Error::Init { message, failure });
     }
 }
 
@@ -122,6 +126,7 @@ struct Joining {
     terminal: bool,
     init: OwnedFd,
     joined: ThreadNameSpaceType,
+    join_pid: bool,
     socket: OwnedFd,
 }
 
@@ -138,11 +143,17 @@ impl Joining {
 
     fn prepare(&mut self) -> Result<(), Failure> {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(step(Step::Sync))?;
-        // Before joining: nobody inside may trace this process while it still holds the machine's descriptors.
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(step(Step::Session))?;
-        rustix::process::setsid().map_err(step(Step::Session))?;
         self.plan.apply_early()?;
         sync::expect(&self.socket, Kind::Attached)?;
+        self.forget_machine()?;
+        if self.join_pid {
+            self.fork_inside()?;
+        } else {
+            self.tell_pid(rustix::process::getpid().as_raw_pid())?;
+        }
+        sync::expect(&self.socket, Kind::Continue)?;
+        rustix::process::setsid().map_err(step(Step::Session))?;
         move_into_thread_name_spaces(self.init.as_fd(), self.joined).map_err(step(Step::JoinNamespace))?;
         if self.joined.contains(ThreadNameSpaceType::USER) {
             crate::start::become_root()?;
@@ -170,8 +181,49 @@ impl Joining {
     }
 }
 
+impl Joining {
+    /// Closes every descriptor that the program is not to have and this process no longer needs. Once it is in the
+    /// container's PID namespace, a process there with `CAP_SYS_PTRACE` can open what it holds (CVE-2016-9962,
+    /// CVE-2024-21626).
+    fn forget_machine(&self) -> Result<(), Failure> {
+        let stdio = self.options.streams.stdio.as_ref().filter(|_| !self.terminal);
+        let mut keep = [0_u32; 7];
+        let kept = [Some(&self.socket), Some(&self.init), self.options.streams.console.as_ref()]
+            .into_iter()
+            .flatten()
+            .chain(stdio.into_iter().flatten())
+            .map(AsFd::as_fd)
+            .chain(self.plan.procfs_fd());
+        let mut count = 0;
+        for (slot, file) in keep.iter_mut().zip(kept) {
+            *slot = file.as_raw_fd().unsigned_abs();
+            count += 1;
+        }
+        close_others(3 + self.options.streams.preserve_fds, &mut keep[..count]).map_err(step(Step::CloseFds))
+    }
+
+    /// Forks into the container's PID namespace as a sibling, and ends.
+    fn fork_inside(&self) -> Result<(), Failure> {
+        move_into_thread_name_spaces(self.init.as_fd(), ThreadNameSpaceType::PROCESS_ID)
+            .map_err(step(Step::JoinNamespace))?;
+        match clone3(CloneFlags::PARENT, None).map_err(step(Step::JoinNamespace))? {
+            Cloned::Parent(pid, _pidfd) => {
+                let told = self.tell_pid(pid);
+                exit_now(i32::from(told.is_err()))
+            }
+            Cloned::Child => {
+                rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(step(Step::Sync))
+            }
+        }
+    }
+
+    fn tell_pid(&self, pid: i32) -> Result<(), Failure> {
+        sync::send(&self.socket, sync::Record::with(Kind::Pid, pid)).map_err(step(Step::Sync))
+    }
+}
+
 /// Which namespaces of the container are not the runtime's own, and its PID namespace if it is one of them.
-fn namespaces(record: &Record) -> Result<(ThreadNameSpaceType, Option<OwnedFd>), Error> {
+fn namespaces(record: &Record) -> Result<(ThreadNameSpaceType, bool), Error> {
     let differs = |name: &str| -> Result<bool, Error> {
         let inode = |path: String| {
             rustix::fs::stat(&path).map(|stat| stat.st_ino).map_err(Error::system("inspect namespace", path))
@@ -188,11 +240,7 @@ fn namespaces(record: &Record) -> Result<(ThreadNameSpaceType, Option<OwnedFd>),
             joined |= kind;
         }
     }
-    let path = format!("/proc/{}/ns/pid", record.pid);
-    let pid = differs("pid")?
-        .then(|| rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()))
-        .transpose()
-        .map_err(Error::system("open namespace", &path))?;
+    let pid = differs("pid")?;
     // The links were read by process ID: they are the container's only if it still lives.
     record.pidfd()?;
     Ok((joined, pid))
@@ -205,7 +253,9 @@ fn stored_filter(root: &Path, record: &Record) -> Result<Option<Filter>, Error> 
         Err(Error::System { errno: Errno::NOENT, .. }) => Ok(None),
         Err(error) => Err(error),
         Ok(bytes) => match bytes.split_first_chunk::<4>() {
-            Some((flags, program)) => Ok(Some(Filter::from_program(program.to_vec(), u32::from_ne_bytes(*flags), false)?)),
+            Some((flags, program)) => {
+                Ok(Some(Filter::from_program(program.to_vec(), u32::from_ne_bytes(*flags), false)?))
+            }
             None => Err(Error::System { operation: "read", object: path.display().to_string(), errno: Errno::INVAL }),
         },
     }

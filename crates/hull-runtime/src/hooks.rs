@@ -168,14 +168,15 @@ impl Prepared {
         if timed_out {
             let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
         }
-        let status = rustix::io::retry_on_intr(|| {
-            rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
-        })
-        .map_err(Reason::System)?;
+        let status =
+            rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED))
+                .map_err(Reason::System)?;
         if timed_out {
             return Err(Reason::Timeout(self.timeout.unwrap_or_default()));
         }
-        match status.and_then(|status| status.exit_status().map(Reason::Exit).or(status.terminating_signal().map(Reason::Signal))) {
+        match status.and_then(|status| {
+            status.exit_status().map(Reason::Exit).or(status.terminating_signal().map(Reason::Signal))
+        }) {
             Some(Reason::Exit(0)) => Ok(()),
             Some(reason) => Err(reason),
             None => Err(Reason::System(Errno::CHILD)),

@@ -99,9 +99,11 @@ impl Namespaces {
                     .map_err(Error::system("open namespace", &namespace.path))?;
             const NSFS_MAGIC: u64 = 0x6e73_6673;
             let statfs = rustix::fs::fstatfs(&file).map_err(Error::system("inspect namespace", &namespace.path))?;
-            #[expect(clippy::unnecessary_cast, reason = "the type of f_type depends on the architecture")]
             if statfs.f_type as u64 != NSFS_MAGIC {
-                return Err(Error::config(format!("{}.path", field()), format!("{} is not a namespace", namespace.path)));
+                return Err(Error::config(
+                    format!("{}.path", field()),
+                    format!("{} is not a namespace", namespace.path),
+                ));
             }
             match kind {
                 NamespaceType::Pid => plan.joined_pid = Some(file),
@@ -129,7 +131,10 @@ impl Namespaces {
             for (index, map) in maps.iter().enumerate() {
                 let fits = |start: u32| start.checked_add(map.size).is_some();
                 if map.size == 0 || !fits(map.container_id) || !fits(map.host_id) {
-                    return Err(Error::config(format!("{field}[{index}]"), "expected 1 to 4294967295 IDs without wrapping"));
+                    return Err(Error::config(
+                        format!("{field}[{index}]"),
+                        "expected 1 to 4294967295 IDs without wrapping",
+                    ));
                 }
             }
         }
@@ -156,7 +161,10 @@ impl Namespaces {
             return Err(Error::config("domainname", "unable to set domainname without a private UTS namespace"));
         }
         if !linux.net_devices.is_empty() && !has(NamespaceType::Network) {
-            return Err(Error::config("linux.netDevices", "unable to move network devices without a network namespace"));
+            return Err(Error::config(
+                "linux.netDevices",
+                "unable to move network devices without a network namespace",
+            ));
         }
         if !linux.time_offsets.is_empty() {
             let Some(lines) = &mut self.time_offsets else {
@@ -170,7 +178,10 @@ impl Namespaces {
                     ));
                 }
                 if offset.nanosecs >= 1_000_000_000 {
-                    return Err(Error::config(format!("linux.timeOffsets.{clock}.nanosecs"), "expected below 1000000000"));
+                    return Err(Error::config(
+                        format!("linux.timeOffsets.{clock}.nanosecs"),
+                        "expected below 1000000000",
+                    ));
                 }
                 let _ = writeln!(lines, "{clock} {} {}", offset.secs, offset.nanosecs);
             }
@@ -294,7 +305,9 @@ pub(crate) fn write_maps(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Re
         match write(name, &lines(maps)) {
             Ok(()) => {}
             Err(Errno::PERM) if !privileged => run_map_tool(tool, pid, maps)?,
-            Err(errno) => return Err(Error::System { operation: "write", object: format!("/proc/{pid}/{name}"), errno }),
+            Err(errno) => {
+                return Err(Error::System { operation: "write", object: format!("/proc/{pid}/{name}"), errno });
+            }
         }
     }
     Ok(())

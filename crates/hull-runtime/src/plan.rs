@@ -65,7 +65,8 @@ impl Plan {
     pub fn new(spec: &Spec, options: &mut CreateOptions) -> Result<Self, Error> {
         check_document(spec)?;
         crate::state::check_id(&options.id)?;
-        let process = spec.process.as_ref().ok_or_else(|| Error::config("process", "process property must not be empty"))?;
+        let process =
+            spec.process.as_ref().ok_or_else(|| Error::config("process", "process property must not be empty"))?;
         let linux = spec.linux.as_ref().ok_or_else(|| Error::config("linux", "is missing"))?;
         let namespaces = Namespaces::plan(spec)?;
         let rootless = !rustix::process::geteuid().is_root();
@@ -97,7 +98,10 @@ impl Plan {
         for (name, device) in &linux.net_devices {
             for candidate in [name, &device.name] {
                 if !candidate.is_empty() && hull_netlink::valid_name(candidate).is_err() {
-                    return Err(Error::config(format!("linux.netDevices.{name}"), format!("{candidate:?} is not a device name")));
+                    return Err(Error::config(
+                        format!("linux.netDevices.{name}"),
+                        format!("{candidate:?} is not a device name"),
+                    ));
                 }
             }
             net_devices.push((name.clone(), if device.name.is_empty() { name.clone() } else { device.name.clone() }));

@@ -28,7 +28,8 @@ const EXE: &str = "/proc/self/exe";
 /// # Errors
 /// [`Error::System`] when neither can be made.
 pub fn seal() -> Result<(), Error> {
-    let exe = rustix::fs::open(EXE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(Error::system("open", EXE))?;
+    let exe =
+        rustix::fs::open(EXE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(Error::system("open", EXE))?;
     let read_only = rustix::fs::fstatvfs(&exe).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY));
     let sealed = rustix::fs::fcntl_get_seals(&exe).is_ok_and(|seals| seals.contains(SealFlags::WRITE));
     if read_only || sealed {
@@ -77,5 +78,9 @@ fn sealed_copy(exe: &OwnedFd) -> Result<OwnedFd, Errno> {
         }
     }
     rustix::fs::fcntl_add_seals(&copy, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    rustix::fs::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&copy)), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    rustix::fs::open(
+        format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&copy)),
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
 }

@@ -236,7 +236,11 @@ impl Creation {
         rustix::fs::renameat_with(CWD, &temporary, CWD, directory(root, id), RenameFlags::NOREPLACE)
             .map_err(|errno| match errno {
                 Errno::EXIST | Errno::NOTEMPTY => Error::Exists(id.to_owned()),
-                errno => Error::System { operation: "create directory", object: directory(root, id).display().to_string(), errno },
+                errno => Error::System {
+                    operation: "create directory",
+                    object: directory(root, id).display().to_string(),
+                    errno,
+                },
             })
             .map_err(undo)?;
         Ok(Self { root: root.to_owned(), id: id.to_owned(), lock: Some(lock), committed: false })
@@ -301,34 +305,38 @@ pub fn repair(root: &Path) -> Result<(), Error> {
         if !exists(&path.join("creating")) {
             continue;
         }
-        errors.extend(undo(root, &name));
+        match Record::load(root, &name) {
+            Ok(record) => errors.extend(undo(root, &record)),
+            // Killed before its record was there, and so before anything else was.
+            Err(_) => errors.extend(remove_directory(&path).err()),
+        }
     }
     if errors.is_empty() { Ok(()) } else { Err(Error::Cleanup(errors)) }
 }
 
 /// Kills and removes what a creation made, in the reverse order, collecting errors.
-pub(crate) fn undo(root: &Path, id: &str) -> Vec<Error> {
+pub(crate) fn undo(root: &Path, record: &Record) -> Vec<Error> {
     let mut errors = Vec::new();
-    if let Ok(record) = Record::load(root, id) {
-        if let Ok(pidfd) = record.pidfd() {
-            let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
-            wait_gone(&pidfd);
-        }
-        let _ = record.cgroup.kill_all(9);
-        if let Err(error) = record.cgroup.delete() {
-            errors.push(error.into());
-        }
-        if let Some(group) = &record.intel_rdt {
-            let _ = std::fs::remove_dir(group);
-        }
+    if let Ok(pidfd) = record.pidfd() {
+        let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+        wait_gone(&pidfd);
     }
-    let path = directory(root, id);
-    if let Err(error) = std::fs::remove_dir_all(&path)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        errors.push(io_error("remove", &path, &error));
+    let _ = record.cgroup.kill_all(9);
+    if let Err(error) = record.cgroup.delete() {
+        errors.push(error.into());
     }
+    if let Some(group) = &record.intel_rdt {
+        let _ = std::fs::remove_dir(group);
+    }
+    errors.extend(remove_directory(&directory(root, &record.id)).err());
     errors
+}
+
+fn remove_directory(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io_error("remove", path, &error)),
+        _ => Ok(()),
+    }
 }
 
 /// Waits up to ten seconds for a process to end.

@@ -76,7 +76,8 @@ impl Sysctls {
         if self.0.is_empty() {
             return Ok(());
         }
-        let procfs = Procfs::new().map_err(|error| Failure::new(Step::Sysctl, error.errno().unwrap_or(rustix::io::Errno::IO)))?;
+        let procfs = Procfs::new()
+            .map_err(|error| Failure::new(Step::Sysctl, error.errno().unwrap_or(rustix::io::Errno::IO)))?;
         for (index, (path, value)) in self.0.iter().enumerate() {
             procfs.write_raw(path, value.as_bytes()).map_err(|errno| Failure::at(Step::Sysctl, index, errno))?;
         }
@@ -104,7 +105,10 @@ mod tests {
     #[test]
     fn only_namespaced_parameters_are_taken() {
         assert_eq!(check("net.ipv4.ip_forward", "network").unwrap()[0].0, "sys/net/ipv4/ip_forward");
-        assert_eq!(check("net/ipv4/conf/eth0.1/forwarding", "network").unwrap()[0].0, "sys/net/ipv4/conf/eth0.1/forwarding");
+        assert_eq!(
+            check("net/ipv4/conf/eth0.1/forwarding", "network").unwrap()[0].0,
+            "sys/net/ipv4/conf/eth0.1/forwarding"
+        );
         assert!(check("net.ipv4.ip_forward", "ipc").unwrap_err().contains("Network"));
         assert!(check("kernel.core_pattern", "ipc").unwrap_err().contains("not in a separate kernel namespace"));
         assert!(check("net..ipv4", "network").is_err());

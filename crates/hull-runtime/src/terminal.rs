@@ -33,7 +33,6 @@ pub fn open_pair(master: OwnedFd) -> Result<(OwnedFd, OwnedFd), Errno> {
     unlockpt(&master)?;
     let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     let statfs = rustix::fs::fstatfs(&slave)?;
-    #[expect(clippy::unnecessary_cast, reason = "the type of f_type depends on the architecture")]
     if statfs.f_type as u64 != DEVPTS_MAGIC {
         return Err(Errno::NODEV);
     }

@@ -167,6 +167,30 @@ pub fn cloexec_from(first: u32) -> Result<(), Errno> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
 }
 
+/// Closes every descriptor from `first` on that is not in `keep` (`close_range(2)`, Linux 5.9). For a process that has
+/// just been cloned and is going to use nothing but those: owners of the others must not be used or dropped afterwards.
+///
+/// # Errors
+/// `ENOSYS` before 5.9.
+pub fn close_others(first: u32, keep: &mut [u32]) -> Result<(), Errno> {
+    keep.sort_unstable();
+    let close = |from: u32, to: u32| {
+        if from > to {
+            return Ok(());
+        }
+        // SAFETY: by the contract above nothing uses these descriptors any more.
+        check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0_u32) }).map(drop)
+    };
+    let mut from = first;
+    for number in keep.iter().copied().filter(|number| *number >= first) {
+        if number > from {
+            close(from, number - 1)?;
+        }
+        from = number.saturating_add(1);
+    }
+    close(from, u32::MAX)
+}
+
 /// Takes ownership of a descriptor that the process inherited, such as one named by `LISTEN_FDS`.
 ///
 /// Returns `None` when no such descriptor is open. The caller must take each number at most once.

@@ -154,10 +154,18 @@ pub struct BlockIo {
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_default")]
     pub throttle_write_bps_device: Vec<ThrottleDevice>,
     /// Reads per second.
-    #[serde(rename = "throttleReadIOPSDevice", skip_serializing_if = "Vec::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        rename = "throttleReadIOPSDevice",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub throttle_read_iops_device: Vec<ThrottleDevice>,
     /// Writes per second.
-    #[serde(rename = "throttleWriteIOPSDevice", skip_serializing_if = "Vec::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        rename = "throttleWriteIOPSDevice",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub throttle_write_iops_device: Vec<ThrottleDevice>,
 }
 

@@ -153,6 +153,12 @@ impl ProcessPlan {
         self.console_size.filter(|size| *size != (0, 0))
     }
 
+    /// The procfs that labels are going to be written through: the one descriptor of the machine that a joining process
+    /// must keep.
+    pub(crate) fn procfs_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.procfs.as_ref().filter(|_| self.labels.any()).map(std::os::fd::AsFd::as_fd)
+    }
+
     /// In the parent, for a child with its own user namespace and before it is let go on: OOM score, limits, scheduler and
     /// I/O priority, which need the machine's privileges.
     ///

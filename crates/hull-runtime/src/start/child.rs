@@ -61,6 +61,10 @@ impl Child<'_> {
         } else if self.plan.namespaces.new_user() {
             sync::expect(&self.socket, Kind::Mapped)?;
         }
+        if !self.plan.namespaces.joined_user() {
+            // While `/proc/self/timens_offsets` still belongs to this process's user: it is about to belong to nobody.
+            self.plan.namespaces.enter_time()?;
+        }
         // Nobody inside may trace this process or open its descriptors before it is the program (CVE-2016-9962).
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(step(Step::Session))?;
         if self.plan.namespaces.new_user() {
@@ -82,7 +86,6 @@ impl Child<'_> {
         if self.plan.namespaces.new.contains(CloneFlags::NEWNET) {
             hull_netlink::loopback_up().map_err(step(Step::Loopback))?;
         }
-        self.plan.namespaces.enter_time()?;
 
         let (namespaces, socket) = (&self.plan.namespaces, &self.socket);
         let mut attached = false;
@@ -191,6 +194,7 @@ impl Child<'_> {
     fn join_and_fork(&mut self) -> Result<(), Failure> {
         sync::expect(&self.socket, Kind::Attached)?;
         self.plan.namespaces.join()?;
+        self.plan.namespaces.enter_time()?;
         become_root()?;
         let flags = self.plan.namespaces.new | CloneFlags::PARENT;
         match clone3(flags, None).map_err(step(Step::UnshareNamespace))? {

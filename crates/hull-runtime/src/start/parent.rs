@@ -46,13 +46,18 @@ pub(super) fn create(spec: &Spec, mut options: CreateOptions) -> Result<Containe
     // From the record on, whoever finds this creation abandoned can undo all of it.
     record.save(&options.root)?;
     let made = make(&mut plan, &mut creation, &mut record, spec, &options);
-    match made.and_then(|pidfd| creation.commit().map(|()| pidfd)) {
+    // Until it is undone the creation stays: dropping it would take the record that says what to undo.
+    let made = match made {
+        Ok(pidfd) => creation.commit().map(|()| pidfd),
+        Err(error) => Err(error),
+    };
+    match made {
         Ok(pidfd) => {
             let warnings = plan.process.warnings().to_vec();
             Ok(Container { root: options.root, record, pidfd, warnings })
         }
         Err(error) => {
-            let mut errors = state::undo(&options.root, &options.id);
+            let mut errors = state::undo(&options.root, &record);
             if errors.is_empty() {
                 return Err(error);
             }
@@ -123,9 +128,7 @@ impl Process1 {
     }
 
     fn wait(&self) -> Result<Option<rustix::process::WaitIdStatus>, Errno> {
-        rustix::io::retry_on_intr(|| {
-            rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED)
-        })
+        rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED))
     }
 }
 
@@ -183,8 +186,11 @@ fn answer(
         // A child that has failed already says so below; its closed socket is not the reason.
         let _ = send(Kind::Mapped);
     }
-    // With cgroup v1 this waits some 8 ms for an RCU grace period; the child makes its mounts meanwhile.
-    plan.cgroup.attach(init.pid)?;
+    // A child that `clone3` has put into its group is there already. With cgroup v1 this waits some 8 ms for an RCU grace
+    // period; the child makes its mounts meanwhile.
+    if plan.cgroup.clone_fd().is_none() {
+        plan.cgroup.attach(init.pid)?;
+    }
     if let Some(rdt) = &mut plan.intel_rdt {
         rdt.attach(init.pid)?;
     }
@@ -227,7 +233,8 @@ fn answer(
     record.pid_start_time = state::process_start_time(init.pid).ok_or_else(|| died(init))?;
     record.save(&options.root)?;
     if let Some(pidfd_socket) = &plan.streams.pidfd {
-        terminal::send_fd(pidfd_socket, b"\0", &init.pidfd).map_err(Error::system("send pidfd over", "pidfd socket"))?;
+        terminal::send_fd(pidfd_socket, b"\0", &init.pidfd)
+            .map_err(Error::system("send pidfd over", "pidfd socket"))?;
     }
     send(Kind::Continue)?;
     match sync::receive(socket).map_err(Error::system("read", "sync socket"))? {
@@ -260,7 +267,8 @@ fn forward_listener(plan: &Plan, state: &State, init: &Process1, number: i32) ->
         state: state.clone(),
     };
     let json = serde_json::to_vec(&document).map_err(|error| Error::config("state", error.to_string()))?;
-    terminal::send_fd(&listener.socket, &json, &file).map_err(Error::system("send seccomp listener over", "listenerPath"))
+    terminal::send_fd(&listener.socket, &json, &file)
+        .map_err(Error::system("send seccomp listener over", "listenerPath"))
 }
 
 /// The child ended without a word: it was killed, most likely for its memory limit.
@@ -284,9 +292,7 @@ fn died(init: &Process1) -> Error {
 /// Turns the child's record into a sentence.
 pub(crate) fn init_error(plan: &Plan, record: &Record, failure: Failure) -> Error {
     let message = match failure.step {
-        Step::Exec | Step::ProgramLookup => {
-            plan.process.exec_message(failure, &record.rootfs)
-        }
+        Step::Exec | Step::ProgramLookup => plan.process.exec_message(failure, &record.rootfs),
         _ => format!("{}: {}", plan.describe(&failure), failure.errno),
     };
     Error::Init { message, failure }

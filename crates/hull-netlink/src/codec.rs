@@ -74,6 +74,29 @@ impl Request {
     }
 }
 
+/// Attributes that are the value of another attribute, possibly after a fixed part.
+#[derive(Debug, Default)]
+pub(crate) struct Attributes(Vec<u8>);
+
+impl Attributes {
+    pub(crate) fn fixed(mut self, fixed: &[u8]) -> Self {
+        self.0.extend_from_slice(fixed);
+        self
+    }
+
+    pub(crate) fn bytes(self, kind: u16, value: &[u8]) -> Self {
+        Self(Request(self.0).attribute(kind, value).0)
+    }
+
+    pub(crate) fn name(self, kind: u16, name: &str) -> Self {
+        Self(Request(self.0).attribute_name(kind, name).0)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// One received message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Message<'a> {

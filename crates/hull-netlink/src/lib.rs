@@ -8,6 +8,8 @@ mod codec;
 mod device;
 mod error;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 pub use device::{move_device, valid_name};
 pub use error::Error;

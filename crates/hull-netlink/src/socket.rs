@@ -20,7 +20,11 @@ const RTM_GETADDR: u16 = 22;
 
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -304,6 +308,24 @@ impl Socket {
             request = request.attribute(IFA_BROADCAST, &address.broadcast);
         }
         self.acknowledged("add address", &format!("to link {index}"), request.attribute_u32(IFA_FLAGS, flags))
+    }
+
+    /// Makes a pair of connected devices.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `EEXIST` when a name is taken and `EOPNOTSUPP` when the kernel has no such devices;
+    /// [`Error::InvalidName`].
+    pub fn create_veth(&mut self, name: &str, peer: &str) -> Result<(), Error> {
+        valid_name(name)?;
+        valid_name(peer)?;
+        let kind = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        let peer = codec::Attributes::default().fixed(&link_message(0, 0, 0)).name(IFLA_IFNAME, peer);
+        let data = codec::Attributes::default().bytes(VETH_INFO_PEER, peer.as_bytes());
+        let info = codec::Attributes::default().name(IFLA_INFO_KIND, "veth").bytes(IFLA_INFO_DATA, data.as_bytes());
+        let request = Request::new(RTM_NEWLINK, kind, self.next_sequence(), &link_message(0, 0, 0))
+            .attribute_name(IFLA_IFNAME, name)
+            .attribute(IFLA_LINKINFO, info.as_bytes());
+        self.acknowledged("create veth pair", name, request)
     }
 
     /// Removes a device.

@@ -1,1 +1,32 @@
-//! Containers: configuration to spec, monitor, state.
+//! The engine: containers from what the user asked for to what is left of them.
+//!
+//! * [`flags`] and [`config`]: what was asked for, as plain data.
+//! * [`spec`]: that data to a runtime specification, without touching anything.
+//! * [`records`]: what is kept on disk, and what a killed process leaves to its successor.
+//! * [`launch`]: an image, a record and a specification become a running container.
+//! * [`monitor`]: who owns its streams until it ends, and cleans up after it. In the foreground that is the command
+//!   itself; in the background a process forked from it.
+//! * [`exec`], [`control`], [`logs`], [`inspect`]: commands on containers that exist.
+//!
+//! The crate is synchronous and single-threaded: it clones processes.
+
+pub mod config;
+pub mod control;
+pub mod error;
+pub mod exec;
+pub mod flags;
+pub mod inspect;
+pub mod launch;
+pub mod logs;
+mod machine;
+pub mod monitor;
+mod names;
+pub mod records;
+pub mod seccomp;
+pub mod spec;
+mod terminal;
+
+pub use config::RunConfig;
+pub use error::Error;
+pub use launch::Outcome;
+pub use records::{Container, Engine, State};

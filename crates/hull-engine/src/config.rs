@@ -1,0 +1,287 @@
+//! What the user asked for: plain data, filled from flags, kept in the container's record, turned into a specification
+//! by [`crate::spec`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use hull_oci::spec::{Rlimit, Seccomp};
+use serde::{Deserialize, Serialize};
+
+/// Where the root file system comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// An image of the local store; the container writes to a layer of its own above it.
+    Image(String),
+    /// A directory that the container uses, and changes, directly.
+    Directory(PathBuf),
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self::Image(String::new())
+    }
+}
+
+/// Everything `hull run` can be told.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunConfig {
+    /// Root file system.
+    pub source: Source,
+    /// Program and arguments after the image; empty takes the image's.
+    pub command: Vec<String>,
+    /// Replaces the image's entry point; an empty string clears it.
+    pub entrypoint: Option<String>,
+    /// `NAME=value`, in order, the last of one name winning.
+    pub env: Vec<String>,
+    /// `user[:group]`, names or numbers.
+    pub user: Option<String>,
+    /// Groups beside the user's own, names or numbers.
+    pub groups: Vec<String>,
+    /// Working directory.
+    pub workdir: Option<String>,
+    /// Host name; absent means the ID's first twelve digits.
+    pub hostname: Option<String>,
+    /// NIS domain name.
+    pub domainname: Option<String>,
+    /// Container name.
+    pub name: Option<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the specification.
+    pub annotations: BTreeMap<String, String>,
+    /// Allocate a terminal.
+    pub tty: bool,
+    /// Keep standard input open.
+    pub interactive: bool,
+    /// Run in the background.
+    pub detach: bool,
+    /// Remove the container when it ends.
+    pub remove: bool,
+    /// Mount the root file system read-only.
+    pub read_only: bool,
+    /// Bind and tmpfs mounts, in order.
+    pub mounts: Vec<MountConfig>,
+    /// Size of `/dev/shm` in bytes.
+    pub shm_size: Option<u64>,
+    /// Device nodes.
+    pub devices: Vec<DeviceConfig>,
+    /// Further rules such as `c 10:200 rwm`.
+    pub device_rules: Vec<DeviceRuleConfig>,
+    /// Resource limits of processes.
+    pub ulimits: Vec<Rlimit>,
+    /// Kernel parameters.
+    pub sysctls: BTreeMap<String, String>,
+    /// Control group limits.
+    pub limits: Limits,
+    /// Isolation.
+    pub security: Security,
+    /// Namespaces.
+    pub namespaces: Namespaces,
+    /// Signal of `stop`; absent means the image's or SIGTERM.
+    pub stop_signal: Option<i32>,
+}
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountConfig {
+    /// A file or directory of the host.
+    Bind {
+        /// On the host; absolute.
+        source: PathBuf,
+        /// In the container; absolute.
+        target: String,
+        /// `ro`, propagation, `rbind`, ...
+        options: Vec<String>,
+        /// Make a missing source as a directory, as `-v` does.
+        create: bool,
+    },
+    /// An empty file system in memory.
+    Tmpfs {
+        /// In the container; absolute.
+        target: String,
+        /// `size=64m`, `mode=1777`, ...
+        options: Vec<String>,
+    },
+}
+
+/// A device of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceConfig {
+    /// In the container.
+    pub path: String,
+    /// `c` or `b`.
+    pub kind: String,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Permission bits of the host's node.
+    pub mode: u32,
+    /// Owner of the host's node.
+    pub uid: u32,
+    /// Group of the host's node.
+    pub gid: u32,
+    /// Letters of `rwm`.
+    pub access: String,
+}
+
+/// A rule of `--device-cgroup-rule`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRuleConfig {
+    /// `a`, `b` or `c`.
+    pub kind: String,
+    /// Absent means any.
+    pub major: Option<u32>,
+    /// Absent means any.
+    pub minor: Option<u32>,
+    /// Letters of `rwm`.
+    pub access: String,
+}
+
+/// A rate of one block device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rate {
+    /// The node that was named.
+    pub path: PathBuf,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Bytes or operations per second, or a weight.
+    pub value: u64,
+}
+
+/// Control group limits. Absent means none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Bytes.
+    pub memory: Option<i64>,
+    /// Bytes of memory and swap together; -1 means unlimited swap.
+    pub memory_swap: Option<i64>,
+    /// Soft limit in bytes.
+    pub memory_reservation: Option<i64>,
+    /// 0 to 100.
+    pub memory_swappiness: Option<u64>,
+    /// Suspend instead of kill.
+    pub oom_kill_disable: bool,
+    /// Billionths of a CPU.
+    pub nano_cpus: Option<i64>,
+    /// Relative weight.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds per period.
+    pub cpu_quota: Option<i64>,
+    /// Microseconds.
+    pub cpu_period: Option<u64>,
+    /// CPU list.
+    pub cpuset_cpus: String,
+    /// Memory node list.
+    pub cpuset_mems: String,
+    /// Microseconds.
+    pub cpu_rt_runtime: Option<i64>,
+    /// Microseconds.
+    pub cpu_rt_period: Option<u64>,
+    /// Tasks; -1 means unlimited.
+    pub pids: Option<i64>,
+    /// 10 to 1000.
+    pub blkio_weight: Option<u16>,
+    /// Weight by device.
+    pub blkio_weight_device: Vec<Rate>,
+    /// Bytes read per second.
+    pub read_bps: Vec<Rate>,
+    /// Bytes written per second.
+    pub write_bps: Vec<Rate>,
+    /// Reads per second.
+    pub read_iops: Vec<Rate>,
+    /// Writes per second.
+    pub write_iops: Vec<Rate>,
+    /// `/proc/PID/oom_score_adj`.
+    pub oom_score_adj: Option<i32>,
+    /// Parent group.
+    pub cgroup_parent: Option<String>,
+}
+
+/// The system call filter.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SeccompChoice {
+    /// The profile built into Hull.
+    #[default]
+    Builtin,
+    /// None.
+    Unconfined,
+    /// A profile given by the user, resolved for the container's capabilities later.
+    Profile(Box<crate::seccomp::Profile>),
+    /// A profile in the runtime specification's own form.
+    Oci(Box<Seccomp>),
+}
+
+/// Isolation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Security {
+    /// Added capabilities, with `CAP_`; may hold `ALL`.
+    pub cap_add: Vec<String>,
+    /// Dropped capabilities, with `CAP_`; may hold `ALL`.
+    pub cap_drop: Vec<String>,
+    /// All devices, all capabilities, no filter, nothing masked.
+    pub privileged: bool,
+    /// No process gains privileges by `execve`.
+    pub no_new_privileges: bool,
+    /// System call filter.
+    pub seccomp: SeccompChoice,
+    /// AppArmor profile.
+    pub apparmor: Option<String>,
+    /// SELinux label.
+    pub label: Option<String>,
+    /// Leave `/proc` and `/sys` paths unmasked and writable.
+    pub system_paths_unconfined: bool,
+}
+
+impl Default for Security {
+    fn default() -> Self {
+        Self {
+            cap_add: Vec::new(),
+            cap_drop: Vec::new(),
+            privileged: false,
+            no_new_privileges: true,
+            seccomp: SeccompChoice::Builtin,
+            apparmor: None,
+            label: None,
+            system_paths_unconfined: false,
+        }
+    }
+}
+
+/// One namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamespaceChoice {
+    /// A new one.
+    #[default]
+    Private,
+    /// The host's.
+    Host,
+    /// Another container's, by ID or name; resolved to a path before the specification is made.
+    Container(String),
+    /// A namespace file.
+    Path(String),
+}
+
+/// The namespaces that flags choose. Mounts are always private.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Namespaces {
+    /// `--pid`.
+    pub pid: NamespaceChoice,
+    /// `--ipc`.
+    pub ipc: NamespaceChoice,
+    /// `--uts`.
+    pub uts: NamespaceChoice,
+    /// `--network`; private means a network with nothing but the loopback device.
+    pub network: NamespaceChoice,
+    /// `--cgroupns`.
+    pub cgroup: NamespaceChoice,
+}

@@ -1,0 +1,110 @@
+//! Errors of the engine, and the exit codes that `run` and `exec` give them.
+
+use std::path::Path;
+
+use hull_runtime::failure::Step;
+use rustix::io::Errno;
+
+/// Why an engine operation failed. Each is one line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A flag has a value that cannot be used.
+    #[error("{flag}: {reason}")]
+    Flag {
+        /// Such as `--memory`.
+        flag: String,
+        /// What was found and what was expected.
+        reason: String,
+    },
+    /// A system call or file operation failed.
+    #[error("{operation} {object}: {source}")]
+    Io {
+        /// Verb phrase such as `create directory`.
+        operation: &'static str,
+        /// What it was done to.
+        object: String,
+        /// The answer.
+        source: std::io::Error,
+    },
+    /// A record on disk cannot be read.
+    #[error("container record {path}: {source}")]
+    Record {
+        /// The file.
+        path: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// No container of that name, ID or ID prefix.
+    #[error("no such container: {0}")]
+    NoContainer(String),
+    /// Several containers have IDs with that prefix.
+    #[error("container ID prefix {0} is ambiguous: give more characters")]
+    Ambiguous(String),
+    /// The name is taken.
+    #[error("--name: {name:?} is in use by container {id}")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Who has it.
+        id: String,
+    },
+    /// The operation does not fit the container's state.
+    #[error("cannot {operation} container {id}: it is {status}")]
+    Status {
+        /// Verb phrase.
+        operation: &'static str,
+        /// The container.
+        id: String,
+        /// Its state.
+        status: String,
+    },
+    /// A detached container's monitor reported why it could not start; carries the exit code that belongs to it.
+    #[error("{message}")]
+    Start {
+        /// The monitor's message.
+        message: String,
+        /// Exit code for the command.
+        code: u8,
+    },
+    /// The runtime.
+    #[error(transparent)]
+    Runtime(#[from] hull_runtime::Error),
+    /// The image store.
+    #[error(transparent)]
+    Image(#[from] hull_image::Error),
+    /// Control groups.
+    #[error(transparent)]
+    Cgroup(#[from] hull_cgroup::Error),
+    /// Files and locks.
+    #[error(transparent)]
+    Fs(#[from] hull_fs::Error),
+}
+
+impl Error {
+    /// A flag's value is wrong.
+    pub fn flag(flag: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Flag { flag: flag.into(), reason: reason.into() }
+    }
+
+    /// `.map_err(Error::io("open", path))`.
+    pub fn io<E: Into<std::io::Error>>(operation: &'static str, object: impl AsRef<Path>) -> impl FnOnce(E) -> Self {
+        let object = object.as_ref().display().to_string();
+        move |source| Self::Io { operation, object, source: source.into() }
+    }
+
+    /// Exit code of `run` and `exec`: 127 when the program (or its working directory) does not exist, 126 when it cannot
+    /// be executed, 125 for everything that is Hull's own failure.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Start { code, .. } => *code,
+            Self::Runtime(hull_runtime::Error::Init { failure, .. }) => match (failure.step, failure.errno) {
+                (Step::Exec | Step::ProgramLookup | Step::WorkingDirectory, Errno::NOENT | Errno::NOTDIR) => 127,
+                (Step::Exec | Step::ProgramLookup | Step::WorkingDirectory, _) => 126,
+                _ => 125,
+            },
+            _ => 125,
+        }
+    }
+}

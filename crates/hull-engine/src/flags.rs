@@ -1,0 +1,615 @@
+//! Values of command-line flags, as Docker spells them. Pure except where a flag names a device of the host.
+//!
+//! Each function returns what was expected as its error; the caller adds the flag's name.
+
+use std::path::{Path, PathBuf};
+
+use hull_oci::spec::Rlimit;
+use rustix::fs::{FileType, major, minor};
+
+use crate::config::{DeviceConfig, DeviceRuleConfig, MountConfig, NamespaceChoice, Rate};
+
+type Parsed<T> = Result<T, String>;
+
+/// `512m`, `1.5g`, `1024`: bytes with the binary suffixes b, k, m, g, t, optionally followed by `b` or `ib`.
+///
+/// # Errors
+/// What was expected.
+pub fn bytes(text: &str) -> Parsed<i64> {
+    let expected = || format!("{text:?} is not a size: expected a number with an optional suffix b, k, m or g");
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(lower.len());
+    let (number, suffix) = lower.split_at(digits);
+    let shift = match suffix.trim() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err(expected()),
+    };
+    if let Ok(whole) = number.parse::<i64>() {
+        return whole.checked_mul(1 << shift).ok_or_else(|| format!("{text:?} is more than the kernel can count"));
+    }
+    let fraction: f64 = number.parse().map_err(|_| expected())?;
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "range is checked")]
+    {
+        let value = fraction * (1_i64 << shift) as f64;
+        if value < i64::MAX as f64 {
+            Ok(value as i64)
+        } else {
+            Err(format!("{text:?} is more than the kernel can count"))
+        }
+    }
+}
+
+/// [`bytes`], or -1 for unlimited.
+///
+/// # Errors
+/// What was expected.
+pub fn bytes_or_unlimited(text: &str) -> Parsed<i64> {
+    if text.trim() == "-1" { Ok(-1) } else { bytes(text) }
+}
+
+/// `1.5` CPUs as billionths; digits beyond the ninth are refused rather than rounded.
+///
+/// # Errors
+/// What was expected.
+pub fn cpus(text: &str) -> Parsed<i64> {
+    let expected = || format!("{text:?} is not a number of CPUs: expected a decimal such as 1.5, at least 0.01");
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if (whole.is_empty() && fraction.is_empty()) || !all_digits(whole) || !all_digits(fraction) || fraction.len() > 9 {
+        return Err(expected());
+    }
+    let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| expected())? };
+    let nanos: i64 = format!("{fraction:0<9}").parse().map_err(|_| expected())?;
+    let value = whole.checked_mul(1_000_000_000).and_then(|whole| whole.checked_add(nanos)).ok_or_else(expected)?;
+    if value < 10_000_000 { Err(expected()) } else { Ok(value) }
+}
+
+/// A CPU or node list such as `0-3,7`.
+///
+/// # Errors
+/// What was expected.
+pub fn cpu_list(text: &str) -> Parsed<String> {
+    let ok = text.split(',').all(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        matches!((first.parse::<u32>(), last.parse::<u32>()), (Ok(first), Ok(last)) if first <= last && last < 8192)
+    });
+    if ok { Ok(text.to_owned()) } else { Err(format!("{text:?} is not a list such as 0-3,7")) }
+}
+
+/// `NAME=value`, or `NAME` taken from Hull's own environment; `None` when that does not have it.
+///
+/// # Errors
+/// What was expected.
+pub fn env(text: &str, own: impl Fn(&str) -> Option<String>) -> Parsed<Option<String>> {
+    if text.contains('\0') {
+        return Err(format!("{text:?} has a null byte"));
+    }
+    match text.split_once('=') {
+        Some(("", _)) => Err(format!("{text:?} has no name before '='")),
+        Some(_) => Ok(Some(text.to_owned())),
+        None if text.is_empty() => Err("expected NAME=value or NAME".to_owned()),
+        None => Ok(own(text).map(|value| format!("{text}={value}"))),
+    }
+}
+
+/// The lines of an env file: comments and blank lines are skipped, names have no white space.
+///
+/// # Errors
+/// The line and what was expected.
+pub fn env_file(content: &str, own: impl Fn(&str) -> Option<String>) -> Parsed<Vec<String>> {
+    let mut list = Vec::new();
+    for (number, line) in content.trim_start_matches('\u{feff}').lines().enumerate() {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let name = line.split('=').next().unwrap_or_default();
+        if name.contains(char::is_whitespace) {
+            return Err(format!("line {}: variable name {name:?} has white space", number + 1));
+        }
+        list.extend(env(line, &own).map_err(|reason| format!("line {}: {reason}", number + 1))?);
+    }
+    Ok(list)
+}
+
+/// `key=value`; a missing value is empty.
+///
+/// # Errors
+/// What was expected.
+pub fn pair(text: &str) -> Parsed<(String, String)> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    if key.is_empty() {
+        Err(format!("{text:?} has no key: expected KEY=VALUE"))
+    } else {
+        Ok((key.into(), value.into()))
+    }
+}
+
+/// A container or host name's characters.
+///
+/// # Errors
+/// What was expected.
+pub fn container_name(text: &str) -> Parsed<String> {
+    let mut characters = text.chars();
+    let first = characters.next().is_some_and(|first| first.is_ascii_alphanumeric());
+    let rest = characters.all(|one| one.is_ascii_alphanumeric() || "_.-".contains(one));
+    if first && rest && (2..=255).contains(&text.len()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is not a name: expected [a-zA-Z0-9][a-zA-Z0-9_.-]+"))
+    }
+}
+
+/// `nofile=1024:2048`; -1 means unlimited.
+///
+/// # Errors
+/// What was expected.
+pub fn ulimit(text: &str) -> Parsed<Rlimit> {
+    const NAMES: [&str; 15] = [
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ];
+    let expected = || format!("{text:?} is not a limit: expected TYPE=SOFT[:HARD], such as nofile=1024:2048");
+    let (name, values) = text.split_once('=').ok_or_else(expected)?;
+    if !NAMES.contains(&name) {
+        return Err(format!("{name:?} is not a limit's type: expected one of {}", NAMES.join(", ")));
+    }
+    let value = |text: &str| match text {
+        "-1" => Ok(u64::MAX),
+        text => text.parse::<u64>().map_err(|_| expected()),
+    };
+    let (soft, hard) = values.split_once(':').unwrap_or((values, values));
+    let (soft, hard) = (value(soft)?, value(hard)?);
+    if soft > hard {
+        return Err(format!("{text:?}: the soft limit is above the hard one"));
+    }
+    Ok(Rlimit { kind: format!("RLIMIT_{}", name.to_ascii_uppercase()), hard, soft })
+}
+
+/// A capability's name, with or without `CAP_`, in any case; `ALL` stays.
+///
+/// # Errors
+/// What was expected.
+pub fn capability(text: &str) -> Parsed<String> {
+    let upper = text.to_ascii_uppercase();
+    if upper == "ALL" || upper == "CAP_ALL" {
+        return Ok("ALL".to_owned());
+    }
+    let name = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+    if crate::spec::CAPABILITIES.contains(&name.as_str()) {
+        Ok(name)
+    } else {
+        Err(format!("{text:?} is not a capability: expected a name such as NET_ADMIN, or ALL"))
+    }
+}
+
+/// `host`, `private`, `none`, `container:NAME` or `ns:PATH`.
+///
+/// # Errors
+/// What was expected.
+pub fn namespace(text: &str, private: &[&str]) -> Parsed<NamespaceChoice> {
+    if private.contains(&text) {
+        return Ok(NamespaceChoice::Private);
+    }
+    match text.split_once(':') {
+        None if text == "host" => Ok(NamespaceChoice::Host),
+        Some(("container", name)) if !name.is_empty() => Ok(NamespaceChoice::Container(name.to_owned())),
+        Some(("ns", path)) if path.starts_with('/') => Ok(NamespaceChoice::Path(path.to_owned())),
+        _ => Err(format!("{text:?}: expected {}, host, container:NAME or ns:/PATH", private.join(", "))),
+    }
+}
+
+fn device_node(path: &Path) -> Parsed<(FileType, rustix::fs::Stat)> {
+    let stat = rustix::fs::stat(path).map_err(|errno| format!("{}: {errno}", path.display()))?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        kind @ (FileType::BlockDevice | FileType::CharacterDevice) => Ok((kind, stat)),
+        _ => Err(format!("{} is not a device", path.display())),
+    }
+}
+
+fn access(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 3 && text.bytes().all(|byte| b"rwm".contains(&byte))
+}
+
+/// `HOST[:CONTAINER[:rwm]]`: looks the node up on the host. A directory stands for every device below it.
+///
+/// # Errors
+/// What was expected.
+pub fn device(text: &str) -> Parsed<Vec<DeviceConfig>> {
+    let mut parts = text.split(':');
+    let source = parts.next().unwrap_or_default();
+    let (target, mode) = match (parts.next(), parts.next(), parts.next()) {
+        (None, ..) => (source, "rwm"),
+        (Some(mode), None, _) if access(mode) => (source, mode),
+        (Some(target), None, _) => (target, "rwm"),
+        (Some(target), Some(mode), None) if access(mode) => (target, mode),
+        _ => return Err(format!("{text:?}: expected HOST[:CONTAINER[:PERMISSIONS]] with permissions of r, w, m")),
+    };
+    if !source.starts_with('/') || !target.starts_with('/') {
+        return Err(format!("{text:?}: device paths must be absolute"));
+    }
+    let mut found = Vec::new();
+    collect_devices(Path::new(source), target, mode, 0, &mut found)?;
+    if found.is_empty() { Err(format!("{source} holds no device")) } else { Ok(found) }
+}
+
+fn collect_devices(source: &Path, target: &str, mode: &str, depth: u32, found: &mut Vec<DeviceConfig>) -> Parsed<()> {
+    if source.is_dir() {
+        if depth > 8 || found.len() > 4096 {
+            return Err(format!("{} holds too many devices", source.display()));
+        }
+        let entries = std::fs::read_dir(source).map_err(|error| format!("{}: {error}", source.display()))?;
+        for entry in entries.flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let kind = entry.file_type().map_err(|error| format!("{}: {error}", entry.path().display()))?;
+            if kind.is_symlink() || !(kind.is_dir() || device_node(&entry.path()).is_ok()) {
+                continue;
+            }
+            collect_devices(
+                &entry.path(),
+                &format!("{}/{name}", target.trim_end_matches('/')),
+                mode,
+                depth + 1,
+                found,
+            )?;
+        }
+        return Ok(());
+    }
+    let (kind, stat) = device_node(source)?;
+    found.push(DeviceConfig {
+        path: target.to_owned(),
+        kind: if kind == FileType::BlockDevice { "b" } else { "c" }.to_owned(),
+        major: major(stat.st_rdev),
+        minor: minor(stat.st_rdev),
+        mode: stat.st_mode & 0o777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        access: mode.to_owned(),
+    });
+    Ok(())
+}
+
+/// `c 10:200 rwm`, `a *:* rwm`.
+///
+/// # Errors
+/// What was expected.
+pub fn device_rule(text: &str) -> Parsed<DeviceRuleConfig> {
+    let expected = || format!("{text:?} is not a rule: expected 'TYPE MAJOR:MINOR ACCESS', such as 'c 10:200 rwm'");
+    let parts: Vec<&str> = text.split_whitespace().collect();
+    let [kind, numbers, mode] = parts.as_slice() else { return Err(expected()) };
+    let (major, minor) = numbers.split_once(':').ok_or_else(expected)?;
+    let number = |text: &str| match text {
+        "*" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| expected()),
+    };
+    if !["a", "b", "c"].contains(kind) || !access(mode) {
+        return Err(expected());
+    }
+    Ok(DeviceRuleConfig {
+        kind: (*kind).to_owned(),
+        major: number(major)?,
+        minor: number(minor)?,
+        access: (*mode).to_owned(),
+    })
+}
+
+/// `/dev/sda:1mb` (bytes) or `/dev/sda:1000` (operations, weight).
+///
+/// # Errors
+/// What was expected.
+pub fn rate(text: &str, sized: bool) -> Parsed<Rate> {
+    let (path, value) = text.rsplit_once(':').filter(|(path, _)| path.starts_with('/')).ok_or_else(|| {
+        format!("{text:?}: expected DEVICE:VALUE, such as /dev/sda:{}", if sized { "1mb" } else { "1000" })
+    })?;
+    let value = if sized {
+        u64::try_from(bytes(value)?).map_err(|_| format!("{text:?}: the rate is negative"))?
+    } else {
+        value.parse().map_err(|_| format!("{text:?}: {value:?} is not a whole number"))?
+    };
+    let path = PathBuf::from(path);
+    let (kind, stat) = device_node(&path)?;
+    if kind != FileType::BlockDevice {
+        return Err(format!("{} is not a block device", path.display()));
+    }
+    Ok(Rate { path, major: major(stat.st_rdev), minor: minor(stat.st_rdev), value })
+}
+
+fn target_path(text: &str) -> Parsed<String> {
+    if !text.starts_with('/') {
+        return Err(format!("container path {text:?} must be absolute"));
+    }
+    if Path::new(text).components().all(|part| part == std::path::Component::RootDir) {
+        return Err(format!("container path {text:?} must not be the root itself"));
+    }
+    Ok(text.to_owned())
+}
+
+const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
+
+/// `-v HOST:CONTAINER[:OPTIONS]`. A relative source that starts with a dot counts from `directory`.
+///
+/// # Errors
+/// What was expected.
+pub fn volume(text: &str, directory: &Path) -> Parsed<MountConfig> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, target, options) = match parts.as_slice() {
+        [source, target] => (*source, *target, ""),
+        [source, target, options] => (*source, *target, *options),
+        [_] => return Err(format!("{text:?}: expected HOST:CONTAINER[:OPTIONS]; anonymous volumes are not supported")),
+        _ => return Err(format!("{text:?}: expected HOST:CONTAINER[:OPTIONS]")),
+    };
+    let source = match source {
+        absolute if absolute.starts_with('/') => PathBuf::from(absolute),
+        relative if relative.starts_with('.') => directory.join(relative),
+        name => {
+            return Err(format!("{name:?} is not a path: expected an absolute one; named volumes are not supported"));
+        }
+    };
+    let mut list = vec!["rbind".to_owned()];
+    let mut propagation = false;
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" | "rw" | "rro" => list.push(option.to_owned()),
+            // Labels are set only where the SELinux module is on; none of what these ask for is needed elsewhere.
+            "z" | "Z" if !Path::new("/sys/fs/selinux/enforce").exists() => {}
+            "z" | "Z" => return Err(format!("{text:?}: relabelling is not supported")),
+            "nosuid" | "nodev" | "noexec" | "suid" | "dev" | "exec" => list.push(option.to_owned()),
+            "bind" => list[0] = "bind".to_owned(),
+            "rbind" | "consistent" | "cached" | "delegated" => {}
+            "nocopy" => return Err(format!("{text:?}: nocopy belongs to named volumes")),
+            name if PROPAGATIONS.contains(&name) => {
+                propagation = true;
+                list.push(name.to_owned());
+            }
+            other => return Err(format!("{text:?}: unknown option {other:?}")),
+        }
+    }
+    if !propagation {
+        list.push("rprivate".to_owned());
+    }
+    Ok(MountConfig::Bind { source, target: target_path(target)?, options: list, create: true })
+}
+
+/// `--tmpfs PATH[:OPTIONS]`.
+///
+/// # Errors
+/// What was expected.
+pub fn tmpfs(text: &str) -> Parsed<MountConfig> {
+    let (target, options) = text.split_once(':').unwrap_or((text, ""));
+    let mut list: Vec<String> = ["nosuid", "nodev", "noexec"].map(String::from).to_vec();
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "exec" | "suid" | "dev" => list.retain(|one| one.strip_prefix("no") != Some(option)),
+            "ro" | "rw" | "nosuid" | "nodev" | "noexec" | "noatime" | "relatime" => {
+                if !list.iter().any(|one| one == option) {
+                    list.push(option.to_owned());
+                }
+            }
+            sized if sized.starts_with("size=") && !sized.ends_with('%') => {
+                list.push(format!("size={}", bytes(&sized["size=".len()..])?));
+            }
+            other
+                if ["size=", "mode=", "uid=", "gid=", "nr_inodes=", "nr_blocks="]
+                    .iter()
+                    .any(|key| other.starts_with(key)) =>
+            {
+                list.push(other.to_owned());
+            }
+            other => return Err(format!("{text:?}: unknown option {other:?}")),
+        }
+    }
+    Ok(MountConfig::Tmpfs { target: target_path(target)?, options: list })
+}
+
+/// `--mount type=bind,source=/a,target=/b,readonly` and `type=tmpfs`.
+///
+/// # Errors
+/// What was expected.
+pub fn mount(text: &str, directory: &Path) -> Parsed<MountConfig> {
+    let (mut kind, mut source, mut target, mut options) = (None, None, None, Vec::new());
+    let (mut recursive, mut tmpfs_options, mut propagation) = (true, Vec::new(), "rprivate".to_owned());
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').map_or((field, None), |(key, value)| (key, Some(value)));
+        let needed = || value.filter(|value| !value.is_empty()).ok_or_else(|| format!("{text:?}: {key} needs a value"));
+        let truth = || match value {
+            None | Some("true" | "1") => Ok(true),
+            Some("false" | "0") => Ok(false),
+            Some(other) => Err(format!("{text:?}: {key}={other} is neither true nor false")),
+        };
+        match key {
+            "type" => kind = Some(needed()?),
+            "source" | "src" => source = Some(needed()?),
+            "target" | "destination" | "dst" => target = Some(needed()?),
+            "readonly" | "ro" => {
+                if truth()? {
+                    options.push("ro".to_owned());
+                }
+            }
+            "bind-propagation" if PROPAGATIONS.contains(&needed()?) => propagation = needed()?.to_owned(),
+            "bind-propagation" => {
+                return Err(format!("{text:?}: expected a propagation of {}", PROPAGATIONS.join(", ")));
+            }
+            "bind-recursive" => match needed()? {
+                "enabled" | "writable" => {}
+                "disabled" => recursive = false,
+                "readonly" => options.push("rro".to_owned()),
+                other => return Err(format!("{text:?}: unknown bind-recursive value {other:?}")),
+            },
+            "tmpfs-size" => tmpfs_options.push(format!("size={}", bytes(needed()?)?)),
+            "tmpfs-mode" => {
+                let mode = needed()?;
+                if u32::from_str_radix(mode, 8).is_err() {
+                    return Err(format!("{text:?}: tmpfs-mode {mode:?} is not octal"));
+                }
+                tmpfs_options.push(format!("mode={mode}"));
+            }
+            other => return Err(format!("{text:?}: unknown key {other:?}")),
+        }
+    }
+    let target = target_path(target.ok_or_else(|| format!("{text:?}: target is missing"))?)?;
+    match kind {
+        Some("bind") => {
+            if !tmpfs_options.is_empty() {
+                return Err(format!("{text:?}: tmpfs options do not fit type=bind"));
+            }
+            let source = source.ok_or_else(|| format!("{text:?}: source is missing"))?;
+            let source = directory.join(source);
+            options.insert(0, if recursive { "rbind" } else { "bind" }.to_owned());
+            options.push(propagation);
+            Ok(MountConfig::Bind { source, target, options, create: false })
+        }
+        Some("tmpfs") => {
+            if source.is_some() {
+                return Err(format!("{text:?}: type=tmpfs has no source"));
+            }
+            let mut list: Vec<String> = ["nosuid", "nodev", "noexec"].map(String::from).to_vec();
+            list.extend(options);
+            list.extend(tmpfs_options);
+            Ok(MountConfig::Tmpfs { target, options: list })
+        }
+        Some(other) => Err(format!("{text:?}: type {other:?} is not supported: expected bind or tmpfs")),
+        None => Err(format!("{text:?}: type is missing: expected type=bind or type=tmpfs")),
+    }
+}
+
+/// `KEY=VALUE` of `--sysctl`: only parameters that belong to a namespace of the container.
+///
+/// # Errors
+/// What was expected.
+pub fn sysctl(text: &str) -> Parsed<(String, String)> {
+    let (key, value) = pair(text)?;
+    let known = ["net.", "fs.mqueue.", "kernel.msg", "kernel.sem", "kernel.shm"].iter().any(|one| key.starts_with(one));
+    if known {
+        Ok((key, value))
+    } else {
+        Err(format!("{key:?} does not belong to a namespace: it would change the host"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(bytes("512m"), Ok(536_870_912));
+        assert_eq!(bytes("1.5g"), Ok(1_610_612_736));
+        assert_eq!(bytes("10"), Ok(10));
+        assert_eq!(bytes("4KiB"), Ok(4096));
+        for wrong in ["", "m", "1x", "-5", "1..2", "9999999999g", "0x10", "1e400"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(bytes_or_unlimited("-1"), Ok(-1));
+    }
+
+    #[test]
+    fn cpu_counts() {
+        assert_eq!(cpus("1.5"), Ok(1_500_000_000));
+        assert_eq!(cpus(".25"), Ok(250_000_000));
+        assert_eq!(cpus("0.01"), Ok(10_000_000));
+        for wrong in ["", ".", "0", "0.001", "-1", "1,5", "abc", "1.0000000001", "99999999999999999999"] {
+            assert!(cpus(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn environment_lines() {
+        let own = |name: &str| (name == "HOME").then(|| "/h".to_owned());
+        let lines = env_file("# c\n\nA=1\n  B=x y\nHOME\nMISSING\n", own).unwrap();
+        assert_eq!(lines, ["A=1", "B=x y", "HOME=/h"]);
+        assert!(env_file("A B=1", own).unwrap_err().starts_with("line 1"));
+        assert!(env("=x", own).is_err());
+    }
+
+    #[test]
+    fn limits_of_processes() {
+        let limit = ulimit("nofile=10:20").unwrap();
+        assert_eq!((limit.kind.as_str(), limit.soft, limit.hard), ("RLIMIT_NOFILE", 10, 20));
+        assert_eq!(ulimit("core=-1").unwrap().hard, u64::MAX);
+        for wrong in ["nofile", "nofile=20:10", "files=1", "nofile=a"] {
+            assert!(ulimit(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn volumes() {
+        let here = Path::new("/here");
+        let MountConfig::Bind { source, target, options, .. } = volume("./a:/b:ro", here).unwrap() else { panic!() };
+        assert_eq!((source.to_str(), target.as_str()), (Some("/here/./a"), "/b"));
+        assert_eq!(options, ["rbind", "ro", "rprivate"]);
+        for wrong in ["/a", "name:/b", "/a:b", "/a:/", "/a:/b:xx", "/a:/b:ro:rw"] {
+            assert!(volume(wrong, here).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn long_mounts() {
+        let here = Path::new("/");
+        let bind = mount("type=bind,src=/a,dst=/b,readonly,bind-propagation=rslave", here).unwrap();
+        let MountConfig::Bind { options, create, .. } = bind else { panic!() };
+        assert_eq!(options, ["rbind", "ro", "rslave"]);
+        assert!(!create);
+        let memory = mount("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=700", here).unwrap();
+        let MountConfig::Tmpfs { options, .. } = memory else { panic!() };
+        assert_eq!(options, ["nosuid", "nodev", "noexec", "size=1048576", "mode=700"]);
+        for wrong in [
+            "type=bind,target=/b",
+            "target=/b",
+            "type=volume,target=/b",
+            "type=tmpfs,src=/a,target=/b",
+            "type=bind,src=/a,target=/b,x=1",
+        ] {
+            assert!(mount(wrong, here).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn memory_file_systems() {
+        let MountConfig::Tmpfs { options, .. } = tmpfs("/t:exec,size=64k,mode=1777").unwrap() else { panic!() };
+        assert_eq!(options, ["nosuid", "nodev", "size=65536", "mode=1777"]);
+        assert!(tmpfs("t").is_err());
+        assert!(tmpfs("/t:bogus").is_err());
+    }
+
+    #[test]
+    fn names_of_capabilities_and_namespaces() {
+        assert_eq!(capability("net_admin").as_deref(), Ok("CAP_NET_ADMIN"));
+        assert_eq!(capability("all").as_deref(), Ok("ALL"));
+        assert!(capability("FLY").is_err());
+        assert_eq!(namespace("host", &["private"]), Ok(NamespaceChoice::Host));
+        assert_eq!(namespace("container:x", &["private"]), Ok(NamespaceChoice::Container("x".into())));
+        assert!(namespace("bogus", &["private"]).is_err());
+        assert!(namespace("ns:relative", &["private"]).is_err());
+    }
+
+    #[test]
+    fn rules_of_devices() {
+        let rule = device_rule("c 10:* rw").unwrap();
+        assert_eq!((rule.major, rule.minor), (Some(10), None));
+        for wrong in ["c 10 rw", "x 1:1 r", "c 1:1 q", "c 1:1", "c a:1 r"] {
+            assert!(device_rule(wrong).is_err(), "{wrong}");
+        }
+        let null = device("/dev/null:/dev/x:r").unwrap();
+        assert_eq!((null[0].major, null[0].minor, null[0].path.as_str()), (1, 3, "/dev/x"));
+        assert!(device("/etc/passwd").is_err());
+        assert!(rate("/dev/null:1mb", true).is_err());
+        assert!(sysctl("kernel.panic=1").is_err());
+    }
+}

@@ -1,0 +1,197 @@
+//! What `inspect` shows of a container, in Docker's shape.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hull_runtime::state::rfc3339;
+use serde_json::{Value, json};
+
+use crate::config::{MountConfig, NamespaceChoice, SeccompChoice, Source};
+use crate::logs;
+use crate::records::{Container, Engine, Phase, State};
+use crate::spec::DEFAULT_PIDS;
+
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+fn time(nanoseconds: u64) -> String {
+    if nanoseconds == 0 {
+        return NEVER.to_owned();
+    }
+    rfc3339(UNIX_EPOCH + Duration::from_nanos(nanoseconds))
+}
+
+/// How a namespace was chosen, in Docker's words.
+fn mode(choice: &NamespaceChoice, private: &str) -> String {
+    match choice {
+        NamespaceChoice::Private => private.to_owned(),
+        NamespaceChoice::Host => "host".to_owned(),
+        NamespaceChoice::Container(name) => format!("container:{name}"),
+        NamespaceChoice::Path(path) => format!("ns:{path}"),
+    }
+}
+
+/// Docker's one-line status: `Up 5 minutes`, `Exited (0) 2 hours ago`.
+#[must_use]
+pub fn status(state: &State, now: SystemTime) -> String {
+    let since =
+        |nanoseconds: u64| age(now.duration_since(UNIX_EPOCH + Duration::from_nanos(nanoseconds)).unwrap_or_default());
+    match state.phase {
+        Phase::Created => "Created".to_owned(),
+        Phase::Running => format!("Up {}", since(state.started)),
+        Phase::Exited => format!("Exited ({}) {} ago", state.exit_code, since(state.finished)),
+    }
+}
+
+/// `Less than a second`, `5 minutes`, `About an hour`.
+#[must_use]
+pub fn age(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let plural = |number: u64, unit: &str| format!("{number} {unit}{}", if number == 1 { "" } else { "s" });
+    match seconds {
+        0 => "Less than a second".to_owned(),
+        1..60 => plural(seconds, "second"),
+        60..120 => "About a minute".to_owned(),
+        120..3600 => plural(seconds / 60, "minute"),
+        3600..7200 => "About an hour".to_owned(),
+        7200..172_800 => plural(seconds / 3600, "hour"),
+        172_800..1_209_600 => plural(seconds / 86_400, "day"),
+        1_209_600..5_184_000 => plural(seconds / 604_800, "week"),
+        5_184_000..63_072_000 => plural(seconds / 2_592_000, "month"),
+        _ => plural(seconds / 31_536_000, "year"),
+    }
+}
+
+/// The document of one container.
+#[must_use]
+pub fn document(engine: &Engine, container: &Container, state: &State) -> Value {
+    let config = &container.config;
+    let limits = &config.limits;
+    let directory = engine.directory(&container.id);
+    let (image, rootfs) = match &config.source {
+        Source::Image(name) => (name.clone(), String::new()),
+        Source::Directory(path) => (String::new(), path.to_string_lossy().into_owned()),
+    };
+    let mut security = Vec::new();
+    if !config.security.no_new_privileges {
+        security.push("no-new-privileges=false");
+    }
+    if matches!(config.security.seccomp, SeccompChoice::Unconfined) {
+        security.push("seccomp=unconfined");
+    }
+    if config.security.system_paths_unconfined {
+        security.push("systempaths=unconfined");
+    }
+    let swap = match (limits.memory, limits.memory_swap) {
+        (Some(memory), None | Some(0)) => memory.saturating_mul(2),
+        (_, swap) => swap.unwrap_or(0),
+    };
+    let mounts: Vec<Value> = config.mounts.iter().map(mount).collect();
+    json!({
+        "Id": container.id,
+        "Created": time(container.created * 1_000_000_000),
+        "Path": container.args.first(),
+        "Args": container.args.get(1..).unwrap_or_default(),
+        "State": {
+            "Status": state.phase.as_str(),
+            "Running": state.phase == Phase::Running,
+            "Paused": false,
+            "Restarting": false,
+            "OOMKilled": state.oom_killed,
+            "Dead": false,
+            "Pid": state.pid,
+            "ExitCode": state.exit_code,
+            "Error": state.error,
+            "StartedAt": time(state.started),
+            "FinishedAt": time(state.finished),
+        },
+        "Image": container.image_id,
+        "Name": format!("/{}", container.name),
+        "Rootfs": rootfs,
+        "LogPath": if config.detach { directory.join(logs::FILE).to_string_lossy().into_owned() } else { String::new() },
+        "HostConfig": {
+            "AutoRemove": config.remove,
+            "BlkioWeight": limits.blkio_weight.unwrap_or(0),
+            "CapAdd": config.security.cap_add,
+            "CapDrop": config.security.cap_drop,
+            "CgroupParent": limits.cgroup_parent.clone().unwrap_or_default(),
+            "CgroupnsMode": mode(&config.namespaces.cgroup, "private"),
+            "CpuPeriod": limits.cpu_period.unwrap_or(0),
+            "CpuQuota": limits.cpu_quota.unwrap_or(0),
+            "CpuRealtimePeriod": limits.cpu_rt_period.unwrap_or(0),
+            "CpuRealtimeRuntime": limits.cpu_rt_runtime.unwrap_or(0),
+            "CpuShares": limits.cpu_shares.unwrap_or(0),
+            "CpusetCpus": limits.cpuset_cpus,
+            "CpusetMems": limits.cpuset_mems,
+            "IpcMode": mode(&config.namespaces.ipc, "private"),
+            "Memory": limits.memory.unwrap_or(0),
+            "MemoryReservation": limits.memory_reservation.unwrap_or(0),
+            "MemorySwap": swap,
+            "MemorySwappiness": limits.memory_swappiness,
+            "NanoCpus": limits.nano_cpus.unwrap_or(0),
+            "NetworkMode": mode(&config.namespaces.network, "none"),
+            "OomKillDisable": limits.oom_kill_disable,
+            "OomScoreAdj": limits.oom_score_adj.unwrap_or(0),
+            "PidMode": mode(&config.namespaces.pid, ""),
+            "PidsLimit": limits.pids.unwrap_or(DEFAULT_PIDS),
+            "Privileged": config.security.privileged,
+            "ReadonlyRootfs": config.read_only,
+            "SecurityOpt": security,
+            "ShmSize": config.shm_size.unwrap_or(64 << 20),
+            "Sysctls": config.sysctls,
+            "UTSMode": mode(&config.namespaces.uts, ""),
+        },
+        "GraphDriver": {
+            "Name": if rootfs.is_empty() { "overlay" } else { "directory" },
+            "Data": { "UpperDir": directory.join("upper"), "WorkDir": directory.join("work") },
+        },
+        "Mounts": mounts,
+        "Config": {
+            "Hostname": config.hostname.clone().unwrap_or_else(|| container.id.chars().take(12).collect()),
+            "Domainname": config.domainname.clone().unwrap_or_default(),
+            "User": config.user.clone().unwrap_or_default(),
+            "Tty": config.tty,
+            "OpenStdin": config.interactive,
+            "Env": config.env,
+            "Cmd": config.command,
+            "Image": image,
+            "WorkingDir": config.workdir.clone().unwrap_or_default(),
+            "Entrypoint": config.entrypoint,
+            "Labels": config.labels,
+            "StopSignal": hull_runtime::lifecycle::signal::name(container.stop_signal),
+        },
+    })
+}
+
+fn mount(mount: &MountConfig) -> Value {
+    match mount {
+        MountConfig::Bind { source, target, options, .. } => json!({
+            "Type": "bind",
+            "Source": source,
+            "Destination": target,
+            "Mode": options.join(","),
+            "RW": !options.iter().any(|option| option == "ro" || option == "rro"),
+        }),
+        MountConfig::Tmpfs { target, options } => json!({
+            "Type": "tmpfs",
+            "Source": "",
+            "Destination": target,
+            "Mode": options.join(","),
+            "RW": !options.iter().any(|option| option == "ro"),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_read_as_docker_s() {
+        let now = UNIX_EPOCH + Duration::from_secs(1000);
+        let running = State { phase: Phase::Running, started: 700_000_000_000, ..State::default() };
+        assert_eq!(status(&running, now), "Up 5 minutes");
+        let exited = State { phase: Phase::Exited, exit_code: 3, finished: 999_000_000_000, ..State::default() };
+        assert_eq!(status(&exited, now), "Exited (3) 1 second ago");
+        assert_eq!(age(Duration::from_secs(4000)), "About an hour");
+        assert_eq!(age(Duration::from_secs(200_000)), "2 days");
+    }
+}

@@ -1,0 +1,572 @@
+//! What is known about containers, on disk.
+//!
+//! ```text
+//! ROOT/containers/              0700, survives reboots
+//! ├─ ID/                        the bundle
+//! │  ├─ container.json          what was asked for; written once
+//! │  ├─ state.json              where the container is in its life; replaced by rename
+//! │  ├─ exit                    exit code, written in place: whoever waits holds it open, even past removal
+//! │  ├─ container.log           output of a detached container
+//! │  ├─ upper/ work/ rootfs/    writable layer, and where the overlay is mounted in the container's namespace
+//! │  └─ hostname hosts ...      files bound into the container
+//! └─ .removing-ID               a removal that runs or was killed
+//! ROOT/names/NAME               symbolic link to the ID
+//! STATE/live/ID.KIND.PID.START  intent: process PID, started at START, works on the container
+//! STATE/oci/ID/                 the runtime's own record
+//! ```
+//!
+//! Each container is independent of all others, so files replaced by rename need no lock; a name is taken by making its
+//! link, which only one can. **An intent is written before anything is made and removed after everything is undone.**
+//! Its owner is the process that runs the container (the monitor), or one that removes it. [`Engine::repair`], which
+//! every command calls first, finishes what dead owners left: one look at a directory that is empty on an idle machine.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hull_fs::lock::Lock;
+use hull_image::Store;
+use hull_runtime::state::process_start_time;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::config::RunConfig;
+use crate::error::Error;
+
+const MAX_RECORD_BYTES: u64 = 8 << 20;
+
+/// Exit code of a container whose monitor was killed, and which was killed therefore.
+const LOST: i32 = 137;
+
+/// What was asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Container {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Given or generated.
+    pub name: String,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// ID of the image; empty for a plain directory.
+    pub image_id: String,
+    /// Program and arguments as they were run.
+    pub args: Vec<String>,
+    /// Everything from the flags.
+    pub config: RunConfig,
+    /// Signal of `stop`.
+    pub stop_signal: i32,
+}
+
+/// Where a container is in its life.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {
+    /// What it does.
+    pub phase: Phase,
+    /// First process; 0 unless it runs.
+    pub pid: i32,
+    /// Start time of that process in clock ticks since boot.
+    pub pid_start: u64,
+    /// The process that looks after the container; 0 once there is none.
+    pub monitor: i32,
+    /// Its start time.
+    pub monitor_start: u64,
+    /// Exit code once it has ended.
+    pub exit_code: i32,
+    /// Whether the kernel killed a process of it for want of memory.
+    pub oom_killed: bool,
+    /// Why it could not start, or was lost.
+    pub error: String,
+    /// Nanoseconds since 1970; 0 if it never started.
+    pub started: u64,
+    /// Nanoseconds since 1970; 0 unless it has ended.
+    pub finished: u64,
+}
+
+/// The phases of a container's life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// It has a record and no process.
+    #[default]
+    Created,
+    /// Its program runs.
+    Running,
+    /// Its program has ended.
+    Exited,
+}
+
+impl Phase {
+    /// Docker's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Exited => "exited",
+        }
+    }
+}
+
+/// The two directories that everything is in, and the images.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    root: PathBuf,
+    state: PathBuf,
+    /// The image store.
+    pub images: Store,
+}
+
+/// An intent on disk; see the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Intent {
+    path: PathBuf,
+}
+
+impl Intent {
+    /// Everything is done or undone.
+    pub(crate) fn clear(self) -> Result<(), Error> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &self.path)(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What an intent's owner was doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    Run,
+    Remove,
+}
+
+impl Work {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Remove => "remove",
+        }
+    }
+}
+
+/// `ID.KIND.PID.START`.
+fn parse_intent(name: &str) -> Option<(&str, Work, i32, u64)> {
+    let mut parts = name.split('.');
+    let (id, kind, pid, start) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let work = match kind {
+        "run" => Work::Run,
+        "remove" => Work::Remove,
+        _ => return None,
+    };
+    (parts.next().is_none() && is_id(id)).then_some(())?;
+    Some((id, work, pid.parse().ok()?, start.parse().ok()?))
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn alive(pid: i32, start: u64) -> bool {
+    pid > 0 && process_start_time(pid) == Some(start)
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn own_pid() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
+}
+
+fn create_private(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::io("create directory", path))
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(Error::io("open", path))?;
+    file.take(MAX_RECORD_BYTES).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    serde_json::from_slice(&bytes).map_err(|source| Error::Record { path: path.display().to_string(), source })
+}
+
+fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+    let bytes =
+        serde_json::to_vec(value).map_err(|source| Error::Record { path: path.display().to_string(), source })?;
+    Ok(hull_fs::atomic::write_path(path, &bytes, 0o600)?)
+}
+
+impl Engine {
+    /// The engine over these directories; nothing is made until something is kept.
+    #[must_use]
+    pub fn new(root: PathBuf, state: PathBuf) -> Self {
+        let images = Store::new(&root);
+        Self { root, state, images }
+    }
+
+    /// The runtime's state root.
+    #[must_use]
+    pub fn oci_root(&self) -> PathBuf {
+        self.state.join("oci")
+    }
+
+    /// Directory of persistent data.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Directory of runtime state.
+    #[must_use]
+    pub fn state_root(&self) -> &Path {
+        &self.state
+    }
+
+    fn containers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+
+    fn live(&self) -> PathBuf {
+        self.state.join("live")
+    }
+
+    /// A container's directory.
+    #[must_use]
+    pub fn directory(&self, id: &str) -> PathBuf {
+        self.containers().join(id)
+    }
+
+    /// Declares that this process works on a container.
+    pub(crate) fn intend(&self, id: &str, work: Work) -> Result<Intent, Error> {
+        let live = self.live();
+        create_private(&live)?;
+        let pid = own_pid();
+        let start = process_start_time(pid).unwrap_or(0);
+        let path = live.join(format!("{id}.{}.{pid}.{start}", work.word()));
+        fs::File::create_new(&path).map_err(Error::io("create", &path))?;
+        Ok(Intent { path })
+    }
+
+    /// Makes a container's directory, takes its name, and writes what was asked for.
+    pub(crate) fn register(&self, container: &Container) -> Result<PathBuf, Error> {
+        let directory = self.directory(&container.id);
+        create_private(&directory)?;
+        for part in ["upper", "work", "rootfs"] {
+            let path = directory.join(part);
+            fs::create_dir(&path).map_err(Error::io("create directory", &path))?;
+        }
+        // The writable layer's root is the container's `/`.
+        rustix::fs::chmod(directory.join("upper"), rustix::fs::Mode::from_raw_mode(0o755))
+            .map_err(Error::io("change mode of", &directory))?;
+        fs::File::create_new(directory.join("exit")).map_err(Error::io("create", &directory))?;
+        write(&directory.join("container.json"), container)?;
+        write(&directory.join("state.json"), &State::default())?;
+        self.take_name(container)?;
+        Ok(directory)
+    }
+
+    fn take_name(&self, container: &Container) -> Result<(), Error> {
+        let names = self.root.join("names");
+        create_private(&names)?;
+        let link = names.join(&container.name);
+        // A name left by a killed removal is free; twice, because another may take it in between.
+        for _ in 0..2 {
+            match std::os::unix::fs::symlink(&container.id, &link) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                    let owner = fs::read_link(&link).unwrap_or_default().to_string_lossy().into_owned();
+                    if self.directory(&owner).exists() && !owner.is_empty() {
+                        return Err(Error::NameTaken { name: container.name.clone(), id: owner });
+                    }
+                    let _ = fs::remove_file(&link);
+                }
+                Err(error) => return Err(Error::io("create", &link)(error)),
+            }
+        }
+        Err(Error::NameTaken { name: container.name.clone(), id: "another".to_owned() })
+    }
+
+    /// Replaces a container's state.
+    pub(crate) fn save(&self, id: &str, state: &State) -> Result<(), Error> {
+        write(&self.directory(id).join("state.json"), state)
+    }
+
+    /// Writes the exit code where [`crate::control::wait`] looks for it.
+    pub(crate) fn write_exit(&self, id: &str, code: i32) -> Result<(), Error> {
+        let path = self.directory(id).join("exit");
+        let mut file = fs::File::options().write(true).open(&path).map_err(Error::io("open", &path))?;
+        file.write_all(format!("{code}\n").as_bytes()).map_err(Error::io("write", &path))
+    }
+
+    /// A container by ID.
+    ///
+    /// # Errors
+    /// [`Error::NoContainer`], or when its record is damaged.
+    pub fn container(&self, id: &str) -> Result<Container, Error> {
+        match read(&self.directory(id).join("container.json")) {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Err(Error::NoContainer(id.to_owned()))
+            }
+            other => other,
+        }
+    }
+
+    /// A container's state; one that ran when the machine went down has ended.
+    ///
+    /// # Errors
+    /// As [`Engine::container`].
+    pub fn state(&self, id: &str) -> Result<State, Error> {
+        let mut state: State = match read(&self.directory(id).join("state.json")) {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::NoContainer(id.to_owned()));
+            }
+            other => other?,
+        };
+        if state.phase == Phase::Running
+            && !alive(state.monitor, state.monitor_start)
+            && !alive(state.pid, state.pid_start)
+        {
+            state = State { phase: Phase::Exited, exit_code: LOST, pid: 0, monitor: 0, ..state };
+            state.error = "the machine went down while it ran".to_owned();
+        }
+        Ok(state)
+    }
+
+    /// Finds a container by ID, name or unique prefix of its ID.
+    ///
+    /// # Errors
+    /// [`Error::NoContainer`], [`Error::Ambiguous`].
+    pub fn find(&self, text: &str) -> Result<Container, Error> {
+        let none = || Error::NoContainer(text.to_owned());
+        if text.is_empty() || text.contains('/') || text.starts_with('.') {
+            return Err(none());
+        }
+        if is_id(text) {
+            return self.container(text);
+        }
+        if let Ok(id) = fs::read_link(self.root.join("names").join(text)) {
+            match self.container(&id.to_string_lossy()) {
+                Err(Error::NoContainer(_)) => {}
+                other => return other,
+            }
+        }
+        let mut found = self.ids()?.into_iter().filter(|id| id.starts_with(text));
+        match (found.next(), found.next()) {
+            (Some(id), None) => self.container(&id),
+            (Some(_), Some(_)) => Err(Error::Ambiguous(text.to_owned())),
+            _ => Err(none()),
+        }
+    }
+
+    fn ids(&self) -> Result<Vec<String>, Error> {
+        match fs::read_dir(self.containers()) {
+            Ok(entries) => Ok(entries
+                .flatten()
+                .filter_map(|entry| entry.file_name().into_string().ok())
+                .filter(|name| is_id(name))
+                .collect()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(Error::io("read", self.containers())(error)),
+        }
+    }
+
+    /// All containers, newest first. One that disappears meanwhile, or whose record is damaged, is left out.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn list(&self) -> Result<Vec<(Container, State)>, Error> {
+        let mut list: Vec<(Container, State)> =
+            self.ids()?.into_iter().filter_map(|id| Some((self.container(&id).ok()?, self.state(&id).ok()?))).collect();
+        list.sort_by(|a, b| b.0.created.cmp(&a.0.created).then_with(|| a.0.id.cmp(&b.0.id)));
+        Ok(list)
+    }
+
+    /// Removes a container's name and directory. It must not run.
+    pub(crate) fn erase(&self, id: &str) -> Result<(), Error> {
+        let removing = self.containers().join(format!(".removing-{id}"));
+        let directory = self.directory(id);
+        let name = self.container(id).ok().map(|container| container.name);
+        match fs::rename(&directory, &removing) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && removing.exists() => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::NoContainer(id.to_owned()));
+            }
+            Err(error) => return Err(Error::io("rename", &directory)(error)),
+        }
+        if let Some(name) = name {
+            let link = self.root.join("names").join(name);
+            if fs::read_link(&link).is_ok_and(|target| target == Path::new(id)) {
+                let _ = fs::remove_file(&link);
+            }
+        }
+        match fs::remove_dir_all(&removing) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &removing)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Finishes what dead processes left: containers without their monitor are killed and recorded as ended, those that
+    /// never started or were to be removed are removed with their control groups and mounts.
+    ///
+    /// # Errors
+    /// The first thing that could not be undone; everything else was tried, and the intent stays for the next command.
+    pub fn repair(&self) -> Result<(), Error> {
+        let Ok(entries) = fs::read_dir(self.live()) else { return Ok(()) };
+        let dead: Vec<PathBuf> = entries
+            .flatten()
+            .filter(|entry| {
+                let name = entry.file_name();
+                name.to_str().and_then(parse_intent).is_some_and(|(_, _, pid, start)| !alive(pid, start))
+            })
+            .map(|entry| entry.path())
+            .collect();
+        if dead.is_empty() {
+            return Ok(());
+        }
+        // One repairs; whoever comes meanwhile waits and finds nothing left to do.
+        let _lock = Lock::exclusive(&self.state.join("repair.lock"))?;
+        hull_runtime::state::repair(&self.oci_root())?;
+        let mut result = self.images.repair().map(drop).map_err(Error::from);
+        for path in dead {
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            let Some((id, work, ..)) = parse_intent(name) else { continue };
+            if !path.exists() {
+                continue;
+            }
+            let done = self.repair_one(id, work).and_then(|()| Intent { path: path.clone() }.clear());
+            if result.is_ok() {
+                result = done;
+            }
+        }
+        result
+    }
+
+    fn repair_one(&self, id: &str, work: Work) -> Result<(), Error> {
+        match hull_runtime::lifecycle::delete(&self.oci_root(), id, true) {
+            Ok(_) | Err(hull_runtime::Error::NoContainer(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let kept = self.container(id).ok().filter(|container| work == Work::Run && !container.config.remove);
+        let state = self.state(id).ok().filter(|state| state.phase != Phase::Created);
+        match (kept, state) {
+            (Some(_), Some(state)) if state.phase == Phase::Running => {
+                let state = State {
+                    phase: Phase::Exited,
+                    pid: 0,
+                    monitor: 0,
+                    exit_code: LOST,
+                    error: "its monitor was killed".to_owned(),
+                    finished: now(),
+                    ..state
+                };
+                self.write_exit(id, LOST)?;
+                self.save(id, &state)
+            }
+            (Some(_), Some(_)) => Ok(()),
+            _ => match self.erase(id) {
+                Err(Error::NoContainer(_)) => Ok(()),
+                other => other,
+            },
+        }
+    }
+
+    /// Whether a living process has declared that it starts or runs a container.
+    pub(crate) fn starting(&self, id: &str) -> bool {
+        let Ok(entries) = fs::read_dir(self.live()) else { return false };
+        entries.flatten().any(|entry| {
+            let name = entry.file_name();
+            let intent = name.to_str().and_then(parse_intent);
+            intent.is_some_and(|(other, work, pid, start)| other == id && work == Work::Run && alive(pid, start))
+        })
+    }
+
+    /// Whether the process that looks after a container is there.
+    #[must_use]
+    pub fn monitored(&self, state: &State) -> bool {
+        alive(state.monitor, state.monitor_start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn engine() -> (tempfile::TempDir, Engine) {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = Engine::new(directory.path().join("root"), directory.path().join("state"));
+        (directory, engine)
+    }
+
+    fn container(digit: char, name: &str) -> Container {
+        Container {
+            id: digit.to_string().repeat(64),
+            name: name.to_owned(),
+            created: 1,
+            image_id: String::new(),
+            args: vec!["x".into()],
+            config: RunConfig::default(),
+            stop_signal: 15,
+        }
+    }
+
+    #[test]
+    fn containers_are_found_by_id_prefix_and_name() {
+        let (_directory, engine) = engine();
+        engine.register(&container('a', "one")).unwrap();
+        let mut similar = container('a', "two");
+        similar.id.replace_range(60.., "bbbb");
+        engine.register(&similar).unwrap();
+        assert_eq!(engine.find("one").unwrap().id, "a".repeat(64));
+        assert_eq!(engine.find(&similar.id[..61]).unwrap().name, "two");
+        assert!(matches!(engine.find("aa"), Err(Error::Ambiguous(_))));
+        assert!(matches!(engine.find("../x"), Err(Error::NoContainer(_))));
+        assert!(matches!(engine.register(&container('c', "one")), Err(Error::NameTaken { .. })));
+        engine.erase(&"a".repeat(64)).unwrap();
+        assert!(matches!(engine.find("one"), Err(Error::NoContainer(_))));
+        assert_eq!(engine.list().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn intents_are_parsed() {
+        let id = "a".repeat(64);
+        assert_eq!(parse_intent(&format!("{id}.run.12.34")), Some((id.as_str(), Work::Run, 12, 34)));
+        for wrong in
+            [format!("{id}.run.12"), format!("{id}.eat.1.2"), "x.run.1.2".to_owned(), format!("{id}.run.1.2.3")]
+        {
+            assert_eq!(parse_intent(&wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_a_dead_owner_left_is_removed() {
+        let (_directory, engine) = engine();
+        let container = container('d', "gone");
+        engine.register(&container).unwrap();
+        let live = engine.live();
+        create_private(&live).unwrap();
+        // No process has started before the machine.
+        fs::write(live.join(format!("{}.run.{}.0", container.id, own_pid())), "").unwrap();
+        engine.repair().unwrap();
+        assert!(engine.list().unwrap().is_empty());
+        assert_eq!(fs::read_dir(&live).unwrap().count(), 0);
+        assert!(!engine.root.join("names/gone").is_symlink());
+    }
+
+    #[test]
+    fn a_living_owner_is_left_alone() {
+        let (_directory, engine) = engine();
+        let container = container('e', "here");
+        let intent = engine.intend(&container.id, Work::Run).unwrap();
+        engine.register(&container).unwrap();
+        engine.repair().unwrap();
+        assert_eq!(engine.list().unwrap().len(), 1);
+        intent.clear().unwrap();
+    }
+}

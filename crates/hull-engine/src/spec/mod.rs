@@ -1,0 +1,304 @@
+//! From what the user asked for to the runtime specification: pure functions of the configuration, the image and facts
+//! about the machine, so that the result is the same each time and tests need no root.
+//!
+//! Defaults are Docker's where a stock image needs them and stricter where none does: the eleven capabilities that
+//! remain without `NET_RAW`, `MKNOD` and `AUDIT_WRITE`, no new privileges through `execve`, at most 4096 tasks.
+
+mod limits;
+mod mounts;
+
+use hull_oci::spec::{Capabilities, Device, Linux, Namespace, NamespaceType, Process, Root, Spec, User, VERSION};
+
+use crate::config::{NamespaceChoice, RunConfig, SeccompChoice};
+use crate::error::Error;
+use crate::seccomp;
+
+pub use limits::{DEFAULT_PIDS, resources};
+
+/// All capabilities, in the kernel's order.
+pub const CAPABILITIES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// What a container has unless flags say otherwise: Docker's set without `NET_RAW`, `MKNOD` and `AUDIT_WRITE`.
+pub const DEFAULT_CAPABILITIES: [&str; 11] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_SETFCAP",
+];
+
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What the configuration is completed with.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// The container's ID.
+    pub id: String,
+    /// Where the root file system is, or where the overlay will be mounted.
+    pub rootfs: String,
+    /// The image's configuration; empty for a plain directory.
+    pub image: hull_image::Config,
+    /// The user, resolved in the container's root file system.
+    pub user: User,
+    /// Whether the machine has only cgroup v2.
+    pub cgroup_v2: bool,
+    /// Capabilities that Hull itself has, as `--privileged` and `--cap-add ALL` can give no more.
+    pub available: Vec<String>,
+    /// Kernel version, for profiles with conditions.
+    pub kernel: (u32, u32),
+    /// Number of CPUs, for the range of `--cpus`.
+    pub cpus: u32,
+    /// Generated files that are bound into the container: path on the host, path inside.
+    pub files: Vec<(String, String)>,
+    /// Every device node of the host, for `--privileged`.
+    pub host_devices: Vec<crate::config::DeviceConfig>,
+    /// Whether standard output of the client is a terminal of this size.
+    pub console: Option<hull_oci::spec::ConsoleSize>,
+}
+
+/// The specification of a container.
+///
+/// # Errors
+/// [`Error::Flag`] when values do not fit each other or the image.
+pub fn spec(config: &RunConfig, context: &Context) -> Result<Spec, Error> {
+    let capabilities = capabilities(config, &context.available);
+    let hostname = match (&config.hostname, &config.namespaces.uts) {
+        (Some(name), _) => name.clone(),
+        (None, NamespaceChoice::Private) => context.id.chars().take(12).collect(),
+        (None, _) => String::new(),
+    };
+    let confined = !(config.security.privileged || config.security.system_paths_unconfined);
+    let mut sysctl = config.sysctls.clone();
+    if config.namespaces.network == NamespaceChoice::Private {
+        // Ping and ports below 1024 for every user of the container, without a capability.
+        sysctl.entry("net.ipv4.ping_group_range".into()).or_insert_with(|| "0 2147483647".into());
+        sysctl.entry("net.ipv4.ip_unprivileged_port_start".into()).or_insert_with(|| "0".into());
+    }
+    let masked: Vec<String> = if confined { MASKED.map(String::from).to_vec() } else { Vec::new() };
+    Ok(Spec {
+        oci_version: VERSION.to_owned(),
+        root: Some(Root { path: context.rootfs.clone(), readonly: config.read_only }),
+        mounts: mounts::mounts(config, context)?,
+        process: Some(process(config, context, &capabilities, &hostname)?),
+        domainname: config.domainname.clone().unwrap_or_default(),
+        annotations: config.annotations.clone(),
+        linux: Some(Linux {
+            sysctl,
+            resources: Some(resources(config, context)?),
+            cgroups_path: cgroup_path(config, &context.id),
+            namespaces: namespaces(config),
+            devices: devices(config, context),
+            seccomp: filter(config, context, &capabilities),
+            masked_paths: masked,
+            readonly_paths: if confined { READONLY.map(String::from).to_vec() } else { Vec::new() },
+            mount_label: String::new(),
+            ..Linux::default()
+        }),
+        hostname,
+        ..Spec::default()
+    })
+}
+
+fn cgroup_path(config: &RunConfig, id: &str) -> String {
+    match &config.limits.cgroup_parent {
+        Some(parent) => format!("/{}/{id}", parent.trim_matches('/')),
+        None => format!("/hull/{id}"),
+    }
+}
+
+/// The capabilities that a configuration comes to, limited to what is available.
+#[must_use]
+pub fn capabilities(config: &RunConfig, available: &[String]) -> Vec<String> {
+    let security = &config.security;
+    let has = |list: &[String], name: &str| list.iter().any(|one| one == name);
+    CAPABILITIES
+        .iter()
+        .filter(|name| {
+            let whole = security.privileged || has(&security.cap_add, "ALL");
+            let base = if whole {
+                available.iter().any(|one| one == *name)
+            } else {
+                DEFAULT_CAPABILITIES.contains(name) && !has(&security.cap_drop, "ALL")
+            };
+            (base || has(&security.cap_add, name)) && (security.privileged || !has(&security.cap_drop, name))
+        })
+        .map(ToString::to_string)
+        .collect()
+}
+
+/// The filter in the specification's form; `None` when there is none or the built-in one replaces it.
+fn filter(config: &RunConfig, context: &Context, capabilities: &[String]) -> Option<hull_oci::spec::Seccomp> {
+    match &config.security.seccomp {
+        SeccompChoice::Profile(profile) => Some(profile.resolve(capabilities, seccomp::native_arch(), context.kernel)),
+        SeccompChoice::Oci(document) => Some((**document).clone()),
+        SeccompChoice::Builtin | SeccompChoice::Unconfined => None,
+    }
+}
+
+fn process(config: &RunConfig, context: &Context, capabilities: &[String], hostname: &str) -> Result<Process, Error> {
+    let image = &context.image;
+    let entrypoint: Vec<String> = match &config.entrypoint {
+        Some(program) if program.is_empty() => Vec::new(),
+        Some(program) => vec![program.clone()],
+        None => image.entrypoint.clone(),
+    };
+    // A replaced entry point does not get the arguments that were meant for the image's own.
+    let command = if config.command.is_empty() && config.entrypoint.is_none() { &image.cmd } else { &config.command };
+    let args: Vec<String> = entrypoint.into_iter().chain(command.iter().cloned()).collect();
+    if args.is_empty() {
+        return Err(Error::flag("COMMAND", "no command is given and the image has none"));
+    }
+    let cwd = config.workdir.as_ref().or(image.working_dir.as_ref()).filter(|path| !path.is_empty());
+    let cwd = cwd.map_or_else(|| "/".to_owned(), Clone::clone);
+    if !cwd.starts_with('/') {
+        return Err(Error::flag("--workdir", format!("{cwd:?} must be an absolute path")));
+    }
+    let root = context.user.uid == 0;
+    let kept = |yes: bool| if yes { capabilities.to_vec() } else { Vec::new() };
+    Ok(Process {
+        terminal: config.tty,
+        console_size: context.console.filter(|_| config.tty),
+        user: context.user.clone(),
+        args,
+        env: environment(config, image, hostname),
+        cwd,
+        capabilities: Some(Capabilities {
+            bounding: capabilities.to_vec(),
+            effective: kept(root),
+            permitted: kept(root),
+            inheritable: Vec::new(),
+            ambient: Vec::new(),
+        }),
+        rlimits: config.ulimits.clone(),
+        no_new_privileges: config.security.no_new_privileges && !config.security.privileged,
+        apparmor_profile: config.security.apparmor.clone().unwrap_or_default(),
+        selinux_label: config.security.label.clone().unwrap_or_default(),
+        oom_score_adj: config.limits.oom_score_adj,
+        ..Process::default()
+    })
+}
+
+/// Hull's own variables, the image's, the user's: later ones replace earlier ones in place.
+fn environment(config: &RunConfig, image: &hull_image::Config, hostname: &str) -> Vec<String> {
+    let mut list: Vec<String> = vec![PATH.to_owned()];
+    if !hostname.is_empty() {
+        list.push(format!("HOSTNAME={hostname}"));
+    }
+    if config.tty {
+        list.push("TERM=xterm".to_owned());
+    }
+    for variable in image.env.iter().chain(&config.env) {
+        let name = variable.split('=').next().unwrap_or_default();
+        match list.iter_mut().find(|one| one.split('=').next() == Some(name)) {
+            Some(present) => present.clone_from(variable),
+            None => list.push(variable.clone()),
+        }
+    }
+    list
+}
+
+fn namespaces(config: &RunConfig) -> Vec<Namespace> {
+    let chosen = &config.namespaces;
+    let mut list = vec![Namespace { kind: NamespaceType::Mount, path: String::new() }];
+    let choices = [
+        (NamespaceType::Pid, &chosen.pid),
+        (NamespaceType::Network, &chosen.network),
+        (NamespaceType::Ipc, &chosen.ipc),
+        (NamespaceType::Uts, &chosen.uts),
+        (NamespaceType::Cgroup, &chosen.cgroup),
+    ];
+    for (kind, choice) in choices {
+        match choice {
+            NamespaceChoice::Private => list.push(Namespace { kind, path: String::new() }),
+            NamespaceChoice::Path(path) | NamespaceChoice::Container(path) => {
+                list.push(Namespace { kind, path: path.clone() });
+            }
+            NamespaceChoice::Host => {}
+        }
+    }
+    list
+}
+
+fn devices(config: &RunConfig, context: &Context) -> Vec<Device> {
+    let all = if config.security.privileged { context.host_devices.as_slice() } else { &[] };
+    all.iter()
+        .chain(&config.devices)
+        .map(|device| Device {
+            path: device.path.clone(),
+            kind: device.kind.clone(),
+            major: i64::from(device.major),
+            minor: i64::from(device.minor),
+            file_mode: Some(device.mode),
+            uid: Some(device.uid),
+            gid: Some(device.gid),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -41,9 +41,7 @@ impl Bundle {
         }
         std::fs::copy(crate::probe(), rootfs.join("probe")).expect("copy the probe");
         let spec = default_spec(&format!("/{name}"));
-        // The same tests against another OCI runtime: a program that takes `oci` and then runc's arguments.
-        let hull = std::env::var_os("HULL_UNDER_TEST").map_or_else(|| hull.into(), PathBuf::from);
-        Self { hull, dir, name, spec, checked: true }
+        Self { hull: hull.into(), dir, name, spec, checked: true }
     }
 
     /// The ID of the container that the methods without an ID act on.
@@ -216,6 +214,16 @@ impl Bundle {
         }
     }
 
+    /// Waits up to 10 seconds for a container that another thread starts.
+    #[track_caller]
+    pub fn wait_running(&self) {
+        let begin = Instant::now();
+        while !self.act("state").stdout.contains("\"running\"") {
+            assert!(begin.elapsed() < Duration::from_secs(10), "not running");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Kills and deletes the container, and asserts that both work.
     #[track_caller]
     pub fn delete(&self) {
@@ -259,7 +267,9 @@ impl Drop for Bundle {
 }
 
 impl Bundle {
-    fn settled(&self) -> Vec<String> {
+    /// What is still left after the kernel had half a second to reap what was killed.
+    #[must_use]
+    pub fn settled(&self) -> Vec<String> {
         let begin = Instant::now();
         loop {
             let left = self.left();

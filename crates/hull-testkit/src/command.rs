@@ -32,7 +32,7 @@ impl Finished {
     #[track_caller]
     pub fn fails(&self, text: &str) -> &Self {
         assert_ne!(self.code, 0, "succeeded; stdout: {}", self.stdout);
-        assert!(self.code < 128, "died: code {}, stderr: {}", self.code, self.stderr);
+        assert!(self.code < 128 || self.code == 255, "died: code {}, stderr: {}", self.code, self.stderr);
         assert_eq!(self.stderr.trim_end().lines().count(), 1, "one line of error, not: {}", self.stderr);
         assert!(self.stderr.contains(text), "no {text:?} in: {}", self.stderr);
         self

@@ -27,10 +27,18 @@ pub use serde_json::{Value, json};
 pub use spec::default_spec;
 
 /// A [`Bundle`] for the `hull` binary under test, or `None` with a printed skip when not root.
+///
+/// `HULL_UNDER_TEST` names another OCI runtime to run the same tests against: a program that takes the word `oci` and
+/// then runc's arguments.
 #[macro_export]
 macro_rules! bundle {
     () => {
-        if $crate::tier::root() { Some($crate::Bundle::new(env!("CARGO_BIN_EXE_hull"))) } else { None }
+        if $crate::tier::root() {
+            let binary = std::env::var_os("HULL_UNDER_TEST").unwrap_or_else(|| env!("CARGO_BIN_EXE_hull").into());
+            Some($crate::Bundle::new(binary))
+        } else {
+            None
+        }
     };
 }
 

@@ -122,6 +122,8 @@ impl RootfsPlan {
             && self.mount_namespace
         {
             let root = self.root().map_err(step(Step::RootPropagation))?;
+            // What the start made slaves and private already; a mount's own `rshared` must outlive this.
+            let recursive = recursive && matches!(kind, Propagation::Shared | Propagation::Unbindable);
             mount::propagate(root, kind, recursive).map_err(step(Step::RootPropagation))?;
         }
         rustix::process::umask(DEFAULT_UMASK);

@@ -157,7 +157,13 @@ mod field {
     pub(super) const CONFIG_FILE: u32 = 51;
     pub(super) const LSM_PROFILE: u32 = 53;
     pub(super) const LSM_MOUNT_CONTEXT: u32 = 63;
+    pub(super) const NETWORK_LOCK: u32 = 64;
 }
+
+/// Errors of the worker's log that a message repeats.
+const MAX_ERRORS: usize = 3;
+/// `network_lock`: not at all.
+const LOCK_SKIP: i64 = 3;
 
 /// Annotation that names a configuration file for CRIU.
 const CONFIG_ANNOTATION: &str = "org.criu.config";
@@ -181,20 +187,38 @@ impl Directories {
         Ok(Self { image: directory(&options.image_path, create)?, work: directory(&work_path, true)?, work_path })
     }
 
-    /// The worker's last error, which its answer does not carry.
+    /// The worker's errors, which its answer does not carry.
     fn explain(&self, error: Error, log: &str) -> Error {
         let Error::Checkpoint(message) = error else { return error };
         let path = self.work_path.join(log);
         let text = tail(&path);
-        let last = text.lines().rev().find(|line| line.contains("Error")).map(|line| {
-            // Without the time stamp.
-            line.split_once(") ").map_or(line, |(_, rest)| rest).trim()
-        });
-        Error::Checkpoint(match last {
-            Some(last) => format!("{message}: {last} (see {})", path.display()),
-            None => format!("{message} (see {})", path.display()),
-        })
+        let errors = errors(&text);
+        if errors.is_empty() {
+            return Error::Checkpoint(format!("{message} (see {})", path.display()));
+        }
+        // The answer's own text is the log's first error, which is often one that did not matter.
+        let message = message.split(": Error (").next().unwrap_or_default();
+        Error::Checkpoint(format!("{message}: {} (see {})", errors.join("; "), path.display()))
     }
+}
+
+/// The last errors of a log, without their time stamps. What follows the final "... FAILED." is noise of undoing; what
+/// comes from `util.c` says that some helper program was missing, and the line after it what that means.
+fn errors(log: &str) -> Vec<&str> {
+    let end = log.rfind("FAILED.").and_then(|end| log[..end].rfind('\n')).unwrap_or(log.len());
+    let all = |helpers: bool| -> Vec<&str> {
+        let mut errors: Vec<&str> = Vec::new();
+        for line in log[..end].lines().rev() {
+            let Some(error) = line.find("Error (").map(|start| line[start..].trim()) else { continue };
+            if (helpers || !error.contains("util.c:")) && !errors.contains(&error) && errors.len() < MAX_ERRORS {
+                errors.push(error);
+            }
+        }
+        errors.reverse();
+        errors
+    };
+    let found = all(false);
+    if found.is_empty() { all(true) } else { found }
 }
 
 /// The last 64 KiB of a file, or nothing.
@@ -240,6 +264,10 @@ fn common(options: &ImageOptions, directories: &Directories, spec: &Spec, log: &
         writer.flag(field::MANAGE_CGROUPS, true);
     }
     writer.number(field::MANAGE_CGROUPS_MODE, options.cgroup_mode.number());
+    if !options.tcp_established {
+        // Only open connections need the network to stand still, and locking it needs iptables or nftables.
+        writer.number(field::NETWORK_LOCK, LOCK_SKIP);
+    }
     if options.empty_network {
         writer.number(field::EMPTY_NS, NEW_NETWORK);
     }
@@ -311,17 +339,17 @@ mod tests {
     }
 
     #[test]
-    fn the_logs_last_error_is_told() {
+    fn the_logs_errors_are_told() {
         let base = std::env::temp_dir().join(format!("hull-checkpoint-log-{}", std::process::id()));
         let options = ImageOptions { image_path: base.clone(), ..ImageOptions::default() };
         let directories = Directories::open(&options, true).unwrap();
         std::fs::write(
             base.join("dump.log"),
-            "(00.1) Error (a.c:1): first\n(00.2) Error (b.c:2): second\n(00.3) end\n",
+            "(00.1) Error (a.c:1): first\n(00.2) Error (b.c:2): second\nError (a.c:1): first\n(00.3) Error (d.c:9): Dumping FAILED.\n",
         )
         .unwrap();
         let error = directories.explain(Error::Checkpoint("criu failed".into()), "dump.log").to_string();
-        assert!(error.starts_with("criu failed: Error (b.c:2): second (see "), "{error}");
+        assert!(error.starts_with("criu failed: Error (a.c:1): first; Error (b.c:2): second (see "), "{error}");
         std::fs::remove_dir_all(&base).unwrap();
     }
 }

@@ -41,6 +41,8 @@ const MAX_DESCRIPTORS: usize = 64 << 10;
 pub fn restore(spec: &Spec, mut options: CreateOptions, restore: &RestoreOptions) -> Result<Running, Error> {
     let program = rpc::find()?;
     rpc::check_version(&program)?;
+    // Before any directory is opened: the worker mounts below its work directory, which must be in the same namespace.
+    leave_mount_namespace()?;
     let directories = Directories::open(&restore.image, false)?;
     let linux = spec.linux.as_ref().ok_or_else(|| Error::config("linux", "is missing"))?;
     let names = descriptor_names(&directories.image)?;
@@ -90,6 +92,13 @@ pub fn restore(spec: &Spec, mut options: CreateOptions, restore: &RestoreOptions
             Err(Error::Cleanup(errors))
         }
     }
+}
+
+/// A mount namespace that ends with this process and the container, so that nothing is left of what is mounted for CRIU.
+fn leave_mount_namespace() -> Result<(), Error> {
+    hull_sys::clone::unshare(CloneFlags::NEWNS).map_err(Error::system("create", "mount namespace"))?;
+    rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .map_err(Error::system("set propagation of", "/"))
 }
 
 struct Restoring<'a> {
@@ -186,16 +195,10 @@ impl Restoring<'_> {
         Ok(Running { pid, pidfd })
     }
 
-    /// Makes the root file system a mount of its own, which CRIU needs, in a mount namespace that ends with this process
-    /// and the container.
+    /// Makes the root file system a mount of its own, which CRIU needs.
     fn mount_root(&self, rootfs: &Path) -> Result<PathBuf, Error> {
-        hull_sys::clone::unshare(CloneFlags::NEWNS).map_err(Error::system("create", "mount namespace"))?;
-        rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-            .map_err(Error::system("set propagation of", "/"))?;
-        let root = Root::open(rootfs)?;
         rustix::mount::mount_bind_recursive(rootfs, rootfs)
             .map_err(Error::system("bind root file system", rootfs.display()))?;
-        drop(root);
         std::fs::canonicalize(rootfs).map_err(|error| state::io_error("resolve", rootfs, &error))
     }
 

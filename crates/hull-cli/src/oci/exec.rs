@@ -20,7 +20,9 @@ pub(super) fn exec(globals: &Globals, parsed: &Parsed) -> Result<u8, CommandErro
     };
     apply_flags(&mut process, parsed)?;
     if process.args.is_empty() {
-        return Err(CommandError::new("exec: `process.args` is empty: expected a program after the container ID, or in the --process document"));
+        return Err(CommandError::new(
+            "exec: `process.args` is empty: expected a program after the container ID, or in the --process document",
+        ));
     }
     let Inherited { mut streams, env } = streams::inherited(parsed)?;
     process.env.extend(env);

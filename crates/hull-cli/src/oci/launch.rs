@@ -57,7 +57,7 @@ fn attend(container: Container, console: Option<Console>, detach: bool) -> Resul
 }
 
 /// A console socket of our own, when the program wants a terminal and nobody else receives it.
-fn take_console(spec: &Spec, options: &mut CreateOptions) -> Result<Option<Console>, CommandError> {
+pub(super) fn take_console(spec: &Spec, options: &mut CreateOptions) -> Result<Option<Console>, CommandError> {
     if options.streams.console.is_some() || !wants_terminal(spec) {
         return Ok(None);
     }
@@ -71,7 +71,7 @@ fn wants_terminal(spec: &Spec) -> bool {
 }
 
 /// A terminal needs exactly one receiver: the console socket when detached, else the runtime itself.
-fn check_console(spec: &Spec, socket: bool, detach: bool) -> Result<(), CommandError> {
+pub(super) fn check_console(spec: &Spec, socket: bool, detach: bool) -> Result<(), CommandError> {
     match (wants_terminal(spec), socket) {
         (true, false) if detach => Err(CommandError::new(
             "process.terminal is set, and nobody would receive the terminal: expected --console-socket",

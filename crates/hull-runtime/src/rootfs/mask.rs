@@ -1,6 +1,8 @@
 //! Masked and read-only paths.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 
 use hull_fs::inside;
 use hull_sys::mount::Attributes;
@@ -29,6 +31,47 @@ impl RootfsPlan {
         Ok(())
     }
 
+    /// Opens a path that is to be protected: below `/proc` and `/sys` from the mount that was made there, so that renaming
+    /// the directory under it meanwhile hides nothing from the protection.
+    fn open_protected(&self, root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
+        for one in self.mounts.iter().rev().filter(|one| one.holds_protected) {
+            let Some(mount) = &one.attached else { continue };
+            let place = one.destination.as_os_str().as_bytes();
+            let below = path.to_bytes_with_nul().strip_prefix(place).and_then(|rest| rest.strip_prefix(b"/"));
+            if let Some(below) = below.and_then(|below| CStr::from_bytes_with_nul(below).ok())
+                && !below.is_empty()
+            {
+                return inside::open(mount.as_fd(), below, OFlags::PATH, Mode::empty());
+            }
+        }
+        inside::open(root, path, OFlags::PATH, Mode::empty())
+    }
+
+    /// Makes sure that `/proc` and `/sys` still are the mounts that were made there.
+    ///
+    /// # Errors
+    /// [`Step::Mount`] with `EXDEV`, or whatever stands in the way now.
+    pub(super) fn verify_places(&mut self) -> Result<(), Failure> {
+        let root = self.root().map_err(|errno| Failure::new(Step::Mount, errno))?;
+        for (index, one) in self.mounts.iter().enumerate().filter(|(_, one)| one.holds_protected) {
+            let Some(mount) = &one.attached else { continue };
+            // A later mount on the same place hides this one, as the specification asked for.
+            if self.mounts[index + 1..].iter().any(|later| later.destination == one.destination) {
+                continue;
+            }
+            let same = || {
+                let found = inside::open_no_symlinks(root, one.destination.as_path(), OFlags::PATH)?;
+                let (found, made) = (rustix::fs::fstat(&found)?, rustix::fs::fstat(mount)?);
+                if (found.st_dev, found.st_ino) == (made.st_dev, made.st_ino) { Ok(()) } else { Err(Errno::XDEV) }
+            };
+            same().map_err(|errno| Failure::at(Step::Mount, index, errno))?;
+        }
+        for one in &mut self.mounts {
+            one.attached = None;
+        }
+        Ok(())
+    }
+
     pub(super) fn mask_paths(&mut self) -> Result<(), Failure> {
         let root = self.root().map_err(|errno| Failure::new(Step::MaskedPath, errno))?;
         // Each starts detached, is attached for the first path and cloned from there for the others.
@@ -37,7 +80,7 @@ impl RootfsPlan {
         let mut empty_used = false;
         for (index, path) in self.masked.iter().enumerate() {
             let fail = |errno| Failure::at(Step::MaskedPath, index, errno);
-            let target = match inside::open(root, path.as_c_str(), OFlags::PATH, Mode::empty()) {
+            let target = match self.open_protected(root, path) {
                 Err(Errno::NOENT | Errno::NOTDIR) => continue,
                 result => result.map_err(fail)?,
             };
@@ -60,7 +103,7 @@ impl RootfsPlan {
         let root = self.root().map_err(|errno| Failure::new(Step::ReadonlyPath, errno))?;
         for (index, path) in self.readonly.iter().enumerate() {
             let fail = |errno| Failure::at(Step::ReadonlyPath, index, errno);
-            let target = match inside::open(root, path.as_c_str(), OFlags::PATH, Mode::empty()) {
+            let target = match self.open_protected(root, path) {
                 Err(Errno::NOENT | Errno::NOTDIR) => continue,
                 result => result.map_err(fail)?,
             };

@@ -75,7 +75,10 @@ pub(super) struct MountPlan {
     pub(super) userns: Option<(Rc<OwnedFd>, bool)>,
     /// Made read-only by [`super::RootfsPlan::finish`].
     pub(super) seal: bool,
-    /// The mount, kept until it is sealed.
+    /// Read-only and masked paths are below it: they are found from the mount itself, whatever its directory is called
+    /// by then (CVE-2023-27561).
+    pub(super) holds_protected: bool,
+    /// The mount, kept until it is sealed and protected.
     pub(super) attached: Option<OwnedFd>,
 }
 
@@ -234,7 +237,7 @@ pub(super) fn execute(root: BorrowedFd<'_>, plan: &mut MountPlan) -> Result<(), 
     for (kind, recursive) in &plan.propagation {
         propagate(tree.as_fd(), *kind, *recursive)?;
     }
-    if plan.seal {
+    if plan.seal || plan.holds_protected {
         plan.attached = Some(tree);
     }
     Ok(())

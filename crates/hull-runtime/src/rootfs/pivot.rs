@@ -104,8 +104,8 @@ impl RootfsPlan {
     /// # Errors
     /// The step, the index, and the kernel's answer.
     pub fn finish(&mut self) -> Result<(), Failure> {
-        for (index, one) in self.mounts.iter_mut().enumerate() {
-            if let Some(mount) = one.attached.take() {
+        for (index, one) in self.mounts.iter().enumerate() {
+            if let Some(mount) = one.attached.as_ref().filter(|_| one.seal) {
                 mount::make_readonly(mount.as_fd(), false)
                     .map_err(|errno| Failure::at(Step::RootReadonly, index + 1, errno))?;
             }
@@ -116,6 +116,7 @@ impl RootfsPlan {
         }
         self.protect_paths()?;
         self.mask_paths()?;
+        self.verify_places()?;
         self.null = None;
         // Last, because an unbindable mount cannot be cloned for the paths above.
         if let Some((kind, recursive)) = self.propagation

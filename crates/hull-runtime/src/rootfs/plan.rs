@@ -202,6 +202,7 @@ fn plan_mount(
         target: PathBuf::from(&spec.destination),
         target_nofollow: options.target_nofollow,
         is_proc_root: destination == Path::new("/proc"),
+        holds_protected: matches!(destination.to_str(), Some("/proc" | "/sys")),
         destination,
         over_proc,
         type_name: if options.bind.is_some() { "bind".to_owned() } else { spec.kind.clone() },

@@ -343,13 +343,15 @@ mod tests {
         let base = std::env::temp_dir().join(format!("hull-checkpoint-log-{}", std::process::id()));
         let options = ImageOptions { image_path: base.clone(), ..ImageOptions::default() };
         let directories = Directories::open(&options, true).unwrap();
-        std::fs::write(
-            base.join("dump.log"),
-            "(00.1) Error (a.c:1): first\n(00.2) Error (b.c:2): second\nError (a.c:1): first\n(00.3) Error (d.c:9): Dumping FAILED.\n",
-        )
-        .unwrap();
-        let error = directories.explain(Error::Checkpoint("criu failed".into()), "dump.log").to_string();
-        assert!(error.starts_with("criu failed: Error (a.c:1): first; Error (b.c:2): second (see "), "{error}");
+        let log = "(00.1) Error (criu/util.c:1): helper\n(00.2)  1: Error (b.c:2): first\n(00.3) fine\n\
+                   (00.4) Error (c.c:3): second\n(00.5) Error (d.c:4): Dumping FAILED.\nError (e.c:5): undoing\n";
+        std::fs::write(base.join("dump.log"), log).unwrap();
+        let error = Error::Checkpoint("criu failed: Error (criu/util.c:1): helper".into());
+        let error = directories.explain(error, "dump.log").to_string();
+        assert!(error.starts_with("criu failed: Error (b.c:2): first; Error (c.c:3): second (see "), "{error}");
+        let error = directories.explain(Error::Checkpoint("criu failed".into()), "none.log").to_string();
+        assert!(error.starts_with("criu failed (see "), "{error}");
+        assert_eq!(errors("(0.1) Error (criu/util.c:1): alone\n"), ["Error (criu/util.c:1): alone"]);
         std::fs::remove_dir_all(&base).unwrap();
     }
 }

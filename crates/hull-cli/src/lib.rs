@@ -1,6 +1,12 @@
 //! Command lines: `hull` and `hull oci`.
+//!
+//! [`main`] decides by the program's name and first word. `hull oci`, and Hull called as `runc`, speak the command line
+//! of OCI runtimes and live in [`oci`]; everything else is a file of [`commands`] each: it turns flags into the engine's
+//! plain data, calls the engine once, and prints. Errors are one line on standard error, `hull: ...`.
 
+mod commands;
 pub(crate) mod oci;
+mod output;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -17,5 +23,5 @@ pub fn main() -> ExitCode {
     if args.get(1).is_some_and(|word| word == "oci") {
         return oci::main(&args.split_off(2), "hull oci");
     }
-    ExitCode::SUCCESS
+    commands::main(&args)
 }

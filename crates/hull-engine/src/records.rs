@@ -528,6 +528,7 @@ mod tests {
         assert!(matches!(engine.find("aa"), Err(Error::Ambiguous(_))));
         assert!(matches!(engine.find("../x"), Err(Error::NoContainer(_))));
         assert!(matches!(engine.register(&container('c', "one")), Err(Error::NameTaken { .. })));
+        engine.erase(&"c".repeat(64)).unwrap();
         engine.erase(&"a".repeat(64)).unwrap();
         assert!(matches!(engine.find("one"), Err(Error::NoContainer(_))));
         assert_eq!(engine.list().unwrap().len(), 1);

@@ -1,0 +1,67 @@
+//! `hull exec`.
+
+use std::path::PathBuf;
+
+use hull_engine::Engine;
+use hull_engine::exec::ExecConfig;
+
+use super::{Done, Failure, run};
+
+/// Run a command in a running container
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  hull exec web ps\n  hull exec -it -u root web sh\n  hull exec -e DEBUG=1 -w /src web make"
+)]
+pub(super) struct Args {
+    /// Do not wait for the command
+    #[arg(short, long)]
+    detach: bool,
+    /// Keep standard input open
+    #[arg(short, long)]
+    interactive: bool,
+    /// Allocate a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Give the command all capabilities
+    #[arg(long)]
+    privileged: bool,
+    /// Set a variable
+    #[arg(short, long = "env", value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Read variables from a file
+    #[arg(long = "env-file", value_name = "FILE")]
+    env_files: Vec<PathBuf>,
+    /// User and group, names or numbers
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Working directory
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Container, command and its arguments
+    #[arg(trailing_var_arg = true, required = true, num_args = 2.., value_name = "CONTAINER COMMAND [ARG]")]
+    words: Vec<String>,
+}
+
+pub(super) fn main(engine: &Engine, args: Args) -> Done {
+    let mut words = args.words;
+    let name = words.remove(0);
+    let config = ExecConfig {
+        args: words,
+        env: run::environment(&args.env_files, &args.env)?,
+        user: args.user,
+        workdir: args.workdir,
+        tty: args.tty && !args.detach,
+        interactive: args.interactive && !args.detach,
+        detach: args.detach,
+        privileged: args.privileged,
+    };
+    let code = engine.find(&name).and_then(|container| engine.exec(&container, &config));
+    // Docker's code for a container that is missing or stopped is 1, for a command that cannot run 126 or 127.
+    code.map(|code| u8::try_from(code).unwrap_or(255)).map_err(|error| {
+        let failure = Failure::start(&error);
+        match error {
+            hull_engine::Error::NoContainer(_) | hull_engine::Error::Status { .. } => Failure { code: 1, ..failure },
+            _ => failure,
+        }
+    })
+}

@@ -1,0 +1,226 @@
+//! The commands of `hull`, one file each, and what they share: global flags, repair, exit codes.
+
+mod containers;
+mod exec;
+mod images;
+mod import;
+mod info;
+mod inspect;
+mod logs;
+mod ps;
+mod rm;
+mod run;
+mod signals;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use hull_engine::{Engine, Error};
+
+use crate::output;
+
+/// Exit code of usage errors, and of Hull's own failures in `run` and `exec`.
+const USAGE: u8 = 125;
+
+/// A container engine in one binary: containers in milliseconds, no daemon.
+#[derive(Debug, Parser)]
+#[command(
+    name = "hull",
+    version,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    after_help = "Examples:\n  hull run hello\n  hull import rootfs.tar.gz mine\n  hull run -it --rm --memory 512m mine sh\n  hull oci --help\n\n'hull COMMAND --help' explains a command."
+)]
+struct Cli {
+    /// Directory of images and containers
+    #[arg(long, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Directory of runtime state
+    #[arg(long, global = true, value_name = "DIR")]
+    state: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create a container from an image and run a command in it
+    Run(Box<run::Args>),
+    /// Run a command in a running container
+    Exec(exec::Args),
+    /// List containers
+    #[command(visible_alias = "ls")]
+    Ps(ps::Args),
+    /// Show all that is known about containers, as JSON
+    Inspect(inspect::Args),
+    /// Show the output of a detached container
+    Logs(logs::Args),
+    /// Wait until containers end, and print their exit codes
+    Wait(signals::Wait),
+    /// Send a signal to containers
+    Kill(signals::Kill),
+    /// Stop containers: ask, wait, kill
+    Stop(signals::Stop),
+    /// Remove containers
+    Rm(rm::Args),
+    /// List images
+    Images(images::Args),
+    /// Make an image of a tar archive of a root file system
+    Import(import::Args),
+    /// Remove images
+    Rmi(images::Rmi),
+    /// Show what Hull found on this machine
+    Info(info::Args),
+    /// Show the version
+    Version(info::Version),
+    /// OCI runtime command line, as runc's ('hull oci --help')
+    #[command(disable_help_flag = true)]
+    Oci,
+}
+
+/// Parses the command line, repairs what killed processes left, and runs the command.
+pub(crate) fn main(args: &[OsString]) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    // A container must never reach the machine's own binary through a process that starts in it.
+    if matches!(cli.command, Command::Run(_) | Command::Exec(_))
+        && let Err(error) = hull_runtime::seal()
+    {
+        output::error(error);
+        return ExitCode::from(USAGE);
+    }
+    let engine = engine(cli.root, cli.state);
+    if let Err(error) = engine.repair() {
+        // What cannot be repaired now may be later, and does not concern this command.
+        output::error(format!("repair: {error}"));
+    }
+    let result = match cli.command {
+        Command::Run(args) => run::main(&engine, *args),
+        Command::Exec(args) => exec::main(&engine, args),
+        Command::Ps(args) => ps::main(&engine, &args),
+        Command::Inspect(args) => inspect::main(&engine, &args),
+        Command::Logs(args) => logs::main(&engine, &args),
+        Command::Wait(args) => signals::wait(&engine, &args),
+        Command::Kill(args) => signals::kill(&engine, &args),
+        Command::Stop(args) => signals::stop(&engine, &args),
+        Command::Rm(args) => rm::main(&engine, &args),
+        Command::Images(args) => images::main(&engine, &args),
+        Command::Import(args) => import::main(&engine, args),
+        Command::Rmi(args) => images::remove(&engine, &args),
+        Command::Info(args) => info::main(&engine, &args),
+        Command::Version(args) => info::version(&args),
+        Command::Oci => Err(Failure { message: "'oci' must be the first word: hull oci ...".to_owned(), code: USAGE }),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                output::error(failure.message);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// How a command ended: its exit code, or a message and the exit code that belongs to it.
+type Done = Result<u8, Failure>;
+
+/// A failed command. An empty message was printed already.
+#[derive(Debug)]
+struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    /// A wrong flag of `run` or `exec`.
+    fn usage(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: USAGE }
+    }
+
+    /// An engine error of `run` or `exec`, with the exit code that Docker gives it.
+    fn start(error: &Error) -> Self {
+        Self { message: error.to_string(), code: error.exit_code() }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { message: error.to_string(), code: 1 }
+    }
+}
+
+/// The directories: given, or the system's for root and the user's own otherwise.
+fn engine(root: Option<PathBuf>, state: Option<PathBuf>) -> Engine {
+    let user = !rustix::process::geteuid().is_root();
+    let variable = |name: &str| std::env::var_os(name).filter(|_| user).map(PathBuf::from);
+    let root = root.unwrap_or_else(|| {
+        let data = variable("XDG_DATA_HOME").or_else(|| Some(variable("HOME")?.join(".local/share")));
+        data.map_or_else(|| PathBuf::from("/var/lib/hull"), |data| data.join("hull"))
+    });
+    let state = state.unwrap_or_else(|| {
+        variable("XDG_RUNTIME_DIR").map_or_else(|| PathBuf::from("/run/hull"), |runtime| runtime.join("hull"))
+    });
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    Engine::new(absolute(root), absolute(state))
+}
+
+/// Help goes to standard output and succeeds; anything else is one line, the likely flag included.
+fn usage(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            output::print(text);
+            return ExitCode::SUCCESS;
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            output::error("no command is given: see 'hull --help'");
+            return ExitCode::from(USAGE);
+        }
+        _ => {}
+    }
+    output::error(one_line(&text));
+    ExitCode::from(USAGE)
+}
+
+/// Clap's message without its usage block: the error, the arguments it lists, the tip.
+fn one_line(text: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if line.starts_with("Usage:") || line.starts_with("For more information") {
+            break;
+        }
+        // This tip is about escaping a value and only confuses.
+        if !line.contains("as a value, use '--") {
+            parts.push(line);
+        }
+    }
+    let joined = parts.join(" ");
+    joined.strip_prefix("error: ").unwrap_or(&joined).replace(" tip:", "; tip:")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn usage_errors_are_one_line_with_the_likely_flag() {
+        let error = Cli::try_parse_from(["hull", "run", "--memroy", "1m", "x"]).unwrap_err();
+        let line = one_line(&error.render().to_string());
+        assert!(line.contains("--memroy") && line.contains("'--memory'") && !line.contains('\n'), "{line}");
+        let error = Cli::try_parse_from(["hull", "run"]).unwrap_err();
+        assert!(!one_line(&error.render().to_string()).is_empty());
+    }
+}

@@ -1,0 +1,32 @@
+//! `hull rm`.
+
+use hull_engine::{Engine, Error};
+
+use super::{Done, containers};
+use crate::output::print;
+
+/// Remove containers
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  hull rm web\n  hull rm -f $(hull ps -aq)")]
+pub(super) struct Args {
+    /// Kill running containers, and do not mind missing ones
+    #[arg(short, long)]
+    force: bool,
+    /// Names, IDs or unique beginnings of IDs
+    #[arg(required_unless_present = "force", value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+pub(super) fn main(engine: &Engine, args: &Args) -> Done {
+    let names: Vec<String> = if args.force {
+        let there = |name: &&String| !matches!(engine.find(name), Err(Error::NoContainer(_)));
+        args.containers.iter().filter(there).cloned().collect()
+    } else {
+        args.containers.clone()
+    };
+    containers::each(engine, &names, |name, container| {
+        engine.remove(container, args.force)?;
+        print(format_args!("{name}\n"));
+        Ok(())
+    })
+}

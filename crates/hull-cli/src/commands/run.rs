@@ -1,0 +1,546 @@
+//! `hull run`.
+
+use std::path::{Path, PathBuf};
+
+use clap::ArgAction;
+use hull_engine::config::{Limits, Namespaces, RunConfig, SeccompChoice, Security, Source};
+use hull_engine::launch::Options;
+use hull_engine::{Engine, Outcome, flags, seccomp};
+use hull_runtime::lifecycle::signal;
+
+use super::{Done, Failure};
+use crate::output;
+
+/// An env file larger than this is refused.
+const MAX_ENV_FILE: u64 = 1 << 20;
+
+/// Create a container from an image and run a command in it
+///
+/// The container has its own processes, mounts, network, host name and limits. It runs in the foreground until its
+/// command ends, and Hull returns the command's exit code; 125 is a failure of Hull itself, 126 a command that cannot be
+/// executed, 127 one that does not exist, and 128 plus a signal one that was killed.
+#[derive(Debug, clap::Args)]
+#[command(
+    disable_help_flag = true,
+    after_help = "Examples:\n  hull run hello\n  hull run -it --rm mine sh\n  hull run -d --name web --memory 512m --cpus 1.5 mine /bin/server\n  hull run --rm --read-only --tmpfs /tmp -v \"$PWD:/src:ro\" -w /src mine make\n  hull run --rm --rootfs ./rootfs /bin/true"
+)]
+pub(super) struct Args {
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+
+    /// Run in the background and print the container's ID
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
+    detach: bool,
+    /// Keep standard input open
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
+    interactive: bool,
+    /// Allocate a terminal
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
+    tty: bool,
+    /// Remove the container when it ends
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
+    rm: bool,
+    /// Name of the container
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Write the container's ID to a new file
+    #[arg(long, value_name = "FILE")]
+    cidfile: Option<PathBuf>,
+    /// Pass signals on to the command [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
+    sig_proxy: bool,
+    /// Signal that 'hull stop' sends
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<String>,
+    /// Set a label
+    #[arg(short, long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
+    /// Set an annotation of the runtime specification
+    #[arg(long = "annotation", value_name = "KEY=VALUE")]
+    annotations: Vec<String>,
+
+    /// Run on a directory instead of an image; the first word is then the command
+    #[arg(long, value_name = "DIR")]
+    rootfs: Option<PathBuf>,
+    /// Replace the image's entry point
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// Set a variable; without a value it is taken from Hull's own environment
+    #[arg(short, long = "env", value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Read variables from a file
+    #[arg(long = "env-file", value_name = "FILE")]
+    env_files: Vec<PathBuf>,
+    /// User and group, names or numbers
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Add a group
+    #[arg(long = "group-add", value_name = "GROUP")]
+    groups: Vec<String>,
+    /// Working directory
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Host name
+    #[arg(short = 'h', long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// NIS domain name
+    #[arg(long, value_name = "NAME")]
+    domainname: Option<String>,
+
+    /// Mount the root file system read-only
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
+    read_only: bool,
+    /// Bind a path of the host
+    #[arg(short, long = "volume", value_name = "HOST:CONTAINER[:OPTIONS]")]
+    volumes: Vec<String>,
+    /// Mount with type=bind or type=tmpfs
+    #[arg(long = "mount", value_name = "KEY=VALUE,...")]
+    mounts: Vec<String>,
+    /// Mount an empty file system in memory
+    #[arg(long, value_name = "PATH[:OPTIONS]")]
+    tmpfs: Vec<String>,
+    /// Size of /dev/shm [default: 64m]
+    #[arg(long, value_name = "SIZE")]
+    shm_size: Option<String>,
+    /// Add a device of the host
+    #[arg(long = "device", value_name = "HOST[:CONTAINER[:rwm]]")]
+    devices: Vec<String>,
+    /// Add a rule to the allowed devices
+    #[arg(long = "device-cgroup-rule", value_name = "RULE")]
+    device_rules: Vec<String>,
+
+    /// Memory limit
+    #[arg(short, long, value_name = "SIZE", help_heading = "Limits")]
+    memory: Option<String>,
+    /// Limit of memory and swap together; -1 is unlimited swap [default: twice the memory]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, help_heading = "Limits")]
+    memory_swap: Option<String>,
+    /// Soft memory limit
+    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    memory_reservation: Option<String>,
+    /// How readily memory is swapped, 0 to 100 (cgroup v1); -1 is the machine's default
+    #[arg(long, value_name = "N", allow_hyphen_values = true, help_heading = "Limits")]
+    memory_swappiness: Option<i64>,
+    /// Suspend rather than kill when memory runs out (cgroup v1)
+    #[arg(long, help_heading = "Limits")]
+    oom_kill_disable: bool,
+    /// Preference of the kernel's memory killer, -1000 to 1000
+    #[arg(long, value_name = "N", allow_hyphen_values = true, help_heading = "Limits")]
+    oom_score_adj: Option<i32>,
+    /// Number of CPUs, such as 1.5
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    cpus: Option<String>,
+    /// Relative share of CPU time
+    #[arg(short = 'c', long, value_name = "N", help_heading = "Limits")]
+    cpu_shares: Option<u64>,
+    /// CPU time per period in microseconds
+    #[arg(long, value_name = "USEC", allow_hyphen_values = true, help_heading = "Limits")]
+    cpu_quota: Option<i64>,
+    /// Length of a period in microseconds
+    #[arg(long, value_name = "USEC", help_heading = "Limits")]
+    cpu_period: Option<u64>,
+    /// Real-time CPU time per period in microseconds (cgroup v1)
+    #[arg(long, value_name = "USEC", help_heading = "Limits")]
+    cpu_rt_runtime: Option<i64>,
+    /// Real-time period in microseconds (cgroup v1)
+    #[arg(long, value_name = "USEC", help_heading = "Limits")]
+    cpu_rt_period: Option<u64>,
+    /// CPUs to run on, such as 0-3,7
+    #[arg(long, value_name = "LIST", help_heading = "Limits")]
+    cpuset_cpus: Option<String>,
+    /// Memory nodes to use
+    #[arg(long, value_name = "LIST", help_heading = "Limits")]
+    cpuset_mems: Option<String>,
+    /// Number of tasks; -1 is unlimited [default: 4096]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, help_heading = "Limits")]
+    pids_limit: Option<i64>,
+    /// Relative share of block I/O, 10 to 1000
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    blkio_weight: Option<u16>,
+    /// Relative share of one device's I/O
+    #[arg(long, value_name = "DEVICE:WEIGHT", help_heading = "Limits")]
+    blkio_weight_device: Vec<String>,
+    /// Bytes read from a device per second
+    #[arg(long, value_name = "DEVICE:RATE", help_heading = "Limits")]
+    device_read_bps: Vec<String>,
+    /// Bytes written to a device per second
+    #[arg(long, value_name = "DEVICE:RATE", help_heading = "Limits")]
+    device_write_bps: Vec<String>,
+    /// Reads from a device per second
+    #[arg(long, value_name = "DEVICE:RATE", help_heading = "Limits")]
+    device_read_iops: Vec<String>,
+    /// Writes to a device per second
+    #[arg(long, value_name = "DEVICE:RATE", help_heading = "Limits")]
+    device_write_iops: Vec<String>,
+    /// Limit of the container's processes, such as nofile=1024:2048
+    #[arg(long = "ulimit", value_name = "TYPE=SOFT[:HARD]", help_heading = "Limits")]
+    ulimits: Vec<String>,
+    /// Parent of the container's control group
+    #[arg(long, value_name = "PATH", help_heading = "Limits")]
+    cgroup_parent: Option<String>,
+
+    /// Add a capability, or ALL
+    #[arg(long, value_name = "CAP", value_delimiter = ',', help_heading = "Isolation")]
+    cap_add: Vec<String>,
+    /// Drop a capability, or ALL
+    #[arg(long, value_name = "CAP", value_delimiter = ',', help_heading = "Isolation")]
+    cap_drop: Vec<String>,
+    /// All capabilities and devices, nothing hidden or filtered
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL", help_heading = "Isolation")]
+    privileged: bool,
+    /// seccomp=FILE|unconfined|builtin, apparmor=PROFILE, label=LABEL, no-new-privileges[=false],
+    /// systempaths=unconfined
+    #[arg(long = "security-opt", value_name = "OPTION", help_heading = "Isolation")]
+    security: Vec<String>,
+    /// Network: none or host, or container:NAME or ns:PATH
+    #[arg(long, visible_alias = "net", value_name = "MODE", help_heading = "Isolation")]
+    network: Option<String>,
+    /// Process IDs: private, host, container:NAME or ns:PATH
+    #[arg(long, value_name = "MODE", help_heading = "Isolation")]
+    pid: Option<String>,
+    /// IPC: private, host, container:NAME or ns:PATH
+    #[arg(long, value_name = "MODE", help_heading = "Isolation")]
+    ipc: Option<String>,
+    /// Host name: private, host, container:NAME or ns:PATH
+    #[arg(long, value_name = "MODE", help_heading = "Isolation")]
+    uts: Option<String>,
+    /// Control group view: private, host, container:NAME or ns:PATH
+    #[arg(long, value_name = "MODE", help_heading = "Isolation")]
+    cgroupns: Option<String>,
+    /// Set a kernel parameter of the container's namespaces
+    #[arg(long = "sysctl", value_name = "KEY=VALUE", help_heading = "Isolation")]
+    sysctls: Vec<String>,
+
+    /// Image (not with --rootfs), command and its arguments
+    #[arg(trailing_var_arg = true, required = true, value_name = "IMAGE [COMMAND] [ARG]")]
+    words: Vec<String>,
+}
+
+/// Puts the flag's name before what was wrong with its value.
+fn named<T>(flag: &str, result: Result<T, String>) -> Result<T, Failure> {
+    result.map_err(|reason| Failure::usage(format!("{flag}: {reason}")))
+}
+
+/// Parses each value of a repeated flag.
+fn all<T>(flag: &str, values: &[String], parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, Failure> {
+    values.iter().map(|value| named(flag, parse(value))).collect()
+}
+
+fn optional<T>(
+    flag: &str,
+    value: Option<&String>,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, Failure> {
+    value.map(|value| named(flag, parse(value))).transpose()
+}
+
+pub(super) fn own_variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// `-e` after `--env-file`, so that a single variable replaces one of a file.
+pub(super) fn environment(files: &[PathBuf], variables: &[String]) -> Result<Vec<String>, Failure> {
+    let mut list = Vec::new();
+    for path in files {
+        let text = read_text(path, MAX_ENV_FILE).map_err(|reason| Failure::usage(format!("--env-file: {reason}")))?;
+        let parsed = flags::env_file(&text, own_variable).map_err(|reason| format!("{}: {reason}", path.display()));
+        list.extend(named("--env-file", parsed)?);
+    }
+    list.extend(all("--env", variables, |text| flags::env(text, own_variable))?.into_iter().flatten());
+    Ok(list)
+}
+
+fn read_text(path: &Path, limit: u64) -> Result<String, String> {
+    use std::io::Read as _;
+    let shown = path.display();
+    let file = std::fs::File::open(path).map_err(|error| format!("{shown}: {error}"))?;
+    let mut text = String::new();
+    file.take(limit + 1).read_to_string(&mut text).map_err(|error| format!("{shown}: {error}"))?;
+    if text.len() as u64 > limit { Err(format!("{shown} has more than {limit} bytes")) } else { Ok(text) }
+}
+
+impl Args {
+    fn config(self) -> Result<RunConfig, Failure> {
+        let limits = self.limits()?;
+        let security = self.security()?;
+        let namespaces = self.namespaces()?;
+        let mounts = self.mounts()?;
+        let env = environment(&self.env_files, &self.env)?;
+        let mut words = self.words;
+        let source = match self.rootfs {
+            Some(directory) => Source::Directory(directory),
+            None => Source::Image(words.remove(0)),
+        };
+        let shm_size = optional("--shm-size", self.shm_size.as_ref(), |text| {
+            flags::bytes(text).and_then(|size| {
+                u64::try_from(size)
+                    .ok()
+                    .filter(|size| *size > 0)
+                    .ok_or_else(|| format!("{text:?}: expected more than 0"))
+            })
+        })?;
+        Ok(RunConfig {
+            source,
+            command: words,
+            entrypoint: self.entrypoint,
+            env,
+            user: self.user,
+            groups: self.groups,
+            workdir: self.workdir,
+            hostname: optional("--hostname", self.hostname.as_ref(), host_name)?,
+            domainname: self.domainname,
+            name: optional("--name", self.name.as_ref(), flags::container_name)?,
+            labels: all("--label", &self.labels, flags::pair)?.into_iter().collect(),
+            annotations: all("--annotation", &self.annotations, flags::pair)?.into_iter().collect(),
+            tty: self.tty,
+            interactive: self.interactive,
+            detach: self.detach,
+            remove: self.rm,
+            read_only: self.read_only,
+            mounts,
+            shm_size,
+            devices: all("--device", &self.devices, flags::device)?.into_iter().flatten().collect(),
+            device_rules: all("--device-cgroup-rule", &self.device_rules, flags::device_rule)?,
+            ulimits: all("--ulimit", &self.ulimits, flags::ulimit)?,
+            sysctls: all("--sysctl", &self.sysctls, flags::sysctl)?.into_iter().collect(),
+            limits,
+            security,
+            namespaces,
+            stop_signal: optional("--stop-signal", self.stop_signal.as_ref(), parse_signal)?,
+        })
+    }
+
+    fn limits(&self) -> Result<Limits, Failure> {
+        let swappiness = match self.memory_swappiness {
+            None | Some(-1) => None,
+            Some(number) => Some(named(
+                "--memory-swappiness",
+                u64::try_from(number).map_err(|_| format!("{number}: expected 0 to 100, or -1")),
+            )?),
+        };
+        let rates = |flag: &str, values: &[String], sized| all(flag, values, |text| flags::rate(text, sized));
+        Ok(Limits {
+            memory: optional("--memory", self.memory.as_ref(), flags::bytes)?,
+            memory_swap: optional("--memory-swap", self.memory_swap.as_ref(), flags::bytes_or_unlimited)?,
+            memory_reservation: optional("--memory-reservation", self.memory_reservation.as_ref(), flags::bytes)?,
+            memory_swappiness: swappiness,
+            oom_kill_disable: self.oom_kill_disable,
+            nano_cpus: optional("--cpus", self.cpus.as_ref(), flags::cpus)?,
+            cpu_shares: self.cpu_shares,
+            cpu_quota: self.cpu_quota,
+            cpu_period: self.cpu_period,
+            cpuset_cpus: optional("--cpuset-cpus", self.cpuset_cpus.as_ref(), flags::cpu_list)?.unwrap_or_default(),
+            cpuset_mems: optional("--cpuset-mems", self.cpuset_mems.as_ref(), flags::cpu_list)?.unwrap_or_default(),
+            cpu_rt_runtime: self.cpu_rt_runtime,
+            cpu_rt_period: self.cpu_rt_period,
+            pids: self.pids_limit,
+            blkio_weight: self.blkio_weight,
+            blkio_weight_device: rates("--blkio-weight-device", &self.blkio_weight_device, false)?,
+            read_bps: rates("--device-read-bps", &self.device_read_bps, true)?,
+            write_bps: rates("--device-write-bps", &self.device_write_bps, true)?,
+            read_iops: rates("--device-read-iops", &self.device_read_iops, false)?,
+            write_iops: rates("--device-write-iops", &self.device_write_iops, false)?,
+            oom_score_adj: self.oom_score_adj,
+            cgroup_parent: optional("--cgroup-parent", self.cgroup_parent.as_ref(), |text| {
+                let plain = text.split('/').all(|part| part != ".." && part != ".");
+                if plain && !text.trim_matches('/').is_empty() {
+                    Ok(text.to_owned())
+                } else {
+                    Err(format!("{text:?} is not the path of a control group"))
+                }
+            })?,
+        })
+    }
+
+    fn mounts(&self) -> Result<Vec<hull_engine::config::MountConfig>, Failure> {
+        let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        let mut mounts = all("--volume", &self.volumes, |text| flags::volume(text, &here))?;
+        mounts.extend(all("--mount", &self.mounts, |text| flags::mount(text, &here))?);
+        mounts.extend(all("--tmpfs", &self.tmpfs, flags::tmpfs)?);
+        Ok(mounts)
+    }
+
+    fn namespaces(&self) -> Result<Namespaces, Failure> {
+        let choice = |flag: &str, value: Option<&String>| -> Result<_, Failure> {
+            Ok(optional(flag, value, |text| flags::namespace(text, &["private"]))?.unwrap_or_default())
+        };
+        let network = optional("--network", self.network.as_ref(), |text| {
+            // Said plainly, because it is what other engines do by default.
+            if text == "bridge" || text == "default" {
+                return Err(format!("{text} is not available: expected none, host, container:NAME or ns:/PATH"));
+            }
+            flags::namespace(text, &["none"])
+        })?;
+        Ok(Namespaces {
+            pid: choice("--pid", self.pid.as_ref())?,
+            ipc: choice("--ipc", self.ipc.as_ref())?,
+            uts: choice("--uts", self.uts.as_ref())?,
+            cgroup: choice("--cgroupns", self.cgroupns.as_ref())?,
+            network: network.unwrap_or_default(),
+        })
+    }
+
+    fn security(&self) -> Result<Security, Failure> {
+        let mut security = Security {
+            cap_add: all("--cap-add", &self.cap_add, flags::capability)?,
+            cap_drop: all("--cap-drop", &self.cap_drop, flags::capability)?,
+            privileged: self.privileged,
+            ..Security::default()
+        };
+        for option in &self.security {
+            named("--security-opt", security_option(&mut security, option))?;
+        }
+        Ok(security)
+    }
+}
+
+/// `KEY=VALUE`, or Docker's older `KEY:VALUE`.
+fn security_option(security: &mut Security, option: &str) -> Result<(), String> {
+    let (key, value) = option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, ""));
+    match (key, value) {
+        ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
+        ("no-new-privileges", "false") => security.no_new_privileges = false,
+        ("no-new-privileges", _) => return Err(format!("{option:?}: expected true or false")),
+        ("systempaths", "unconfined") => security.system_paths_unconfined = true,
+        ("seccomp", "unconfined") => security.seccomp = SeccompChoice::Unconfined,
+        ("seccomp", "builtin") => security.seccomp = SeccompChoice::Builtin,
+        ("seccomp", path) if !path.is_empty() => {
+            let text = read_text(Path::new(path), seccomp::MAX_BYTES)?;
+            security.seccomp = seccomp::parse(text.as_bytes()).map_err(|reason| format!("{path}: {reason}"))?;
+        }
+        ("apparmor", "unconfined") => security.apparmor = None,
+        ("apparmor", profile) if !profile.is_empty() => security.apparmor = Some(profile.to_owned()),
+        ("label", "disable") => security.label = None,
+        ("label", label) if !label.is_empty() => security.label = Some(label.to_owned()),
+        _ => {
+            let known = "seccomp=, apparmor=, label=, no-new-privileges, systempaths=unconfined";
+            return Err(format!("{option:?} is not an option: expected one of {known}"));
+        }
+    }
+    Ok(())
+}
+
+fn host_name(text: &str) -> Result<String, String> {
+    let part = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('-')
+            && part.chars().all(|one| one.is_ascii_alphanumeric() || "-_".contains(one))
+    };
+    if text.len() <= 64 && text.split('.').all(part) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is not a host name: expected up to 64 letters, digits, - and ."))
+    }
+}
+
+pub(super) fn parse_signal(text: &str) -> Result<i32, String> {
+    signal::parse(text).filter(|number| *number > 0).ok_or_else(|| format!("{text:?} is not a signal"))
+}
+
+pub(super) fn main(engine: &Engine, args: Args) -> Done {
+    let (cidfile, sig_proxy) = (args.cidfile.clone(), args.sig_proxy);
+    let config = args.config()?;
+    let options = Options { cidfile: cidfile.as_deref(), sig_proxy, warn: &mut |line| output::error(line) };
+    match engine.run(config, options) {
+        Ok(Outcome::Exited(code)) => Ok(u8::try_from(code).unwrap_or(255)),
+        Ok(Outcome::Detached(id)) => {
+            output::print(format_args!("{id}\n"));
+            Ok(0)
+        }
+        Err(error) => Err(Failure::start(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use hull_engine::config::{MountConfig, NamespaceChoice};
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Only {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn config(words: &[&str]) -> Result<RunConfig, String> {
+        let parsed = Only::try_parse_from([&["run"], words].concat()).map_err(|error| error.to_string())?;
+        parsed.args.config().map_err(|failure| failure.message)
+    }
+
+    #[test]
+    fn flags_end_at_the_image() {
+        let config = config(&["--rm", "-it", "image", "sh", "-c", "--rm", "-x"]).unwrap();
+        assert!(config.remove && config.interactive && config.tty && !config.detach);
+        assert_eq!(config.source, Source::Image("image".into()));
+        assert_eq!(config.command, ["sh", "-c", "--rm", "-x"]);
+    }
+
+    #[test]
+    fn limits_are_parsed() {
+        let limits = config(&["--memory", "512m", "--memory-swap", "-1", "--cpus", "1.5", "--pids-limit=-1", "x"])
+            .unwrap()
+            .limits;
+        assert_eq!(limits.memory, Some(536_870_912));
+        assert_eq!(limits.memory_swap, Some(-1));
+        assert_eq!(limits.nano_cpus, Some(1_500_000_000));
+        assert_eq!(limits.pids, Some(-1));
+    }
+
+    #[test]
+    fn booleans_take_values() {
+        let config = config(&["--rm=false", "-d=true", "--read-only", "x"]).unwrap();
+        assert!(!config.remove && config.detach && config.read_only);
+    }
+
+    #[test]
+    fn security_options() {
+        let with = |option: &str| config(&["--security-opt", option, "x"]).map(|config| config.security);
+        assert!(config(&["x"]).unwrap().security.no_new_privileges);
+        assert!(!with("no-new-privileges=false").unwrap().no_new_privileges);
+        assert!(matches!(with("seccomp=unconfined").unwrap().seccomp, SeccompChoice::Unconfined));
+        assert!(with("seccomp=/nonexistent").unwrap_err().contains("--security-opt: /nonexistent"));
+        assert!(with("bogus").is_err());
+        assert_eq!(
+            config(&["--cap-add", "net_admin,SYS_TIME", "x"]).unwrap().security.cap_add,
+            ["CAP_NET_ADMIN", "CAP_SYS_TIME"]
+        );
+    }
+
+    #[test]
+    fn namespaces_and_mounts() {
+        let config =
+            config(&["--network", "host", "--pid=container:a", "-v", "/a:/b:ro", "--tmpfs", "/t", "x"]).unwrap();
+        assert_eq!(config.namespaces.network, NamespaceChoice::Host);
+        assert_eq!(config.namespaces.pid, NamespaceChoice::Container("a".into()));
+        assert!(matches!(&config.mounts[..], [MountConfig::Bind { .. }, MountConfig::Tmpfs { .. }]));
+    }
+
+    #[test]
+    fn errors_name_the_flag() {
+        for (words, flag) in [
+            (&["--memory", "x", "i"][..], "--memory"),
+            (&["--cpus", "0", "i"], "--cpus"),
+            (&["--network", "bridge", "i"], "--network"),
+            (&["-v", "named:/b", "i"], "--volume"),
+            (&["--env-file", "/nonexistent", "i"], "--env-file"),
+            (&["--name", "-", "i"], "--name"),
+            (&["--hostname", "a b", "i"], "--hostname"),
+            (&["--stop-signal", "WHAT", "i"], "--stop-signal"),
+            (&["--cgroup-parent", "../x", "i"], "--cgroup-parent"),
+        ] {
+            let error = config(words).unwrap_err();
+            assert!(error.starts_with(flag) && !error.contains('\n'), "{words:?}: {error}");
+        }
+        assert!(config(&[]).is_err());
+    }
+
+    #[test]
+    fn a_directory_needs_no_image() {
+        let config = config(&["--rootfs", "/r", "/bin/true", "-x"]).unwrap();
+        assert_eq!(config.source, Source::Directory("/r".into()));
+        assert_eq!(config.command, ["/bin/true", "-x"]);
+    }
+}

@@ -1,0 +1,88 @@
+//! `hull wait`, `hull kill`, `hull stop`.
+
+use std::time::Duration;
+
+use hull_engine::Engine;
+
+use super::{Done, Failure, containers, run};
+use crate::output::print;
+
+/// Wait until containers end, and print their exit codes
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  hull wait web")]
+pub(super) struct Wait {
+    /// Names, IDs or unique beginnings of IDs
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// Send a signal to containers
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  hull kill web\n  hull kill -s HUP web")]
+pub(super) struct Kill {
+    /// Name or number
+    #[arg(short, long, default_value = "KILL")]
+    signal: String,
+    /// Names, IDs or unique beginnings of IDs
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// Stop containers: ask, wait, kill
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  hull stop web\n  hull stop -t 0 web")]
+pub(super) struct Stop {
+    /// Signal that asks [default: the container's stop signal]
+    #[arg(short, long)]
+    signal: Option<String>,
+    /// Seconds to wait before killing; -1 waits for ever
+    #[arg(
+        short = 't',
+        long,
+        visible_alias = "time",
+        value_name = "SECONDS",
+        default_value_t = 10,
+        allow_hyphen_values = true
+    )]
+    timeout: i64,
+    /// Names, IDs or unique beginnings of IDs
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+fn signal(text: &str) -> Result<i32, Failure> {
+    run::parse_signal(text).map_err(|reason| Failure::usage(format!("--signal: {reason}")))
+}
+
+pub(super) fn wait(engine: &Engine, args: &Wait) -> Done {
+    containers::each(engine, &args.containers, |_, container| {
+        let code = engine.wait(container)?;
+        print(format_args!("{code}\n"));
+        Ok(())
+    })
+}
+
+pub(super) fn kill(engine: &Engine, args: &Kill) -> Done {
+    let signal = signal(&args.signal)?;
+    containers::each(engine, &args.containers, |name, container| {
+        engine.kill(container, signal)?;
+        print(format_args!("{name}\n"));
+        Ok(())
+    })
+}
+
+pub(super) fn stop(engine: &Engine, args: &Stop) -> Done {
+    let signal = args.signal.as_deref().map(signal).transpose()?;
+    let grace = match args.timeout {
+        -1 => None,
+        seconds => Some(Duration::from_secs(
+            u64::try_from(seconds)
+                .map_err(|_| Failure::usage(format!("--timeout: {seconds}: expected 0 or more, or -1")))?,
+        )),
+    };
+    containers::each(engine, &args.containers, |name, container| {
+        engine.stop(container, signal, grace)?;
+        print(format_args!("{name}\n"));
+        Ok(())
+    })
+}

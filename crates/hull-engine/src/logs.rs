@@ -147,7 +147,13 @@ fn show_line(line: &str, options: Options, out: &mut impl Write, err: &mut impl 
         text.push(' ');
     }
     text.push_str(&entry.log);
-    if entry.stream == "stderr" { err.write_all(text.as_bytes()) } else { out.write_all(text.as_bytes()) }
+    if entry.stream == "stderr" {
+        // Both may end in the same terminal or file: their order is the log's.
+        out.flush()?;
+        err.write_all(text.as_bytes())
+    } else {
+        out.write_all(text.as_bytes())
+    }
 }
 
 fn skip_to_tail(reader: &mut BufReader<File>, count: usize, path: &Path) -> Result<(), Error> {

@@ -322,20 +322,26 @@ impl Engine {
     /// # Errors
     /// As [`Engine::container`].
     pub fn state(&self, id: &str) -> Result<State, Error> {
-        let mut state: State = match read(&self.directory(id).join("state.json")) {
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::NoContainer(id.to_owned()));
-            }
-            other => other?,
-        };
+        let mut state = self.saved_state(id)?;
         if state.phase == Phase::Running
             && !alive(state.monitor, state.monitor_start)
             && !alive(state.pid, state.pid_start)
         {
-            state = State { phase: Phase::Exited, exit_code: LOST, pid: 0, monitor: 0, ..state };
+            state =
+                State { phase: Phase::Exited, exit_code: LOST, pid: 0, monitor: 0, finished: state.started, ..state };
             state.error = "the machine went down while it ran".to_owned();
         }
         Ok(state)
+    }
+
+    /// The state as it was written last.
+    fn saved_state(&self, id: &str) -> Result<State, Error> {
+        match read(&self.directory(id).join("state.json")) {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Err(Error::NoContainer(id.to_owned()))
+            }
+            other => other,
+        }
     }
 
     /// Finds a container by ID, name or unique prefix of its ID.
@@ -432,8 +438,8 @@ impl Engine {
         }
         // One repairs; whoever comes meanwhile waits and finds nothing left to do.
         let _lock = Lock::exclusive(&self.state.join("repair.lock"))?;
-        hull_runtime::state::repair(&self.oci_root())?;
-        let mut result = self.images.repair().map(drop).map_err(Error::from);
+        let mut result = hull_runtime::state::repair(&self.oci_root()).map_err(Error::from);
+        result = result.and(self.images.repair().map(drop).map_err(Error::from));
         for path in dead {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             let Some((id, work, ..)) = parse_intent(name) else { continue };
@@ -454,7 +460,7 @@ impl Engine {
             Err(error) => return Err(error.into()),
         }
         let kept = self.container(id).ok().filter(|container| work == Work::Run && !container.config.remove);
-        let state = self.state(id).ok().filter(|state| state.phase != Phase::Created);
+        let state = self.saved_state(id).ok().filter(|state| state.phase != Phase::Created);
         match (kept, state) {
             (Some(_), Some(state)) if state.phase == Phase::Running => {
                 let state = State {

@@ -328,7 +328,10 @@ pub(crate) fn undo(root: &Path, record: &Record) -> Vec<Error> {
     if let Some(group) = &record.intel_rdt {
         let _ = std::fs::remove_dir(group);
     }
-    errors.extend(remove_directory(&directory(root, &record.id)).err());
+    // The record names what is left: it stays until everything is gone, and the next repair tries again.
+    if errors.is_empty() {
+        errors.extend(remove_directory(&directory(root, &record.id)).err());
+    }
     errors
 }
 

@@ -186,7 +186,9 @@ fn root_proc_exchanged_with_a_link() {
     for _ in 0..loops(40) {
         let out = b.run();
         if out.code == 0 && out.stdout.contains("NoNewPrivs") {
-            assert_eq!(out.lines().last(), Some(&"errno:30"), "/proc/sys is writable");
+            // Read-only, or under the other name at that moment.
+            let poked = out.lines().last().map(|line| (*line).to_owned());
+            assert!(matches!(poked.as_deref(), Some("errno:30" | "errno:2")), "/proc/sys is writable: {poked:?}");
         }
         b.delete();
         assert_untouched(&canary);

@@ -1,0 +1,72 @@
+use super::*;
+
+fn engine() -> (tempfile::TempDir, Engine) {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = Engine::new(directory.path().join("root"), directory.path().join("state"));
+    (directory, engine)
+}
+
+fn container(digit: char, name: &str) -> Container {
+    Container {
+        id: digit.to_string().repeat(64),
+        name: name.to_owned(),
+        created: 1,
+        image_id: String::new(),
+        args: vec!["x".into()],
+        config: RunConfig::default(),
+        stop_signal: 15,
+    }
+}
+
+#[test]
+fn containers_are_found_by_id_prefix_and_name() {
+    let (_directory, engine) = engine();
+    engine.register(&container('a', "one")).unwrap();
+    let mut similar = container('a', "two");
+    similar.id.replace_range(60.., "bbbb");
+    engine.register(&similar).unwrap();
+    assert_eq!(engine.find("one").unwrap().id, "a".repeat(64));
+    assert_eq!(engine.find(&similar.id[..61]).unwrap().name, "two");
+    assert!(matches!(engine.find("aa"), Err(Error::Ambiguous(_))));
+    assert!(matches!(engine.find("../x"), Err(Error::NoContainer(_))));
+    assert!(matches!(engine.register(&container('c', "one")), Err(Error::NameTaken { .. })));
+    engine.erase(&"c".repeat(64)).unwrap();
+    engine.erase(&"a".repeat(64)).unwrap();
+    assert!(matches!(engine.find("one"), Err(Error::NoContainer(_))));
+    assert_eq!(engine.list().unwrap().len(), 1);
+}
+
+#[test]
+fn intents_are_parsed() {
+    let id = "a".repeat(64);
+    assert_eq!(parse_intent(&format!("{id}.run.12.34")), Some((id.as_str(), Work::Run, 12, 34)));
+    for wrong in [format!("{id}.run.12"), format!("{id}.eat.1.2"), "x.run.1.2".to_owned(), format!("{id}.run.1.2.3")] {
+        assert_eq!(parse_intent(&wrong), None, "{wrong}");
+    }
+}
+
+#[test]
+fn what_a_dead_owner_left_is_removed() {
+    let (_directory, engine) = engine();
+    let container = container('d', "gone");
+    engine.register(&container).unwrap();
+    let live = engine.live();
+    create_private(&live).unwrap();
+    // No process has started before the machine.
+    fs::write(live.join(format!("{}.run.{}.0", container.id, own_pid())), "").unwrap();
+    engine.repair().unwrap();
+    assert!(engine.list().unwrap().is_empty());
+    assert_eq!(fs::read_dir(&live).unwrap().count(), 0);
+    assert!(!engine.root.join("names/gone").is_symlink());
+}
+
+#[test]
+fn a_living_owner_is_left_alone() {
+    let (_directory, engine) = engine();
+    let container = container('e', "here");
+    let intent = engine.intend(&container.id, Work::Run).unwrap();
+    engine.register(&container).unwrap();
+    engine.repair().unwrap();
+    assert_eq!(engine.list().unwrap().len(), 1);
+    intent.clear().unwrap();
+}

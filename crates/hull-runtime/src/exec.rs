@@ -53,17 +53,24 @@ pub fn exec(root: &Path, id: &str, process: &Process, options: ExecOptions) -> R
     let filter = stored_filter(root, &record)?;
     let (socket, child_socket) = sync::pair().map_err(Error::system("create", "sync socket"))?;
 
-    let into = if options.cgroup.is_empty() { record.cgroup.clone_fd() } else { None };
-    match clone3(CloneFlags::empty(), into).map_err(Error::system("clone", "process"))? {
+    // A group below the container's, or one that has no processes of its own any more, is entered by the parent.
+    let mut into = if options.cgroup.is_empty() { record.cgroup.clone_fd() } else { None };
+    let tasks = if options.cgroup.is_empty() { record.cgroup.tasks_files()? } else { Vec::new() };
+    let cloned = match clone3(CloneFlags::empty(), into) {
+        Err(Errno::BUSY | Errno::OPNOTSUPP) if into.take().is_some() => clone3(CloneFlags::empty(), None),
+        cloned => cloned,
+    };
+    let entered = into.is_some() || !tasks.is_empty();
+    match cloned.map_err(Error::system("clone", "process"))? {
         Cloned::Child => {
             drop(socket);
             let terminal = process.terminal;
-            Joining { plan, filter, options, terminal, init, joined, join_pid, socket: child_socket }.run()
+            Joining { plan, filter, options, terminal, init, joined, join_pid, tasks, socket: child_socket }.run()
         }
         Cloned::Parent(pid, pidfd) => {
-            drop(child_socket);
+            drop((child_socket, tasks));
             let mut process = Running { pid, pidfd };
-            match answer(&record, &mut plan, &options, &socket, &mut process) {
+            match answer(&record, &mut plan, &options, &socket, &mut process, entered) {
                 Ok(()) => Ok(process),
                 Err(error) => {
                     let _ = rustix::process::pidfd_send_signal(&process.pidfd, Signal::KILL);
@@ -81,8 +88,13 @@ fn answer(
     options: &ExecOptions,
     socket: &OwnedFd,
     process: &mut Running,
+    entered: bool,
 ) -> Result<(), Error> {
-    record.cgroup.attach_exec(process.pid, &options.cgroup)?;
+    if entered {
+        record.cgroup.attach_rest(process.pid)?;
+    } else {
+        record.cgroup.attach_exec(process.pid, &options.cgroup)?;
+    }
     plan.apply_from_parent(process.pid)?;
     let _ = sync::send(socket, sync::Record::of(Kind::Attached));
     loop {
@@ -127,6 +139,7 @@ struct Joining {
     init: OwnedFd,
     joined: ThreadNameSpaceType,
     join_pid: bool,
+    tasks: Vec<OwnedFd>,
     socket: OwnedFd,
 }
 
@@ -145,6 +158,7 @@ impl Joining {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(step(Step::Sync))?;
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(step(Step::Session))?;
         self.plan.apply_early()?;
+        crate::start::enter_cgroups(&mut self.tasks)?;
         sync::expect(&self.socket, Kind::Attached)?;
         self.forget_machine()?;
         if self.join_pid {

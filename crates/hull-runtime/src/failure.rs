@@ -56,11 +56,12 @@ pub enum Step {
     CloseFds,
     Exec,
     SetNamespaceAttribute,
+    Cgroup,
 }
 
 impl Step {
     /// Every step, by number.
-    const ALL: [Self; 46] = [
+    const ALL: [Self; 47] = [
         Self::Sync,
         Self::JoinNamespace,
         Self::UnshareNamespace,
@@ -107,6 +108,7 @@ impl Step {
         Self::CloseFds,
         Self::Exec,
         Self::SetNamespaceAttribute,
+        Self::Cgroup,
     ];
 
     /// The step of this number; an unknown one is taken for [`Step::Sync`].
@@ -165,6 +167,7 @@ impl Step {
             Self::CloseFds => "close descriptors",
             Self::Exec => "exec",
             Self::SetNamespaceAttribute => "set up namespace",
+            Self::Cgroup => "join cgroup",
         }
     }
 }

@@ -19,6 +19,8 @@ use crate::terminal;
 /// What the child holds.
 pub(super) struct Child<'a> {
     pub(super) plan: &'a mut Plan,
+    /// Files by which it enters its v1 cgroups.
+    pub(super) tasks: Vec<OwnedFd>,
     /// Its end of the sync socket.
     pub(super) socket: OwnedFd,
     /// Read: one byte lets it go on.
@@ -56,6 +58,7 @@ impl Child<'_> {
     fn prepare(&mut self) -> Result<(), Failure> {
         // The runtime may be killed at any step; its container must not outlive it before it is whole.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(step(Step::Sync))?;
+        enter_cgroups(&mut self.tasks)?;
         if self.plan.namespaces.joined_user() {
             self.join_and_fork()?;
         } else if self.plan.namespaces.new_user() {
@@ -219,4 +222,12 @@ pub(crate) fn become_root() -> Result<(), Failure> {
     }
     rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).map_err(step(Step::BecomeRoot))?;
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).map_err(step(Step::BecomeRoot))
+}
+
+/// Moves this process, which has one thread, into cgroups by their `tasks` files, and closes those.
+pub(crate) fn enter_cgroups(tasks: &mut Vec<OwnedFd>) -> Result<(), Failure> {
+    for file in tasks.drain(..) {
+        rustix::io::write(&file, b"0").map_err(step(Step::Cgroup))?;
+    }
+    Ok(())
 }

@@ -24,7 +24,7 @@ use crate::options::CreateOptions;
 use crate::state::{self, Record};
 use crate::sync;
 
-pub(crate) use child::{Bomb, become_root};
+pub(crate) use child::{Bomb, become_root, enter_cgroups};
 
 pub(crate) const START_FIFO: &str = "start.fifo";
 pub(crate) const RESULT_FIFO: &str = "result.fifo";

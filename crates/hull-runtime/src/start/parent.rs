@@ -88,6 +88,7 @@ fn make(
     let (socket, child_socket) = sync::pair().map_err(Error::system("create", "sync socket"))?;
 
     let creating = record.state(Status::Creating);
+    let tasks = plan.cgroup.tasks_files()?;
     plan.namespaces.enter_pid()?;
     let flags = if plan.namespaces.joined_user() { CloneFlags::empty() } else { plan.namespaces.new };
     // A copy of a process must not run its destructors twice: `Child::run` never returns.
@@ -96,7 +97,7 @@ fn make(
         Ok(Cloned::Child) => {
             creation.forget_lock();
             drop(socket);
-            Child { plan, socket: child_socket, start: start_fifo, result: result_fifo, state: creating }.run()
+            Child { plan, tasks, socket: child_socket, start: start_fifo, result: result_fifo, state: creating }.run()
         }
         Ok(Cloned::Parent(pid, pidfd)) => (pid, pidfd),
         Err(error) => {
@@ -104,7 +105,7 @@ fn make(
             return Err(error);
         }
     };
-    drop((child_socket, start_fifo, result_fifo));
+    drop((tasks, child_socket, start_fifo, result_fifo));
     let mut init = Process1 { pid: first_pid, pidfd: first_pidfd };
     match plan.namespaces.leave_pid().and_then(|()| answer(plan, record, options, &socket, &mut init)) {
         Ok(()) => Ok(init.pidfd),
@@ -186,11 +187,7 @@ fn answer(
         // A child that has failed already says so below; its closed socket is not the reason.
         let _ = send(Kind::Mapped);
     }
-    // A child that `clone3` has put into its group is there already. With cgroup v1 this waits some 8 ms for an RCU grace
-    // period; the child makes its mounts meanwhile.
-    if plan.cgroup.clone_fd().is_none() {
-        plan.cgroup.attach(init.pid)?;
-    }
+    plan.cgroup.attach_rest(init.pid)?;
     if let Some(rdt) = &mut plan.intel_rdt {
         rdt.attach(init.pid)?;
     }

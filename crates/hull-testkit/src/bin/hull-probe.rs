@@ -309,6 +309,7 @@ fn overwrite_exe(time: Duration) -> String {
 fn steal_fds(time: Duration) -> String {
     let end = Instant::now() + time;
     let own = std::process::id().to_string();
+    let root = fs::metadata("/").map_or((0, 0), |meta| (meta.dev(), meta.ino()));
     let mut opened = 0;
     while Instant::now() < end {
         let Ok(entries) = fs::read_dir("/proc") else { break };
@@ -326,7 +327,9 @@ fn steal_fds(time: Duration) -> String {
                 if let Ok(file) = fs::File::open(link.path()) {
                     opened += 1;
                     let target = fs::read_link(link.path()).unwrap_or_default();
-                    if file.metadata().is_ok_and(|meta| meta.is_dir()) && !target.starts_with("/proc") {
+                    // What it may hold is the container's own root, where its program is looked up.
+                    let foreign = |meta: fs::Metadata| meta.is_dir() && (meta.dev(), meta.ino()) != root;
+                    if file.metadata().is_ok_and(foreign) && !target.starts_with("/proc") {
                         return format!("STOLEN {}", target.display());
                     }
                 }

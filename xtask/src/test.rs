@@ -1,7 +1,8 @@
 //! `cargo xtask test`: every test of the workspace through nextest, and an honest count of what did not run.
 //!
 //! A test that cannot run here prints why and appends the line `NAME: REASON` to the file that `HULL_SKIP_LOG` names.
-//! With `CI=true` a skip that `xtask/expected-skips` does not list fails the run.
+//! With `CI=true` a skip that `xtask/expected-skips` does not list fails the run, and property tests draw the same cases
+//! each time, so that a run speaks of the change alone; elsewhere they draw new ones (`PROPTEST_CASES` says how many).
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -15,7 +16,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let log = directory.join("skipped-tests");
     std::fs::write(&log, "")?;
     let runner: &[&str] = if has_nextest() { &["nextest", "run"] } else { &["test"] };
-    let status = cargo(runner).args(["--workspace", "--locked"]).args(arguments).env("HULL_SKIP_LOG", &log).status()?;
+    let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
+    let mut tests = cargo(runner);
+    tests.args(["--workspace", "--locked"]).args(arguments).env("HULL_SKIP_LOG", &log);
+    if strict && std::env::var_os("PROPTEST_RNG_SEED").is_none() {
+        tests.env("PROPTEST_RNG_SEED", "1");
+    }
+    let status = tests.status()?;
     let skips = read_skips(&std::fs::read_to_string(&log)?);
     for skip in &skips {
         println!("skipped: {skip}");
@@ -25,7 +32,6 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     }
     let listed = std::fs::read_to_string(workspace().join("xtask/expected-skips"))?;
     let unexpected = unexpected(&skips, &listed);
-    let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
     match unexpected.as_slice() {
         [first, ..] if strict => Err(format!("{} tests skipped that must run here: {first}", unexpected.len()).into()),
         _ => Ok(()),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use hull_oci::spec::one_line;
 use rustix::io::Errno;
 
 /// Why an operation on a control group failed.
@@ -17,7 +18,7 @@ pub enum Error {
         reason: String,
     },
     /// A limit has a value that no kernel accepts.
-    #[error("config field `linux.resources.{field}`: {reason}")]
+    #[error("config field `linux.resources.{}`: {}", one_line(field), one_line(reason))]
     Invalid {
         /// Below `linux.resources`, such as `memory.limit`.
         field: String,
@@ -25,7 +26,7 @@ pub enum Error {
         reason: String,
     },
     /// A limit cannot be honoured on this machine.
-    #[error("config field `linux.resources.{field}`: {reason}")]
+    #[error("config field `linux.resources.{}`: {}", one_line(field), one_line(reason))]
     Unsupported {
         /// Below `linux.resources`.
         field: String,
@@ -33,7 +34,7 @@ pub enum Error {
         reason: String,
     },
     /// The kernel refused the value of a limit.
-    #[error("config field `linux.resources.{field}`: write {value:?} to {path}: {errno}")]
+    #[error("config field `linux.resources.{}`: write {value:?} to {path}: {errno}", one_line(field))]
     Write {
         /// Below `linux.resources`.
         field: String,

@@ -6,8 +6,8 @@ use std::io::Write as _;
 /// Writes one line to standard error.
 pub(crate) fn error(message: impl Display) {
     // Only whoever closed standard error could be told.
-    let text = message.to_string().replace('\n', " ");
-    let _ = writeln!(std::io::stderr(), "hull: {}", text.trim_end());
+    let text = hull_oci::spec::one_line(&message.to_string().trim_end().replace('\n', " "));
+    let _ = writeln!(std::io::stderr(), "hull: {text}");
 }
 
 /// Writes to standard output; a reader that has gone away has seen enough.

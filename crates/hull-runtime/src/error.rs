@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use hull_oci::spec::one_line;
 use rustix::io::Errno;
 
 /// Why an operation on a container failed.
@@ -9,7 +10,7 @@ use rustix::io::Errno;
 #[non_exhaustive]
 pub enum Error {
     /// The configuration asks for something that is wrong in itself. `field` is its path in `config.json`.
-    #[error("config field `{field}`: {reason}")]
+    #[error("config field `{}`: {}", one_line(field), one_line(reason))]
     Config {
         /// Such as `linux.namespaces[2].path`.
         field: String,
@@ -17,7 +18,7 @@ pub enum Error {
         reason: String,
     },
     /// The configuration asks for something that this kernel, machine or build does not have.
-    #[error("config field `{field}`: {reason}")]
+    #[error("config field `{}`: {}", one_line(field), one_line(reason))]
     Unsupported {
         /// As in [`Error::Config`].
         field: String,
@@ -33,7 +34,7 @@ pub enum Error {
         source: hull_oci::ParseError,
     },
     /// A system call on an object failed.
-    #[error("{operation} {object}: {errno}")]
+    #[error("{operation} {}: {errno}", one_line(object))]
     System {
         /// Verb phrase such as `open`, `create directory`.
         operation: &'static str,

@@ -118,7 +118,7 @@ fn the_unchanged_document_is_a_plan_where_it_may_be() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn changed_documents_never_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), replacement()), 1..4)) {

@@ -88,7 +88,7 @@ fn any_rule() -> impl Strategy<Value = SyscallRule> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn programs_do_what_profiles_say(

@@ -151,7 +151,7 @@ fn open_target(name: &OsStr) -> std::io::Result<Target> {
 
 /// The message on one line, whatever it quotes.
 pub(crate) fn one_line(message: &str) -> String {
-    message.trim_end().replace(['\n', '\r'], " ")
+    hull_oci::spec::one_line(&message.trim_end().replace(['\n', '\r'], " "))
 }
 
 fn line(format: Format, level: Level, message: &str, now: SystemTime) -> String {

@@ -77,12 +77,13 @@ pub enum ParseError {
     #[error("config is not valid JSON: {0}")]
     Syntax(serde_json::Error),
     /// JSON, but a field has the wrong type or an unknown value.
-    #[error("config field `{field}`: {source}")]
+    #[error("config field `{field}`: {reason}")]
     Field {
-        /// Path of the field, such as `linux.resources.pids.limit`.
+        /// Path of the field, such as `linux.resources.pids.limit`; its names are the document's, so control
+        /// characters are escaped.
         field: String,
-        /// What was found and what was expected.
-        source: serde_json::Error,
+        /// What was found and what was expected, control characters escaped too.
+        reason: String,
     },
 }
 
@@ -105,9 +106,10 @@ pub fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, ParseErr
             let mut deserializer = serde_json::Deserializer::from_slice(bytes);
             match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
                 Ok(_) => Err(ParseError::Syntax(error)),
-                Err(tracked) => {
-                    Err(ParseError::Field { field: tracked.path().to_string(), source: tracked.into_inner() })
-                }
+                Err(tracked) => Err(ParseError::Field {
+                    field: one_line(&tracked.path().to_string()),
+                    reason: one_line(&tracked.into_inner().to_string()),
+                }),
             }
         }
     }
@@ -129,6 +131,22 @@ impl Spec {
     }
 }
 
+/// Text of a document as it may stand in a message: a line break or a terminal's escape sequence in it is spelled out.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    if !text.contains(char::is_control) {
+        return text.to_owned();
+    }
+    text.chars().fold(String::with_capacity(text.len() + 8), |mut line, character| {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+        line
+    })
+}
+
 /// Go writers emit `null` for empty lists and maps; it means the same as absence.
 pub(crate) fn null_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
@@ -136,4 +154,17 @@ where
     T: Default + Deserialize<'de>,
 {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_word_stays_on_its_line() {
+        let document = br#"{"linux": {"namespaces": [{"type": "a\nb\u001b[2J"}]}}"#;
+        let message = Spec::parse(document).expect_err("no such namespace").to_string();
+        assert!(message.contains(r"linux.namespaces[0].type") && message.contains(r"a\nb\u{1b}[2J"), "{message}");
+        assert!(!message.contains(char::is_control), "{message:?}");
+    }
 }

@@ -2,12 +2,18 @@
 //!
 //! * [`spec`]: `config.json` of the OCI runtime specification 1.3.
 //! * [`state`]: the state document that hooks and `state` show.
+//! * [`image`]: manifests, indexes and configurations of images; [`digest`] and [`reference`], how they are named.
 //!
 //! Unknown properties are ignored, as the specification's "Extensibility" section requires; unknown *values* of known
 //! properties are errors that name the field.
 
+pub mod digest;
+pub mod image;
+pub mod reference;
 pub mod spec;
 pub mod state;
 
+pub use digest::Digest;
+pub use reference::Reference;
 pub use spec::{ParseError, Spec};
 pub use state::{State, Status};

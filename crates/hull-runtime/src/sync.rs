@@ -121,7 +121,12 @@ pub(crate) fn send(socket: impl AsFd, record: Record) -> Result<(), Errno> {
 /// Receives one record; `None` at the end of the stream.
 pub(crate) fn receive(socket: impl AsFd) -> Result<Option<Record>, Errno> {
     let mut bytes = [0_u8; SIZE];
-    match rustix::io::retry_on_intr(|| rustix::io::read(&socket, &mut bytes)) {
+    let mut read = || rustix::io::retry_on_intr(|| rustix::io::read(&socket, &mut bytes));
+    // Unix sockets report once, and before anything else, that the peer ended without having read everything; the
+    // records that it sent until then are still there.
+    let first = read();
+    let answer = if first == Err(Errno::CONNRESET) { read() } else { first };
+    match answer {
         Ok(0) | Err(Errno::CONNRESET) => Ok(None),
         Ok(SIZE) => Record::decode(&bytes).map(Some).ok_or(Errno::PROTO),
         Ok(_) => Err(Errno::PROTO),
@@ -141,6 +146,17 @@ pub(crate) fn expect(socket: impl AsFd, kind: Kind) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn last_words_of_a_peer_that_stopped_listening_are_heard() {
+        let (parent, child) = pair().unwrap();
+        send(&parent, Record::of(Kind::Attached)).unwrap();
+        let failure = Failure::at(Step::Mount, 1, Errno::INVAL);
+        send(&child, Record::failed(failure)).unwrap();
+        drop(child);
+        assert_eq!(receive(&parent).unwrap().map(Record::failure), Some(failure));
+        assert!(receive(&parent).unwrap().is_none());
+    }
 
     #[test]
     fn records_survive_the_socket() {

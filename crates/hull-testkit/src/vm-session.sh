@@ -5,7 +5,7 @@ cg=/sys/fs/cgroup
 rootfs() { # DIRECTORY
   mkdir -p "$1/bin" "$1/proc" "$1/dev" "$1/sys" "$1/tmp" "$1/etc"
   cp /bin/busybox "$1/bin/busybox"
-  for applet in sh true sleep cat echo dd mknod head tail kill grep ls id wc od; do ln -s busybox "$1/bin/$applet"; done
+  for applet in sh true sleep cat echo dd mknod head tail kill grep ls id wc od mv; do ln -s busybox "$1/bin/$applet"; done
 }
 
 # Reports whether a shell expression is true; what it prints says why not.

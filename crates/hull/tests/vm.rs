@@ -179,7 +179,8 @@ check block-denied 'grep -q "ram: Operation not permitted" /tmp/out || { cat /tm
 #[test]
 fn vm_freezer_stops_and_resumes() {
     let Some(vm) = machine() else { return };
-    let command = "i=0; while :; do i=$((i+1)); echo $i >/tmp/count; done";
+    // Renamed into place, so that the file is never empty, also when the freezer stops the shell between two calls.
+    let command = "i=0; while :; do i=$((i+1)); echo $i >/tmp/new; mv /tmp/new /tmp/count; done";
     let mut counter = config("counter", command, &json!({}));
     let mounts = counter["mounts"].as_array_mut().expect("mounts");
     mounts.push(json!({"destination": "/tmp", "type": "bind", "source": "/tmp/shared", "options": ["rbind", "rw"]}));
@@ -196,7 +197,7 @@ before=$(cat /tmp/shared/count); sleep 0.5
 same stands-still "$before" "$(cat /tmp/shared/count)"
 oci resume counter
 same thawed 'frozen 0' "$(grep frozen $cg/counter/cgroup.events)"
-check counts-on 'await "[ \"$(cat /tmp/shared/count)\" != \"$before\" ]"'
+check counts-on 'await "[ \"\$(cat /tmp/shared/count)\" != \"$before\" ]"'
 oci pause counter
 finish counter
 check frozen-delete '[ ! -d $cg/counter ]'

@@ -34,7 +34,7 @@ impl Lock {
     /// # Errors
     /// As [`Self::exclusive`].
     pub fn try_exclusive(path: &Path) -> Result<Option<Self>, Error> {
-        try_take(path, FlockOperation::NonBlockingLockExclusive)
+        try_take(open(path)?, path, FlockOperation::NonBlockingLockExclusive)
     }
 
     /// Takes a shared lock if nobody holds it exclusively; `None` if somebody does.
@@ -42,7 +42,7 @@ impl Lock {
     /// # Errors
     /// As [`Self::exclusive`].
     pub fn try_shared(path: &Path) -> Result<Option<Self>, Error> {
-        try_take(path, FlockOperation::NonBlockingLockShared)
+        try_take(open(path)?, path, FlockOperation::NonBlockingLockShared)
     }
 
     /// Waits for the exclusive lock of an open file or directory.
@@ -51,6 +51,14 @@ impl Lock {
     /// As `flock(2)`; `path` is for the error.
     pub fn exclusive_on(file: OwnedFd, path: &Path) -> Result<Self, Error> {
         take(file, path, FlockOperation::LockExclusive)
+    }
+
+    /// [`Self::exclusive_on`] if nobody else holds the lock; `None` if somebody does.
+    ///
+    /// # Errors
+    /// As `flock(2)`; `path` is for the error.
+    pub fn try_exclusive_on(file: OwnedFd, path: &Path) -> Result<Option<Self>, Error> {
+        try_take(file, path, FlockOperation::NonBlockingLockExclusive)
     }
 }
 
@@ -75,8 +83,8 @@ fn take(file: OwnedFd, path: &Path, operation: FlockOperation) -> Result<Lock, E
     }
 }
 
-fn try_take(path: &Path, operation: FlockOperation) -> Result<Option<Lock>, Error> {
-    match take(open(path)?, path, operation) {
+fn try_take(file: OwnedFd, path: &Path, operation: FlockOperation) -> Result<Option<Lock>, Error> {
+    match take(file, path, operation) {
         Ok(lock) => Ok(Some(lock)),
         Err(Error::System { errno: Errno::WOULDBLOCK, .. }) => Ok(None),
         Err(error) => Err(error),

@@ -277,7 +277,7 @@ pub struct Index {
 #[derive(Clone, Debug)]
 pub enum Document {
     /// An image.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     /// A list of images.
     Index(Index),
 }
@@ -366,7 +366,7 @@ impl Document {
                     format!("{} layers are more than the {MAX_LAYERS} that can be mounted", manifest.layers.len());
                 return Err(DocumentError::Invalid { what: "manifest", reason });
             }
-            Self::Manifest(manifest)
+            Self::Manifest(Box::new(manifest))
         })
     }
 }

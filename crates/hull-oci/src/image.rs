@@ -279,7 +279,7 @@ pub enum Document {
     /// An image.
     Manifest(Box<Manifest>),
     /// A list of images.
-    Index(Index),
+    Index(Box<Index>),
 }
 
 /// Why a document of an image was refused.
@@ -358,7 +358,7 @@ impl Document {
             }
         }
         Ok(if index {
-            Self::Index(parse("index", bytes, MAX_MANIFEST_BYTES)?)
+            Self::Index(Box::new(parse("index", bytes, MAX_MANIFEST_BYTES)?))
         } else {
             let manifest: Manifest = parse("manifest", bytes, MAX_MANIFEST_BYTES)?;
             if manifest.layers.len() > MAX_LAYERS {

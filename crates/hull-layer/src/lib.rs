@@ -12,6 +12,7 @@
 //! Everything here is hostile input: every size is bounded by [`Limits`], and no name is resolved on the host.
 
 mod error;
+pub mod tar;
 pub mod tree;
 
 pub use error::Error;

@@ -43,10 +43,10 @@ pub(crate) fn write(dir: impl AsFd, name: &str, value: &str) -> Result<(), Errno
 
 /// Reads all of a file descriptor.
 pub(crate) fn read_fd(file: impl AsFd) -> Result<String, Errno> {
-    let mut content = Vec::with_capacity(256);
+    let mut content = Vec::with_capacity(4096);
     loop {
         if content.len() == content.capacity() {
-            content.reserve(content.len().max(256));
+            content.reserve(content.len());
         }
         match rustix::io::read(file.as_fd(), rustix::buffer::spare_capacity(&mut content)) {
             Ok(0) => return String::from_utf8(content).map_err(|_| Errno::ILSEQ),

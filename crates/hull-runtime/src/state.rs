@@ -372,7 +372,7 @@ pub(crate) fn read(path: &Path, max: usize) -> Result<Vec<u8>, Error> {
     use std::io::Read as _;
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
         .map_err(Error::system("open", path.display()))?;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(16 << 10);
     std::fs::File::from(file)
         .take(max as u64 + 1)
         .read_to_end(&mut bytes)

@@ -138,9 +138,16 @@ impl Peers {
     }
 }
 
-/// The engine's global flags: its data on the stage, its run-time state in /run.
+/// The engine's global flags: its data on the stage, or in memory where the machine's disk is read-only; its run-time
+/// state in /run.
 fn engine(stage: &str) -> String {
-    format!("--root {stage}/data --state /run/bench/engine")
+    let data = if in_machine() { "/run/bench/data".to_owned() } else { format!("{stage}/data") };
+    format!("--root {data} --state /run/bench/engine")
+}
+
+/// Whether this is the virtual machine's init, which left the stage here.
+fn in_machine() -> bool {
+    Path::new("/run/vm").exists()
 }
 
 /// Starts and removes [`BATCH`] detached containers, by the engine and by crun.
@@ -189,7 +196,7 @@ fn enter(root: &Path) -> Result<()> {
         rustix::process::pivot_root(".", ".")?;
         rustix::mount::unmount(".", UnmountFlags::DETACH)?;
         std::env::set_current_dir("/")?;
-    } else if !Path::new("/run/vm").exists() {
+    } else if !in_machine() {
         rustix::mount::mount("tmpfs", "/run", "tmpfs", MountFlags::empty(), None)?;
     }
     std::fs::create_dir_all("/run/bench")?;

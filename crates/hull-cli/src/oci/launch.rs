@@ -145,7 +145,7 @@ pub(super) fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, CommandEr
     use std::io::Read as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let failed = |error: std::io::Error| CommandError::new(format!("open {}: {error}", path.display()));
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(16 << 10);
     // A FIFO must not hold the caller: it opens at once and then is refused. Pipes of the caller come by /dev/fd.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = std::fs::File::options().read(true).custom_flags(nonblocking).open(path).map_err(failed)?;

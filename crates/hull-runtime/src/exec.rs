@@ -49,7 +49,9 @@ pub fn exec(root: &Path, id: &str, process: &Process, options: ExecOptions) -> R
     }
     let init = record.pidfd()?;
     let (joined, join_pid) = namespaces(&record)?;
-    let mut plan = ProcessPlan::new(process, &ProcessContext { user_namespace: record.user_namespace, exec: true })?;
+    let unprivileged = crate::namespaces::without_privilege();
+    let context = ProcessContext { user_namespace: record.user_namespace, unprivileged, exec: true };
+    let mut plan = ProcessPlan::new(process, &context)?;
     let filter = stored_filter(root, &record)?;
     let (socket, child_socket) = sync::pair().map_err(Error::system("create", "sync socket"))?;
 
@@ -64,8 +66,10 @@ pub fn exec(root: &Path, id: &str, process: &Process, options: ExecOptions) -> R
     match cloned.map_err(Error::system("clone", "process"))? {
         Cloned::Child => {
             drop(socket);
+            let entered = ThreadNameSpaceType::empty();
             let terminal = process.terminal;
-            Joining { plan, filter, options, terminal, init, joined, join_pid, tasks, socket: child_socket }.run()
+            Joining { plan, filter, options, terminal, init, joined, entered, join_pid, tasks, socket: child_socket }
+                .run()
         }
         Cloned::Parent(pid, pidfd) => {
             drop((child_socket, tasks));
@@ -138,6 +142,8 @@ struct Joining {
     terminal: bool,
     init: OwnedFd,
     joined: ThreadNameSpaceType,
+    /// Of these, what it has joined already.
+    entered: ThreadNameSpaceType,
     join_pid: bool,
     tasks: Vec<OwnedFd>,
     socket: OwnedFd,
@@ -168,8 +174,12 @@ impl Joining {
         }
         sync::expect(&self.socket, Kind::Continue)?;
         rustix::process::setsid().map_err(step(Step::Session))?;
-        move_into_thread_name_spaces(self.init.as_fd(), self.joined).map_err(step(Step::JoinNamespace))?;
-        if self.joined.contains(ThreadNameSpaceType::USER) {
+        let into_user = self.joined.contains(ThreadNameSpaceType::USER);
+        self.joined.remove(self.entered);
+        if !self.joined.is_empty() {
+            move_into_thread_name_spaces(self.init.as_fd(), self.joined).map_err(step(Step::JoinNamespace))?;
+        }
+        if into_user {
             crate::start::become_root()?;
         }
         if self.terminal {
@@ -217,9 +227,16 @@ impl Joining {
     }
 
     /// Forks into the container's PID namespace as a sibling, and ends.
-    fn fork_inside(&self) -> Result<(), Failure> {
-        move_into_thread_name_spaces(self.init.as_fd(), ThreadNameSpaceType::PROCESS_ID)
-            .map_err(step(Step::JoinNamespace))?;
+    fn fork_inside(&mut self) -> Result<(), Failure> {
+        let join = |kinds| move_into_thread_name_spaces(self.init.as_fd(), kinds);
+        match join(ThreadNameSpaceType::PROCESS_ID) {
+            // An ordinary user has the privilege only as a member of the container's user namespace.
+            Err(Errno::PERM) if self.joined.contains(ThreadNameSpaceType::USER) => {
+                join(ThreadNameSpaceType::USER | ThreadNameSpaceType::PROCESS_ID).map_err(step(Step::JoinNamespace))?;
+                self.entered = ThreadNameSpaceType::USER;
+            }
+            joined => joined.map_err(step(Step::JoinNamespace))?,
+        }
         match clone3(CloneFlags::PARENT, None).map_err(step(Step::JoinNamespace))? {
             Cloned::Parent(pid, _pidfd) => {
                 let told = self.tell_pid(pid);

@@ -257,6 +257,14 @@ impl Namespaces {
     }
 }
 
+/// Whether this process is not the machine's root: an ordinary user, or root of a user namespace only.
+#[must_use]
+pub fn without_privilege() -> bool {
+    // Root of the machine's own namespace has every ID mapped to itself.
+    let whole = |map: String| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    !rustix::process::geteuid().is_root() || !std::fs::read_to_string("/proc/self/uid_map").is_ok_and(whole)
+}
+
 /// Makes the caller's next children members of a PID namespace.
 pub(crate) fn join_pid(namespace: std::os::fd::BorrowedFd<'_>) -> Result<(), Error> {
     move_into_link_name_space(namespace, Some(LinkNameSpaceType::ProcessID))

@@ -69,7 +69,7 @@ impl Plan {
             spec.process.as_ref().ok_or_else(|| Error::config("process", "process property must not be empty"))?;
         let linux = spec.linux.as_ref().ok_or_else(|| Error::config("linux", "is missing"))?;
         let namespaces = Namespaces::plan(spec)?;
-        let rootless = !rustix::process::geteuid().is_root();
+        let rootless = crate::namespaces::without_privilege();
         let hierarchies = Hierarchies::probe()?;
         let cgroup = Cgroup::plan(&hierarchies, options.cgroup_driver, &linux.cgroups_path, &options.id, rootless)?;
         let rootfs = RootfsPlan::new(
@@ -107,7 +107,7 @@ impl Plan {
             net_devices.push((name.clone(), if device.name.is_empty() { name.clone() } else { device.name.clone() }));
         }
         Ok(Self {
-            process: ProcessPlan::new(process, &namespaces_context(&namespaces))?.with_linux(linux)?,
+            process: ProcessPlan::new(process, &namespaces_context(&namespaces, rootless))?.with_linux(linux)?,
             terminal: process.terminal,
             listener: listener(spec, filter.as_ref())?,
             sysctls: Sysctls::plan(spec)?,
@@ -149,8 +149,9 @@ impl Plan {
     }
 }
 
-fn namespaces_context(namespaces: &Namespaces) -> crate::process::ProcessContext {
-    crate::process::ProcessContext { user_namespace: namespaces.new_user() || namespaces.joined_user(), exec: false }
+fn namespaces_context(namespaces: &Namespaces, unprivileged: bool) -> crate::process::ProcessContext {
+    let user_namespace = namespaces.new_user() || namespaces.joined_user();
+    crate::process::ProcessContext { user_namespace, unprivileged, exec: false }
 }
 
 fn bounded(field: &str, value: &str) -> Result<String, Error> {

@@ -1,6 +1,7 @@
 //! A throw-away OCI bundle.
 
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,6 +22,7 @@ pub struct Bundle {
     name: String,
     spec: Value,
     checked: bool,
+    user: Option<u32>,
 }
 
 impl Bundle {
@@ -41,7 +43,7 @@ impl Bundle {
         }
         std::fs::copy(crate::probe(), rootfs.join("probe")).expect("copy the probe");
         let spec = default_spec(&format!("/{name}"));
-        Self { hull: hull.into(), dir, name, spec, checked: true }
+        Self { hull: hull.into(), dir, name, spec, checked: true, user: None }
     }
 
     /// The ID of the container that the methods without an ID act on.
@@ -133,6 +135,10 @@ impl Bundle {
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.hull);
         command.arg("oci").arg("--root").arg(self.state_root()).args(words).stdin(Stdio::null()).current_dir("/");
+        if let Some(user) = self.user {
+            // Changing the user drops the supplementary groups too.
+            command.uid(user).gid(user).env_remove("XDG_RUNTIME_DIR");
+        }
         command
     }
 
@@ -149,6 +155,42 @@ impl Bundle {
         let mut command = self.command(&[verb]);
         command.arg("--bundle").arg(self.dir()).args(flags).arg(&self.name);
         command
+    }
+
+    /// Lets an ordinary user without any privilege own the bundle and run the binary, with the configuration that such a
+    /// user would have: a user namespace that maps the user to root, no limits, the machine's network.
+    ///
+    /// # Panics
+    /// If the bundle's files cannot be given to the user.
+    #[must_use]
+    pub fn rootless(mut self, user: u32) -> Self {
+        // A checkout need not be readable for others.
+        let copy = self.dir().join("hull");
+        std::fs::copy(&self.hull, &copy).expect("copy the binary");
+        self.hull = copy;
+        self.user = Some(user);
+        self.write();
+        give(self.dir(), user);
+        self.edit(|spec| {
+            let linux = spec["linux"].as_object_mut().expect("linux");
+            linux.remove("resources");
+            linux.remove("cgroupsPath");
+            let one = json!([{"containerID": 0, "hostID": user, "size": 1}]);
+            linux.insert("uidMappings".to_owned(), one.clone());
+            linux.insert("gidMappings".to_owned(), one);
+            let namespaces = linux["namespaces"].as_array_mut().expect("namespaces");
+            namespaces.retain(|one| one["type"] != "network");
+            namespaces.push(json!({"type": "user"}));
+            let mounts = spec["mounts"].as_array_mut().expect("mounts");
+            mounts.retain(|one| one["type"] != "cgroup");
+            for mount in mounts {
+                mount["options"].as_array_mut().into_iter().for_each(|list| list.retain(|one| one != "gid=5"));
+                if mount["type"] == "sysfs" {
+                    *mount = json!({"destination": "/sys", "type": "none", "source": "/sys",
+                        "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]});
+                }
+            }
+        })
     }
 
     /// Runs the container in the foreground.
@@ -253,6 +295,16 @@ impl Bundle {
     pub fn unchecked(mut self) -> Self {
         self.checked = false;
         self
+    }
+}
+
+/// Gives a directory and all in it to a user.
+fn give(path: &Path, user: u32) {
+    std::os::unix::fs::lchown(path, Some(user), Some(user)).expect("chown");
+    if std::fs::symlink_metadata(path).expect("stat").is_dir() {
+        for entry in std::fs::read_dir(path).expect("read directory").flatten() {
+            give(&entry.path(), user);
+        }
     }
 }
 

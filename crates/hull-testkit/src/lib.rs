@@ -48,6 +48,13 @@ pub fn loops(default: u32) -> u32 {
     std::env::var("HULL_TEST_LOOPS").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+/// How often an attack of the security history is tried: `HULL_CVE_ROUNDS`, else as [`loops`].
+#[must_use]
+pub fn rounds(default: u32) -> u32 {
+    let asked = std::env::var("HULL_CVE_ROUNDS").ok().and_then(|text| text.parse().ok());
+    asked.unwrap_or_else(|| loops(default))
+}
+
 /// The probe's path. A whole-workspace test run has built it; a run of one package builds it here.
 ///
 /// # Panics

@@ -5,7 +5,7 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use hull_testkit::{Bundle, bundle, finish, json, loops};
+use hull_testkit::{Bundle, bundle, finish, json, rounds};
 
 /// A file on the host that no container may touch.
 struct Canary {
@@ -55,7 +55,7 @@ fn root_numeric_user_is_not_a_name() {
     std::fs::write(b.rootfs().join("etc/group"), "1000:x:0:\n").expect("group");
     let b = b.probe(&["sleep", "60"]);
     b.run_detached();
-    for _ in 0..loops(5) {
+    for _ in 0..rounds(5) {
         let out = b.exec(&["--user", "1000:1000"], &["id"]).ok();
         assert!(out.text().starts_with("uid=1000 gid=1000"), "{}", out.stdout);
     }
@@ -84,7 +84,7 @@ fn root_exec_descriptors_cannot_be_stolen() {
     let mut run = b.bundle_command("run", &[]);
     let thief = std::thread::spawn(move || finish(&mut run));
     b.wait_running();
-    for _ in 0..loops(60) {
+    for _ in 0..rounds(60) {
         let out = b.exec(&[], &["exit", "0"]);
         if out.code != 0 {
             break; // The thief has had its time.
@@ -105,7 +105,7 @@ fn root_binary_cannot_be_overwritten() {
     std::fs::set_permissions(b.rootfs().join("evil"), std::fs::Permissions::from_mode(0o755)).expect("chmod");
     let mut b = b.caps(&caps);
     for program in ["/evil", "/proc/self/exe"] {
-        for _ in 0..loops(5) {
+        for _ in 0..rounds(5) {
             b = b.set("/process/args", json!([program, "oci", "list"]));
             let _ = b.run();
             b.delete();
@@ -115,7 +115,7 @@ fn root_binary_cannot_be_overwritten() {
     let mut run = b.bundle_command("run", &[]);
     let attacker = std::thread::spawn(move || finish(&mut run));
     b.wait_running();
-    for index in 0..loops(40) {
+    for index in 0..rounds(40) {
         let program = if index % 2 == 0 { "/proc/self/exe" } else { "/evil" };
         if b.oci(&["exec", b.id(), program, "exit", "0"]).stderr.contains("not running") {
             break;
@@ -186,7 +186,7 @@ fn root_dev_as_a_link_makes_nothing_outside() {
                 }
                 spec["linux"]["devices"] = json!([{"path": "/dev/evil", "type": "c", "major": 1, "minor": 3}]);
             });
-            for _ in 0..loops(3) {
+            for _ in 0..rounds(3) {
                 if b.create().code == 0 {
                     let _ = b.act("start");
                 }
@@ -213,7 +213,7 @@ fn root_mount_targets_are_made_inside() {
         .mount(json!({"destination": "/tmp/link", "type": "bind", "source": host, "options": ["bind"]}))
         .set("/process/cwd", json!("/absolute/cwd"))
         .set("/linux/devices", json!([{"path": "/relative/null", "type": "c", "major": 1, "minor": 3}]));
-    for _ in 0..loops(5) {
+    for _ in 0..rounds(5) {
         let _ = b.run();
         b.delete();
         canary.assert_alive();
@@ -291,7 +291,7 @@ fn root_files_are_not_made_through_links() {
         let _ = symlink(&canary.path, b.rootfs().join(name));
     }
     symlink(&canary.path, b.rootfs().join("etc/passwd")).expect("symlink");
-    for _ in 0..loops(3) {
+    for _ in 0..rounds(3) {
         let _ = b.run();
         b.delete();
         canary.assert_alive();

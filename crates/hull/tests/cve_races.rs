@@ -5,7 +5,7 @@
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use hull_testkit::{Bundle, bundle, finish, json, loops, race::Race};
+use hull_testkit::{Bundle, bundle, finish, json, race::Race, rounds};
 
 /// A directory on the host with one file in it, which no start may add to.
 fn outside(b: &Bundle) -> PathBuf {
@@ -46,7 +46,7 @@ fn root_mount_target_exchanged_with_a_link() {
     std::fs::write(shared.join("x"), "x").expect("write");
     for link in ["b", "c"] {
         let _race = Race::exchange(shared.join("a"), shared.join(link));
-        for _ in 0..loops(25) {
+        for _ in 0..rounds(25) {
             let out = b.run();
             for line in out.stdout.lines().filter(|line| line.contains("tmpfs t ")) {
                 let target = line.split(' ').nth(4).expect("a target");
@@ -73,7 +73,7 @@ fn root_masked_paths_while_dev_null_is_replaced() {
         .probe(&["stat", "/secret", "+", "stat", "/proc/version", "+", "cat", "/secret", "+", "echo", "end"]);
     for target in ["/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/probe"] {
         let _race = Race::file_or_link(&shared.join("null"), target);
-        for _ in 0..loops(20) {
+        for _ in 0..rounds(20) {
             let out = b.run();
             if out.code == 0 {
                 let lines = out.lines();
@@ -115,7 +115,7 @@ fn root_console_while_its_target_is_replaced() {
     let pattern = std::fs::read("/proc/sys/kernel/core_pattern").expect("core_pattern");
     for target in ["/proc/sys/kernel/core_pattern", canary.join("file").to_str().expect("UTF-8"), "/proc/self/mem"] {
         let _race = Race::file_or_link(&shared.join("console"), target);
-        for _ in 0..loops(15) {
+        for _ in 0..rounds(15) {
             let made = finish(&mut b.bundle_command("create", &["--console-socket", socket.to_str().expect("UTF-8")]));
             let stream = listener.accept();
             if made.code == 0 {
@@ -159,7 +159,7 @@ fn root_procfs_writes_are_not_redirected() {
         .probe(&["sleep", "60"]);
     for link in ["b", "c"] {
         let _race = Race::exchange(shared.join("a"), shared.join(link));
-        for _ in 0..loops(25) {
+        for _ in 0..rounds(25) {
             if b.create().code == 0 {
                 let pid = b.pid();
                 let adjusted = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("oom_score_adj");
@@ -183,7 +183,7 @@ fn root_proc_exchanged_with_a_link() {
     symlink(&canary, b.rootfs().join("link")).expect("symlink");
     let b = b.probe(&["cat", "/proc/self/status", "+", "poke", "/proc/sys/kernel/domainname", "x"]);
     let _race = Race::exchange(b.rootfs().join("proc"), b.rootfs().join("link"));
-    for _ in 0..loops(40) {
+    for _ in 0..rounds(40) {
         let out = b.run();
         if out.code == 0 && out.stdout.contains("NoNewPrivs") {
             // Read-only, or under the other name at that moment.
@@ -203,7 +203,7 @@ fn root_exec_while_the_working_directory_is_replaced() {
     symlink("/proc/self/fd/5", b.rootfs().join("tmp/b")).expect("symlink");
     let b = b.probe(&["exchange", "/tmp/a", "/tmp/b", "60"]);
     b.run_detached();
-    for _ in 0..loops(60) {
+    for _ in 0..rounds(60) {
         let out = b.exec(&["--cwd", "/tmp/a"], &["cwd"]);
         if out.code == 0 {
             assert!(out.text().starts_with("/tmp/"), "outside: {}", out.stdout);

@@ -126,3 +126,18 @@ fn root_hooks_get_only_the_environment_they_name() {
         text.lines().filter(|l| !["PWD=", "_=", "SHLVL=", "OLDPWD="].iter().any(|p| l.starts_with(p))).collect();
     assert_eq!(own, ["ONLY=this"]);
 }
+
+#[test]
+fn root_create_container_hook_has_the_callers_umask() {
+    let Some(b) = bundle!() else { return };
+    let log = b.dir().join("umask.log");
+    let script = format!("umask >> '{}'", log.display());
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+    let b = b.set("/hooks", json!({"createRuntime": hook, "createContainer": hook})).probe(&["umask"]);
+    let original = b.bundle_command("run", &[]);
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "umask 027; exec \"$@\"", "sh"]).arg(original.get_program()).args(original.get_args());
+    let out = hull_testkit::finish(command.stdin(std::process::Stdio::null())).ok();
+    assert_eq!(std::fs::read_to_string(&log).expect("the hooks ran"), "0027\n0027\n");
+    assert_eq!(out.text(), "0022", "the program's own is fixed");
+}

@@ -295,6 +295,36 @@ fn root_idmapped_bind_mount() {
 }
 
 #[test]
+fn root_idmapped_by_the_option_itself() {
+    let Some(b) = bundle!() else { return };
+    let dir = host_dir(&b, "data");
+    for (name, owner) in [("one", 1000), ("two", 1001), ("three", 5000)] {
+        std::fs::write(format!("{dir}/{name}"), "x").expect("write");
+        std::os::unix::fs::chown(format!("{dir}/{name}"), Some(owner), Some(owner)).expect("chown");
+    }
+    let option = "idmap=uids=1000-2000-1#1001-7-1;gids=1000-3000-2";
+    let b = b
+        .mount(json!({"destination": "/data", "type": "bind", "source": dir, "options": ["bind", option]}))
+        .probe(&["stat", "/data/one", "+", "stat", "/data/two", "+", "stat", "/data/three"]);
+    let out = b.run().ok();
+    let owners: Vec<String> =
+        out.lines().iter().map(|line| line.split(' ').skip(2).take(2).collect::<Vec<_>>().join(":")).collect();
+    assert_eq!(owners, ["2000:3000", "7:3001", "65534:65534"], "{}", out.stdout);
+}
+
+#[test]
+fn root_idmap_option_that_cannot_be_read_is_refused() {
+    let Some(b) = bundle!() else { return };
+    let dir = host_dir(&b, "data");
+    for option in ["idmap=", "idmap=uids=1", "idmap=uids=0-0-0;gids=0-0-1", "idmap=uids=@0-0-1;gids=@0-0-1"] {
+        let mount = json!({"destination": "/data", "type": "bind", "source": dir, "options": ["bind", option]});
+        let with = Bundle::new(b.binary()).mount(mount).probe(&["exit", "0"]);
+        with.run().fails("mounts[7].options");
+        with.assert_clean();
+    }
+}
+
+#[test]
 fn root_mount_targets_through_links_stay_inside() {
     let Some(b) = bundle!() else { return };
     let outside = host_dir(&b, "outside");

@@ -41,6 +41,8 @@ fn rootless() -> Result<String, CommandError> {
             mount.kind = "none".to_owned();
             mount.source = "/sys".to_owned();
             mount.options.insert(0, "rbind".to_owned());
+            // The cgroups below it must not be writable either.
+            mount.options.push("rro".to_owned());
         }
     }
     spec.mounts.retain(|mount| mount.kind != "cgroup");

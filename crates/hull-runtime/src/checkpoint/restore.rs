@@ -53,7 +53,7 @@ pub fn restore(spec: &Spec, mut options: CreateOptions, restore: &RestoreOptions
         (Rootfs::Config, None) => return Err(Error::config("root", "is missing")),
     };
     let hierarchies = Hierarchies::probe()?;
-    let rootless = !rustix::process::geteuid().is_root();
+    let rootless = crate::namespaces::without_privilege();
     let cgroup = Cgroup::plan(&hierarchies, options.cgroup_driver, &linux.cgroups_path, &options.id, rootless)?;
     let hooks = spec.hooks.clone().unwrap_or_default();
     let creation = Creation::begin(&options.root, &options.id)?;

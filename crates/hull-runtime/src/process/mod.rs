@@ -55,6 +55,8 @@ pub use labels::{apparmor_enabled, selinux_enabled};
 pub struct ProcessContext {
     /// It has another user namespace than the runtime, in which it has every capability.
     pub user_namespace: bool,
+    /// The runtime is no root of the machine: the kernel may forbid it to change groups.
+    pub unprivileged: bool,
     /// It joins a running container.
     pub exec: bool,
 }
@@ -336,7 +338,8 @@ impl ProcessPlan {
         set_keep_capabilities(true).map_err(step(Step::Capabilities))?;
         match set_thread_groups(&self.groups) {
             // A user namespace made without privilege forbids it, and then there is nothing to take away.
-            Err(Errno::PERM) if self.groups.is_empty() && self.context.user_namespace => {}
+            Err(Errno::PERM)
+                if self.groups.is_empty() && (self.context.user_namespace || self.context.unprivileged) => {}
             result => result.map_err(step(Step::Groups))?,
         }
         set_thread_res_gid(self.gid, self.gid, self.gid).map_err(|errno| Failure::at(Step::User, 1, errno))?;

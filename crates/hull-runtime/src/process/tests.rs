@@ -151,7 +151,7 @@ fn userns_identity_inside_a_user_namespace() {
             effective: names(&["CAP_KILL"]),
             ..Capabilities::default()
         });
-        become_program(&process, ProcessContext { user_namespace: true, exec: false });
+        become_program(&process, ProcessContext { user_namespace: true, ..ProcessContext::default() });
     };
     if !Command::new("unshare")
         .args(["--user", "--map-root-user", "true"])

@@ -28,6 +28,7 @@ use std::path::PathBuf;
 use hull_cgroup::{Cgroup, Hierarchies};
 use hull_oci::spec::{ConsoleSize, IdMapping};
 use hull_sys::mount::Propagation;
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use crate::failure::{Failure, Step};
@@ -47,7 +48,7 @@ pub struct RootfsContext<'a> {
     pub hierarchies: &'a Hierarchies,
     /// The container has a cgroup namespace of its own.
     pub new_cgroup_ns: bool,
-    /// The caller is an ordinary user.
+    /// The caller is an ordinary user, or root of a user namespace only.
     pub rootless: bool,
     /// User mapping of the container's user namespace.
     pub uid_mappings: &'a [IdMapping],
@@ -68,6 +69,8 @@ pub struct RootfsPlan {
     root_readonly: bool,
     propagation: Option<(Propagation, bool)>,
     no_pivot: bool,
+    /// The umask that the runtime was called with.
+    inherited_umask: Option<Mode>,
     /// Without a mount namespace nothing is mounted and the root is only changed by `chroot`.
     mount_namespace: bool,
     /// The root mount, once attached.
@@ -93,6 +96,12 @@ impl RootfsPlan {
     #[must_use]
     pub fn root_fd(&self) -> Option<BorrowedFd<'_>> {
         self.root_fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The umask that the runtime was called with, once [`Self::mount_all`] has put it away.
+    #[must_use]
+    pub fn inherited_umask(&self) -> Option<Mode> {
+        self.inherited_umask
     }
 
     /// Whether [`Self::mount_all`] mounts a `cgroup2` that shows what it should only inside the new cgroup namespace.

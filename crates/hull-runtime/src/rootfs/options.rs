@@ -5,6 +5,7 @@
 
 use std::ffi::CString;
 
+use hull_oci::spec::IdMapping;
 use hull_sys::mount::{Attributes, Propagation};
 
 /// What one known option string does.
@@ -185,6 +186,8 @@ pub struct MountOptions {
     pub copy_up: bool,
     /// Map IDs; `true` includes submounts.
     pub idmap: Option<bool>,
+    /// The mapping's ranges, where the option itself gives them.
+    pub idmap_ranges: Option<InlineRanges>,
     /// Copy a source that is a symbolic link.
     pub copy_symlink: bool,
     /// Do not follow the source.
@@ -242,8 +245,13 @@ impl MountOptions {
             Some((key, value)) => (key, Some(value)),
             None => (option, None),
         };
-        // A crun-style mapping in the option itself: `idmap=uids=0-1-10;gids=0-1-10`.
-        if matches!(key, "idmap" | "ridmap") || key.is_empty() {
+        if matches!(key, "idmap" | "ridmap") {
+            let ranges = InlineRanges::parse(value.unwrap_or_default()).ok_or_else(|| option.to_owned())?;
+            self.idmap = Some(key == "ridmap" || self.idmap == Some(true));
+            self.idmap_ranges = Some(ranges);
+            return Ok(());
+        }
+        if key.is_empty() {
             return Err(option.to_owned());
         }
         self.foreign.get_or_insert_with(|| option.to_owned());
@@ -255,6 +263,72 @@ impl MountOptions {
     #[must_use]
     pub fn has_parameter(&self, key: &str) -> bool {
         self.parameters.iter().any(|parameter| parameter.key.as_bytes() == key.as_bytes())
+    }
+}
+
+/// Ranges in an option, as crun takes them: `idmap=uids=0-1000-1#1-2000-10;gids=0-1000-11`. A range is the ID on disk,
+/// the ID on the host and the count; with `@` the second is one of the container's user namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InlineRanges {
+    uids: Vec<InlineRange>,
+    gids: Vec<InlineRange>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct InlineRange {
+    relative: bool,
+    map: IdMapping,
+}
+
+impl InlineRanges {
+    fn parse(text: &str) -> Option<Self> {
+        let mut parsed = Self::default();
+        for part in text.split(';') {
+            let (list, ranges) = match part.split_once('=')? {
+                ("uids", ranges) => (&mut parsed.uids, ranges),
+                ("gids", ranges) => (&mut parsed.gids, ranges),
+                _ => return None,
+            };
+            for range in ranges.split('#') {
+                let (relative, numbers) = range.strip_prefix('@').map_or((false, range), |rest| (true, rest));
+                let mut numbers = numbers.split('-').map(|number| number.parse::<u32>().ok());
+                let map =
+                    IdMapping { container_id: numbers.next()??, host_id: numbers.next()??, size: numbers.next()?? };
+                if numbers.next().is_some() || map.size == 0 {
+                    return None;
+                }
+                list.push(InlineRange { relative, map });
+            }
+        }
+        Some(parsed)
+    }
+
+    /// The ranges with IDs of the host, given the maps of the container's user namespace.
+    ///
+    /// # Errors
+    /// A sentence about a relative range that the container's user namespace does not hold.
+    pub fn resolve(&self, uids: &[IdMapping], gids: &[IdMapping]) -> Result<(Vec<IdMapping>, Vec<IdMapping>), String> {
+        let list = |ranges: &[InlineRange], outer: &[IdMapping]| {
+            ranges.iter().map(|range| range.resolve(outer)).collect::<Result<Vec<_>, _>>()
+        };
+        Ok((list(&self.uids, uids)?, list(&self.gids, gids)?))
+    }
+}
+
+impl InlineRange {
+    fn resolve(&self, outer: &[IdMapping]) -> Result<IdMapping, String> {
+        if !self.relative {
+            return Ok(self.map);
+        }
+        let IdMapping { host_id: first, size, .. } = self.map;
+        let holds = |one: &&IdMapping| {
+            let offset = first.checked_sub(one.container_id);
+            offset.is_some_and(|offset| u64::from(offset) + u64::from(size) <= u64::from(one.size))
+        };
+        let outer = outer.iter().find(holds).ok_or_else(|| {
+            format!("idmap: {size} IDs from {first} are not within one range of the container's user namespace")
+        })?;
+        Ok(IdMapping { host_id: outer.host_id + (first - outer.container_id), ..self.map })
     }
 }
 
@@ -347,6 +421,25 @@ mod tests {
         assert_eq!(parse(&["context=\"a:b:c1,c2\""]).parameters.len(), 1);
         assert!(MountOptions::parse(&["=x"]).is_err());
         assert!(MountOptions::parse(&["a\0b"]).is_err());
+    }
+
+    #[test]
+    fn ranges_in_the_option_itself() {
+        let map = |container_id, host_id, size| IdMapping { container_id, host_id, size };
+        let parsed = parse(&["bind", "idmap=uids=0-1000-1#1-2000-10;gids=0-5-11"]);
+        assert_eq!(parsed.idmap, Some(false));
+        let (uids, gids) = parsed.idmap_ranges.unwrap().resolve(&[], &[]).unwrap();
+        assert_eq!((uids, gids), (vec![map(0, 1000, 1), map(1, 2000, 10)], vec![map(0, 5, 11)]));
+        let relative = parse(&["ridmap=uids=@1-3-10;gids=@0-0-1"]);
+        assert_eq!(relative.idmap, Some(true));
+        let ranges = relative.idmap_ranges.unwrap();
+        let outer = [map(0, 0, 1), map(1, 2, 1000)];
+        let (uids, gids) = ranges.resolve(&outer, &outer).unwrap();
+        assert_eq!((uids, gids), (vec![map(1, 4, 10)], vec![map(0, 0, 1)]));
+        assert!(ranges.resolve(&[map(0, 0, 5)], &outer).unwrap_err().contains("10 IDs from 3"));
+        for wrong in ["", "uids", "uids=", "uids=1-2", "uids=1-2-0", "uids=1-2-3-4", "pids=0-0-1", "uids=0-0-1;"] {
+            assert!(MountOptions::parse(&[format!("idmap={wrong}")]).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

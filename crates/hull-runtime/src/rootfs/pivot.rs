@@ -25,7 +25,7 @@ impl RootfsPlan {
     /// # Errors
     /// The step, the index of the mount or device, and the kernel's answer.
     pub fn mount_all(&mut self, enter_cgroup: &mut dyn FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
-        rustix::process::umask(Mode::empty());
+        self.inherited_umask = Some(rustix::process::umask(Mode::empty()));
         if !self.mount_namespace {
             let RootSource::Directory(path) = &self.root else {
                 return Err(Failure::new(Step::RootMount, Errno::INVAL));

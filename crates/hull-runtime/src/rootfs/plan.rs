@@ -103,6 +103,7 @@ impl RootfsPlan {
             root_readonly: root.readonly,
             propagation,
             no_pivot: options.no_pivot,
+            inherited_umask: None,
             mount_namespace,
             root_fd: None,
             null: None,
@@ -168,12 +169,26 @@ fn plan_mount(
     if options.copy_up && spec.kind != "tmpfs" {
         return Err(Error::config(format!("{field}.options"), "tmpcopyup is only for tmpfs"));
     }
-    let mapped = options.idmap.is_some() || !spec.uid_mappings.is_empty() || !spec.gid_mappings.is_empty();
+    if context.rootless && options.bind == Some(true) && options.attributes.set.contains(Attributes::RDONLY) {
+        // Below the host's sysfs are its cgroups, some of which an ordinary user may write (CVE-2023-25809).
+        let source = create.bundle.join(&spec.source);
+        if normalize(&source.to_string_lossy()).starts_with("/sys") {
+            options.recursive.set |= Attributes::RDONLY;
+        }
+    }
+    let (uids, gids) = match options.idmap_ranges.take() {
+        Some(ranges) if spec.uid_mappings.is_empty() && spec.gid_mappings.is_empty() => ranges
+            .resolve(context.uid_mappings, context.gid_mappings)
+            .map_err(|reason| Error::config(format!("{field}.options"), reason))?,
+        Some(_) => return Err(Error::config(field, "has both an idmap option with ranges and mappings of its own")),
+        None => (spec.uid_mappings.clone(), spec.gid_mappings.clone()),
+    };
+    let mapped = options.idmap.is_some() || !uids.is_empty() || !gids.is_empty();
     if mapped && options.bind.is_none() {
         return Err(Error::config(field, "ID mappings are only for bind mounts"));
     }
     let userns = if mapped {
-        let namespace = mappings.user_namespace(field, &spec.uid_mappings, &spec.gid_mappings)?;
+        let namespace = mappings.user_namespace(field, &uids, &gids)?;
         Some((namespace, options.idmap.unwrap_or(false)))
     } else {
         None

@@ -174,7 +174,16 @@ impl Child<'_> {
         }
         self.state.pid = rustix::process::getpid().as_raw_pid();
         self.state.status = status;
-        point.run_raw(&self.state).map_err(|(index, reason)| {
+        // Directories and nodes of the container are made without a umask; what a hook makes is not.
+        let without = match (at, self.plan.rootfs.inherited_umask()) {
+            (Step::CreateContainerHook, Some(inherited)) => Some(rustix::process::umask(inherited)),
+            _ => None,
+        };
+        let done = point.run_raw(&self.state);
+        if let Some(without) = without {
+            rustix::process::umask(without);
+        }
+        done.map_err(|(index, reason)| {
             let errno = match reason {
                 crate::hooks::Reason::System(errno) => errno,
                 crate::hooks::Reason::Timeout(_) => Errno::TIMEDOUT,

@@ -84,6 +84,10 @@ fn make(
     let directory = creation.directory();
     keep_configuration(&directory, spec, plan)?;
     plan.cgroup.create(&plan.resources)?;
+    if plan.cgroup.driver() == hull_cgroup::Driver::Disabled {
+        // An ordinary user who wants no limits may have been refused a group: later commands must not look for it.
+        record.cgroup = hull_cgroup::Cgroup::disabled();
+    }
     let (start_fifo, result_fifo) = (fifo(&directory, START_FIFO)?, fifo(&directory, RESULT_FIFO)?);
     let (socket, child_socket) = sync::pair().map_err(Error::system("create", "sync socket"))?;
 

@@ -159,6 +159,11 @@ fn act(action: &str, args: &[&str]) -> io::Result<String> {
             let status = Command::new("/proc/self/exe").args(args).status()?;
             Ok(status.to_string())
         }
+        "notify" => {
+            let socket = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+            let sender = std::os::unix::net::UnixDatagram::unbound()?;
+            sender.send_to(arg(0).as_bytes(), socket).map(|_| "ok".into())
+        }
         "abort" => std::process::abort(),
         "spin" => {
             let end = Instant::now() + seconds(0);
@@ -177,6 +182,7 @@ fn act(action: &str, args: &[&str]) -> io::Result<String> {
         }
         // Attacks.
         "overwrite-exe" => Ok(overwrite_exe(seconds(0))),
+        "writable" => writable(arg(0)),
         "steal-fds" => Ok(steal_fds(seconds(0))),
         "exchange" => {
             let end = Instant::now() + seconds(2);
@@ -303,6 +309,27 @@ fn overwrite_exe(time: Duration) -> String {
         }
     }
     format!("seen={seen}")
+}
+
+/// How many files below a directory can be opened for writing, and the first of them; how many there are.
+fn writable(directory: &str) -> io::Result<String> {
+    let (mut count, mut seen, mut first) = (0, 0, String::new());
+    let mut waiting = vec![std::path::PathBuf::from(directory)];
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(directory)?.flatten() {
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                waiting.push(entry.path());
+            } else if kind.is_file() {
+                seen += 1;
+                if OpenOptions::new().write(true).open(entry.path()).is_ok() {
+                    count += 1;
+                    first = if count == 1 { entry.path().display().to_string() } else { first };
+                }
+            }
+        }
+    }
+    Ok(format!("writable={count} of {seen} {first}"))
 }
 
 /// CVE-2016-9962: for so long, opens the descriptors of every other process and reports directories among them.

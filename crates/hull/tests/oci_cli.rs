@@ -320,3 +320,36 @@ fn root_signals_by_name_and_number_and_nothing_else() {
     }
     assert_eq!(b.state()["status"], "running");
 }
+
+#[test]
+fn root_commands_and_topics_that_do_not_exist_are_code_3() {
+    let Some(b) = bundle!() else { return };
+    assert_eq!(b.oci(&["frobnicate"]).fails("frobnicate").code, 3);
+    assert_eq!(b.oci(&["help", "frobnicate"]).fails("frobnicate").code, 3);
+    // Wrong usage of one that exists is 1, also of `exec`, whose other failures are 255.
+    for words in [&["exec"][..], &["exec", "--frobnicate", "x"], &["state"], &["list", "--frobnicate"]] {
+        assert_eq!(b.oci(words).fails("").code, 1, "{words:?}");
+    }
+    assert_eq!(b.oci(&["exec", "absent", "true"]).fails("does not exist").code, 255);
+}
+
+/// A container whose program dies of a signal with its default action, because it is no PID 1.
+fn in_host_pids() -> Option<Bundle> {
+    let b = sleeping()?;
+    Some(b.edit(|spec| {
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        namespaces.retain(|one| one["type"] != "pid");
+    }))
+}
+
+#[test]
+fn root_real_time_signals_by_name_and_number() {
+    for (signal, number) in [("RTMIN+3", 37), ("40", 40), ("SIGRTMAX", 64), ("rtmin", 34)] {
+        let Some(b) = in_host_pids() else { return };
+        let mut run = b.bundle_command("run", &[]).process_group(0).spawn().expect("start hull");
+        b.wait_running();
+        let _ = b.oci(&["kill", b.id(), signal]).ok();
+        assert_eq!(run.wait().expect("wait").code(), Some(128 + number), "{signal}");
+        b.assert_clean();
+    }
+}

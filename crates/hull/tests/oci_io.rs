@@ -177,3 +177,43 @@ fn root_stdin_reaches_the_program() {
     let output = child.wait_with_output().expect("wait");
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), "over the pipe");
 }
+
+#[test]
+fn root_pidfd_socket_of_exec_gets_the_new_process() {
+    let Some(b) = bundle!() else { return };
+    let b = b.probe(&["sleep", "60"]);
+    b.run_detached();
+    let path = b.dir().join("pidfd.sock");
+    let listener = UnixListener::bind(&path).expect("bind");
+    let words = ["exec", "--detach", "--pidfd-socket", path.to_str().expect("UTF-8"), b.id(), "/probe", "sleep", "60"];
+    let _ = b.oci(&words).ok();
+    let pidfd = receive(&listener);
+    rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).expect("kill by pidfd");
+    // The container's own process is another one, and lives.
+    assert_eq!(b.state()["status"], "running");
+}
+
+#[test]
+fn root_service_manager_is_notified_through_the_container() {
+    let Some(b) = bundle!() else { return };
+    let b = b.probe(&["notify", "READY=1"]);
+    let path = b.dir().join("notify.sock");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("bind");
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).expect("timeout");
+    assert_eq!(finish(b.bundle_command("run", &[]).env("NOTIFY_SOCKET", &path)).ok().text(), "ok");
+    let mut bytes = [0; 64];
+    let count = socket.recv(&mut bytes).expect("a message from inside");
+    assert_eq!(&bytes[..count], b"READY=1");
+}
+
+#[test]
+fn root_terminal_belongs_to_the_programs_user() {
+    let Some((b, listener, path)) = on_terminal(&["stat", "/dev/console", "+", "writable", "/dev/pts"]) else { return };
+    let b = b.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    let _ = finish(&mut b.bundle_command("create", &["--console-socket", &path])).ok();
+    let master = receive(&listener);
+    let _ = b.act("start").ok();
+    let text = drain(master);
+    // The terminal's group is the devpts mount's.
+    assert!(text.starts_with("char 0620 1000 5 136:0"), "{text}");
+}

@@ -32,6 +32,9 @@ use log::{Format, Level, Log};
 /// Exit code of `exec` when the program did not start.
 const EXEC_FAILED: u8 = 255;
 
+/// Exit code for a command or help topic that does not exist, as runc has it.
+const UNKNOWN_COMMAND: u8 = 3;
+
 /// Why a command failed: one line, and the exit code.
 #[derive(Debug)]
 pub(crate) struct CommandError {
@@ -87,21 +90,18 @@ fn dispatch(args: &[OsString], program: &str, log: &mut Log) -> Result<u8, Comma
         return print(&commands::overview(program));
     };
     if global.help || name == "help" {
-        let topic = rest.first().and_then(|word| word.to_str()).and_then(commands::find);
-        return print(&topic.map_or_else(|| commands::overview(program), |command| command.help(program)));
+        return match rest.first().filter(|_| name == "help") {
+            Some(topic) => print(&command_named(topic, program)?.help(program)),
+            None => print(&commands::overview(program)),
+        };
     }
     if name == "version" {
         return print(&version(program));
     }
     *log = open_log(&global)?;
-    let command = name
-        .to_str()
-        .and_then(commands::find)
-        .ok_or_else(|| CommandError::new(format!("unknown command {name:?}; see {program} --help")))?;
-    let coded =
-        |error: String| CommandError { message: error, code: if command.name == "exec" { EXEC_FAILED } else { 1 } };
+    let command = command_named(name, program)?;
     let parsed = args::parse(command.flags, rest, command.last_flag_word)
-        .map_err(|error| coded(format!("{}: {error}", command.name)))?;
+        .map_err(|error| CommandError::new(format!("{}: {error}", command.name)))?;
     if parsed.help {
         return print(&command.help(program));
     }
@@ -113,12 +113,20 @@ fn dispatch(args: &[OsString], program: &str, log: &mut Log) -> Result<u8, Comma
             (least, usize::MAX) => format!("at least {least} argument"),
             (least, most) => format!("{least} to {most} arguments"),
         };
-        return Err(coded(format!("{}: expected {expected}, found {}", command.name, parsed.words.len())));
+        let found = parsed.words.len();
+        return Err(CommandError::new(format!("{}: expected {expected}, found {found}", command.name)));
     }
     let globals = Globals { root: state_root(&global)?, driver: driver(&global)?, log: std::mem::take(log) };
     let result = run(command, &globals, &parsed);
     *log = globals.log;
     result
+}
+
+fn command_named(name: &OsStr, program: &str) -> Result<&'static Command, CommandError> {
+    name.to_str().and_then(commands::find).ok_or_else(|| CommandError {
+        message: format!("unknown command {name:?}; see {program} --help"),
+        code: UNKNOWN_COMMAND,
+    })
 }
 
 fn run(command: &Command, globals: &Globals, parsed: &Parsed) -> Result<u8, CommandError> {

@@ -67,6 +67,8 @@ pub fn features(mount_options: &[&str]) -> Value {
     let supported_flags = known_flags.iter().filter(|(_, bit)| hull_sys::seccomp::flags_supported(*bit));
     let mut annotations = Map::new();
     annotations.insert("org.hull.version".to_owned(), json!(env!("CARGO_PKG_VERSION")));
+    // The name by which callers of runc know it; annotations are strings.
+    annotations.insert("org.opencontainers.runc.checkpoint.enabled".to_owned(), json!("true"));
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": spec::VERSION,
@@ -117,6 +119,7 @@ mod tests {
     fn options_are_sorted_and_unique() {
         let document = features(&["ro", "bind", "ro"]);
         assert_eq!(document["mountOptions"], json!(["bind", "ro"]));
+        assert_eq!(document["annotations"]["org.opencontainers.runc.checkpoint.enabled"], "true");
         assert_eq!(document["linux"]["namespaces"].as_array().map(Vec::len), Some(8));
     }
 }

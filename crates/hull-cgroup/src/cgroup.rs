@@ -94,6 +94,9 @@ impl Clone for Group {
     }
 }
 
+/// The group that containers' groups are in unless the configuration names a path.
+pub(crate) const DEFAULT_PARENT: &str = "hull";
+
 /// The groups of one container. Its serialized form goes into the container's state; a deserialized one is complete.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Cgroup {
@@ -158,7 +161,7 @@ impl Cgroup {
                 Some(unit) => unit.path(rootless),
                 None if cgroups_path.is_empty() => {
                     let base = if rootless { hierarchy.own.trim_end_matches('/') } else { "" };
-                    format!("{base}/hull/{id}")
+                    format!("{base}/{DEFAULT_PARENT}/{id}")
                 }
                 None => clean(cgroups_path),
             };

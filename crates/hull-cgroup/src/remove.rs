@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::cgroup::{Cgroup, Driver};
+use crate::cgroup::{Cgroup, DEFAULT_PARENT, Driver};
 use crate::error::Error;
 use crate::io;
 
@@ -57,6 +57,11 @@ impl Cgroup {
                         break;
                     }
                 }
+            }
+            // The default parent goes with its last group. The kernel refuses while there is another one, and whoever
+            // makes one at this moment makes the parent again.
+            if let Some(parent) = directory.parent().filter(|parent| parent.ends_with(DEFAULT_PARENT)) {
+                let _ = rustix::fs::rmdir(parent);
             }
         }
         Error::collect(errors)

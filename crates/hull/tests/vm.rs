@@ -339,3 +339,25 @@ fn vm_machine_reports_what_fails() {
     assert!(console.text.contains("ok equal\nFAILED differ") && console.text.contains("ok true"), "{}", console.text);
     assert!(console.text.contains("cpu io memory pids"), "{}", console.text);
 }
+
+#[test]
+fn vm_default_parent_goes_with_its_last_group() {
+    let Some(vm) = machine() else { return };
+    let mut spec = config("unused", "sleep 1000", &json!({"pids": {"limit": 7}}));
+    spec["linux"].as_object_mut().expect("linux").remove("cgroupsPath");
+    let console = vm.bundle("one", &spec).bundle("two", &spec).script(
+        r#"
+start one; start two
+same limit 7 "$(cat $cg/hull/two/pids.max)"
+finish one
+check parent-stays '[ -d $cg/hull/two ]'
+finish two
+check parent-goes '[ ! -e $cg/hull ]'
+start one
+same limit-again 7 "$(cat $cg/hull/one/pids.max)"
+finish one
+check goes-again '[ ! -e $cg/hull ]'
+"#,
+    );
+    console.assert_ok(&["limit", "parent-stays", "parent-goes", "limit-again", "goes-again"]);
+}

@@ -32,6 +32,9 @@ pub enum Error {
         /// What the decoder says.
         reason: String,
     },
+    /// The EROFS index is damaged, or cannot say what the layer has.
+    #[error("layer index: {}", one_line(.0))]
+    Index(String),
     /// The content is not what its digest says.
     #[error("{what} has digest {found}, expected {expected}")]
     Digest {

@@ -11,7 +11,10 @@
 //!
 //! Everything here is hostile input: every size is bounded by [`Limits`], and no name is resolved on the host.
 
+pub mod compression;
+pub mod erofs;
 mod error;
+pub mod ingest;
 pub mod tar;
 pub mod tree;
 

@@ -101,10 +101,12 @@ impl Engine {
         let (root, lower) = match &config.source {
             Source::Image(name) => {
                 let image = self.images.find(name)?;
-                context.image = image.config;
-                image_id = image.id;
+                image_id = image.id.to_string();
                 context.rootfs = directory.join("rootfs").to_string_lossy().into_owned();
-                (open_directory(&image.rootfs)?, true)
+                let layer = image.layers.last().ok_or_else(|| Error::flag("IMAGE", "the image has no layer"))?;
+                let tree = self.images.layer_path(&layer.diff_id).join("tree");
+                context.image = image.config.config;
+                (open_directory(&tree)?, true)
             }
             Source::Directory(path) => {
                 let path = fs::canonicalize(path)
@@ -115,7 +117,7 @@ impl Engine {
             }
         };
         let inside = Root::from_fd(root);
-        context.user = resolve_user(&inside, &config, context.image.user.as_deref())?;
+        context.user = resolve_user(&inside, &config, Some(context.image.user.as_str()))?;
         machine::probe(&config, &mut context)?;
         self.resolve_namespaces(&mut config)?;
         make_bind_sources(&config.mounts)?;
@@ -136,11 +138,10 @@ impl Engine {
         let spec = spec::spec(&config, &context)?;
         let capabilities = spec::capabilities(&config, &context.available);
         let builtin = matches!(config.security.seccomp, SeccompChoice::Builtin) && !config.security.privileged;
-        let stop_signal = match (config.stop_signal, &context.image.stop_signal) {
-            (Some(signal), _) => signal,
-            (None, Some(name)) => hull_runtime::lifecycle::signal::parse(name).unwrap_or(15),
-            (None, None) => 15,
-        };
+        let stop_signal = config
+            .stop_signal
+            .or_else(|| hull_runtime::lifecycle::signal::parse(&context.image.stop_signal))
+            .unwrap_or(15);
         let container = Container {
             name: config.name.clone().unwrap_or_else(|| names::generated(&random)),
             created: now() / 1_000_000_000,
@@ -194,10 +195,11 @@ impl Engine {
         }
         let rootfs = match lower {
             Some(lower) => Rootfs::Overlay {
-                lower: vec![lower],
+                lower: vec![std::sync::Arc::new(lower)],
                 upper: directory.join("upper"),
                 work: directory.join("work"),
                 target: directory.join("rootfs"),
+                volatile: false,
             },
             None => Rootfs::Config,
         };

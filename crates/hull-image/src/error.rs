@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use hull_oci::spec::one_line;
+
 /// Why an operation on images failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -25,14 +27,14 @@ pub enum Error {
         reason: String,
     },
     /// The archive's stream cannot be read.
-    #[error("archive: {0}")]
+    #[error("archive: {}", one_line(.0))]
     Archive(String),
     /// No image of that name or ID.
-    #[error("no such image: {0}")]
+    #[error("no such image: {}", one_line(.0))]
     NoImage(String),
     /// The text is not an image's name.
-    #[error("invalid image name {0:?}: expected NAME[:TAG] of lower-case letters, digits and . _ - /")]
-    Name(String),
+    #[error(transparent)]
+    Reference(#[from] hull_oci::reference::ReferenceError),
     /// A `--change` instruction cannot be used.
     #[error("--change {instruction:?}: {reason}")]
     Change {
@@ -41,13 +43,59 @@ pub enum Error {
         /// What was expected.
         reason: String,
     },
-    /// An image's record is damaged.
-    #[error("image record {path}: {source}")]
-    Record {
-        /// The file.
-        path: String,
-        /// Why.
-        source: serde_json::Error,
+    /// An image is in use; Docker's text.
+    #[error("conflict: {0}")]
+    Conflict(String),
+    /// A manifest or a configuration that is refused.
+    #[error(transparent)]
+    Document(#[from] hull_oci::image::DocumentError),
+    /// A layer that is refused, or could not be kept.
+    #[error(transparent)]
+    Layer(#[from] hull_layer::Error),
+    /// The parts of an image do not fit each other.
+    #[error("image {image}: {}", one_line(reason))]
+    Image {
+        /// Its ID or name.
+        image: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A blob is not what its digest or size says.
+    #[error("blob {expected}: {reason}")]
+    Blob {
+        /// What was asked for.
+        expected: hull_oci::Digest,
+        /// What was found.
+        reason: String,
+    },
+    /// Something of the store is damaged.
+    #[error("{object} is damaged: {}; `hull system check` names all that is", one_line(reason))]
+    Damaged {
+        /// The blob, layer or record.
+        object: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A setting's value cannot be used.
+    #[error("{setting} {value:?}: {reason}")]
+    Setting {
+        /// Its name, or the environment variable.
+        setting: String,
+        /// As given.
+        value: String,
+        /// What was expected.
+        reason: String,
+    },
+    /// The database cannot be read or written.
+    #[error("image database hull.db: {0}")]
+    Database(#[from] rusqlite::Error),
+    /// The database has tables that this version does not know.
+    #[error("image database hull.db has version {found}, this hull knows {known}: use a newer hull")]
+    Newer {
+        /// Of the file.
+        found: u32,
+        /// Of this program.
+        known: u32,
     },
     /// Files and locks.
     #[error(transparent)]
@@ -59,5 +107,15 @@ impl Error {
     pub fn io<E: Into<std::io::Error>>(operation: &'static str, object: impl AsRef<Path>) -> impl FnOnce(E) -> Self {
         let object = object.as_ref().display().to_string();
         move |source| Self::Io { operation, object, source: source.into() }
+    }
+
+    /// What does not fit in an image.
+    pub fn image(image: impl ToString, reason: impl Into<String>) -> Self {
+        Self::Image { image: image.to_string(), reason: reason.into() }
+    }
+
+    /// What is wrong with a part of the store.
+    pub fn damaged(object: impl Into<String>, reason: impl ToString) -> Self {
+        Self::Damaged { object: object.into(), reason: reason.to_string() }
     }
 }

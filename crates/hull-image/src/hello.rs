@@ -3,7 +3,11 @@
 //! The program is an ELF executable of a few hundred bytes, made here: file header, one loadable segment that maps the
 //! whole file, the instructions, the text. It needs no loader, no library and no file of the machine.
 
-use crate::{Config, Error};
+use hull_oci::Reference;
+use hull_oci::image::{ContainerConfig, History, ImageConfig, Platform, RootFs};
+
+use crate::transfer::LayerSource;
+use crate::{Error, Image, Store};
 
 /// Name of the image.
 pub const NAME: &str = "hello:latest";
@@ -29,8 +33,62 @@ const SEGMENT_BYTES: u64 = 56;
 
 /// The image's configuration.
 #[must_use]
-pub fn config() -> Config {
-    Config { cmd: vec![PROGRAM.to_owned()], ..Config::default() }
+pub fn config() -> ContainerConfig {
+    ContainerConfig { cmd: vec![PROGRAM.to_owned()], ..ContainerConfig::default() }
+}
+
+/// The name as the store keeps it.
+pub(crate) fn full_name() -> &'static str {
+    "docker.io/library/hello:latest"
+}
+
+/// Makes the image. It is the same on every machine of an architecture.
+pub(crate) fn make(store: &Store) -> Result<Image, Error> {
+    const WHEN: &str = "1970-01-01T00:00:00Z";
+    let name: Reference = NAME.parse()?;
+    let archive = archive(&program()?);
+    let transfer = store.begin()?;
+    let layer = transfer.layer(archive.as_slice(), LayerSource::default())?;
+    let config = ImageConfig {
+        created: Some(WHEN.to_owned()),
+        platform: Platform::native(),
+        config: config(),
+        rootfs: RootFs { diff_ids: vec![layer.diff_id], ..RootFs::default() },
+        history: vec![History {
+            created: Some(WHEN.to_owned()),
+            created_by: Some("hull".into()),
+            ..History::default()
+        }],
+        ..ImageConfig::default()
+    };
+    let bytes = serde_json::to_vec(&config).map_err(|error| Error::image(NAME, error.to_string()))?;
+    transfer.image(&bytes, None, &[name])
+}
+
+/// A ustar archive of the one file.
+fn archive(program: &[u8]) -> Vec<u8> {
+    let mut header = [0_u8; 512];
+    let name = PROGRAM.trim_start_matches('/');
+    let fields: [(usize, String); 9] = [
+        (0, name.to_owned()),
+        (100, "0000755\0".to_owned()),
+        (108, "0000000\0".to_owned()),
+        (116, "0000000\0".to_owned()),
+        (124, format!("{:011o}\0", program.len())),
+        (136, "00000000000\0".to_owned()),
+        (148, " ".repeat(8)),
+        (156, "0".to_owned()),
+        (257, "ustar\x0000".to_owned()),
+    ];
+    for (at, text) in fields {
+        header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    }
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let mut archive = header.to_vec();
+    archive.extend(program);
+    archive.resize(archive.len().next_multiple_of(512) + 1024, 0);
+    archive
 }
 
 /// The program for the architecture that Hull runs on.

@@ -1,56 +1,72 @@
-//! Images: what a container's root file system and defaults come from.
-//!
-//! The store is a directory per image, each holding a root file system and its configuration:
+//! Images: a store that many processes share, that survives being killed at any point, and what brings images in and
+//! out of it.
 //!
 //! ```text
-//! ROOT/images/             0700
-//! ├─ names/NAME%3ATAG      text: the image's ID
-//! ├─ ID/                   64 random hexadecimal digits; complete from the moment it has this name
-//! │  ├─ image.json         configuration, creation time, size
-//! │  └─ rootfs/            the files
-//! └─ .new-ID/              an import that runs, or was killed: its `lock` is held by flock(2) while it runs
+//! ROOT/                    0700
+//! ├─ hull.db (-wal, -shm)  the records: one SQLite database
+//! ├─ blobs/ALGORITHM/HEX   bytes as they came: configurations, manifests, compressed layers
+//! ├─ layers/HEX/           HEX is the diff ID: `tar` and `index`, or `tree/`
+//! ├─ ingest/RANDOM/        what a running transfer writes; locked by flock(2) while it lives
+//! └─ trash/RANDOM/         what a running deletion unlinks; locked likewise
 //! ```
 //!
-//! An image appears by one rename and disappears by one, so no reader sees part of it, and no lock is needed to read.
-//! What a killed import left is removed by [`Store::repair`]. Nothing of an archive is trusted: see [`unpack`].
+//! # Protocol
+//!
+//! *In:* [`Store::begin`] makes a work directory. [`Transfer::layer`] and [`Transfer::blob`] write into it, verify
+//! digests on the way, and sync. [`Transfer::image`] renames what is new into place, syncs the directories and commits
+//! the records, all under the database's write lock. Dropping the transfer removes the rest.
+//!
+//! *Out:* [`Store::remove`], [`Store::prune`] and [`Store::gc`] delete records in one durable transaction, then move the
+//! files into their own directory below `trash/`, again under the write lock and only if there is still no record, then
+//! unlink them.
+//!
+//! *After a kill:* the work directory is unlocked. [`Store::repair`], which every command calls first, finds it, moves
+//! files that no record names into it, and removes it. Without a dead command that is a look at two directories.
+//!
+//! # Invariants
+//!
+//! * A record exists only while its bytes are on disk; a file without record exists only while a command lives or until
+//!   the next repair.
+//! * An image's ID is the digest of its configuration; configurations and manifests are kept as they came, never
+//!   written anew.
+//! * A layer stays while an image has it or a lease names it. An image stays while a name, a container ([`Store::hold`])
+//!   or a running command ([`Store::pin`]) has it. A lease counts while its work directory is locked: no process number
+//!   or clock is trusted.
+//! * No lock is held while data is read, inflated or written: the write lock covers renames and records only.
+//! * Reading (`find`, `list`) changes nothing, except that the built-in image [`hello`] is made when first asked for.
+//!
+//! # For the engine
+//!
+//! The database is opened by the first use and must be closed ([`Store::close`]) before a fork whose child uses the
+//! store. A container calls [`Store::hold`] with `container:ID` after [`Store::find`] and before it opens the layers
+//! ([`Store::layer_path`]), and [`Store::release`] when it is removed.
+//!
+//! The records must never be taken for commands: labels, names and histories are text of strangers.
 
 mod changes;
+mod check;
+mod db;
+mod disk;
 mod error;
+mod gc;
 pub mod hello;
+mod image;
+mod layer;
+mod names;
+pub mod snapshot;
 mod store;
+pub mod time;
+mod transfer;
 pub mod unpack;
+mod usage;
 
 pub use changes::apply as apply_changes;
+pub use check::Problem;
 pub use error::Error;
-pub use store::{Image, Store, normalize};
-
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
-
-/// An image's defaults for containers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct Config {
-    /// `NAME=value`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub env: Vec<String>,
-    /// Arguments when the user gives none.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub cmd: Vec<String>,
-    /// Program that the arguments go to.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub entrypoint: Vec<String>,
-    /// `user[:group]`, names or numbers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// Working directory.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub working_dir: Option<String>,
-    /// Labels: data, never instructions to the engine.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-    /// Signal that asks the program to end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stop_signal: Option<String>,
-}
+pub use gc::{Budget, LabelFilter, PruneFilter, Pruned};
+pub use hull_oci::image::ContainerConfig as Config;
+pub use image::{HistoryRow, Image, Kind, Layer};
+pub use names::Removed;
+pub use store::Store;
+pub use transfer::{LayerSource, Pin, Transfer};
+pub use usage::{ImageUsage, Usage};

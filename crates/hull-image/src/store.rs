@@ -1,428 +1,485 @@
-//! The store on disk; its layout is drawn in the crate's documentation.
+//! The store: opening, finding and listing images, reading their documents, repairing.
 
-use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read};
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
 
-use hull_fs::lock::Lock;
-use rustix::fs::{Mode, OFlags};
-use serde::{Deserialize, Serialize};
+use hull_oci::image::{Document, ImageConfig, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES};
+use hull_oci::{Digest, Reference};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
-use crate::{Config, Error, hello, unpack};
+use crate::db::{Database, Sync};
+use crate::disk::{self, Work};
+use crate::image::{Image, Kind, Layer};
+use crate::{Error, hello, time};
 
-const MAX_RECORD_BYTES: u64 = 8 << 20;
-
-/// The record of an image.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Record {
-    /// Seconds since 1970.
-    created: u64,
-    /// Bytes of all files.
-    size: u64,
-    config: Config,
-}
-
-/// An image of the store.
-#[derive(Clone, Debug)]
-pub struct Image {
-    /// 64 hexadecimal digits.
-    pub id: String,
-    /// Names with tags; none when the name went to another image.
-    pub names: Vec<String>,
-    /// Seconds since 1970.
-    pub created: u64,
-    /// Bytes of all files.
-    pub size: u64,
-    /// Defaults for containers.
-    pub config: Config,
-    /// Directory of the files.
-    pub rootfs: PathBuf,
-}
-
-/// The store.
+/// The image store of a data directory. Clones share one connection to the database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    directory: PathBuf,
+    pub(crate) root: Arc<PathBuf>,
+    pub(crate) database: Arc<Database>,
 }
 
-/// `name` as `name:latest`; a name with a tag stays.
-///
-/// # Errors
-/// [`Error::Name`].
-pub fn normalize(name: &str) -> Result<String, Error> {
-    let bad = || Error::Name(name.to_owned());
-    let (repository, tag) = match name.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
-        _ => (name, "latest"),
-    };
-    let part = |part: &str| {
-        let edge =
-            |character: Option<char>| character.is_some_and(|one| one.is_ascii_lowercase() || one.is_ascii_digit());
-        edge(part.chars().next())
-            && edge(part.chars().next_back())
-            && part.chars().all(|one| one.is_ascii_lowercase() || one.is_ascii_digit() || "._-:".contains(one))
-    };
-    let tag_ok = !tag.is_empty()
-        && tag.len() <= 128
-        && !tag.starts_with(['.', '-'])
-        && tag.chars().all(|one| one.is_ascii_alphanumeric() || "._-".contains(one));
-    if repository.len() > 200 || !tag_ok || !repository.split('/').all(part) {
-        return Err(bad());
-    }
-    Ok(format!("{repository}:{tag}"))
+/// A digest from a column; anything else there is damage.
+pub(crate) fn digest(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Digest> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error| conversion(column, error))
 }
 
-fn is_id(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase())
+/// An optional digest from a column.
+pub(crate) fn digest_or_none(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<Digest>> {
+    let text: Option<String> = row.get(column)?;
+    text.map(|text| text.parse().map_err(|error| conversion(column, error))).transpose()
 }
 
-fn file_name(name: &str) -> String {
-    name.replace('%', "%25").replace('/', "%2F").replace(':', "%3A")
+/// A length from a column.
+pub(crate) fn length(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let number: i64 = row.get(column)?;
+    u64::try_from(number).map_err(|error| conversion(column, error))
 }
 
-fn name_of(file: &str) -> String {
-    file.replace("%3A", ":").replace("%2F", "/").replace("%25", "%")
+pub(crate) fn kind(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Kind> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|reason: String| conversion(column, std::io::Error::other(reason)))
 }
 
-fn random_id() -> Result<String, Error> {
-    let mut bytes = [0_u8; 32];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(Error::io("read", "random numbers"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+fn reference(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Reference> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error| conversion(column, error))
 }
 
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+fn conversion(column: usize, error: impl std::error::Error + Send + std::marker::Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
 }
 
-fn create_private(path: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::io("create directory", path))
+/// A number for a column.
+pub(crate) fn column(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The key in `names`: a reference's tag counts, its digest does not.
+pub(crate) fn name_key(name: &Reference) -> String {
+    format!("{}:{}", name.repository(), name.tag().unwrap_or("latest"))
 }
 
 impl Store {
-    /// The store below Hull's data directory. Nothing is read or made.
+    /// The store below Hull's data directory. Nothing is read or made: that happens at the first use.
     #[must_use]
     pub fn new(root: &Path) -> Self {
-        Self { directory: root.join("images") }
+        Self { root: Arc::new(root.to_owned()), database: Arc::new(Database::new(root)) }
     }
 
-    /// Finds an image by name, ID or unique ID prefix of at least four digits. The built-in image is made at its first
-    /// use.
+    /// [`Self::new`], and the database is opened if there is one, so that a damaged one is told at once.
     ///
     /// # Errors
-    /// [`Error::NoImage`].
+    /// [`Error::Database`], [`Error::Newer`].
+    pub fn open(root: &Path) -> Result<Self, Error> {
+        let store = Self::new(root);
+        store.database.read(|_| Ok(()))?;
+        Ok(store)
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Closes the database; it opens again at its next use. To be called before a fork whose child uses the store.
+    pub fn close(&self) {
+        self.database.close();
+    }
+
+    pub(crate) fn ingest(&self) -> PathBuf {
+        self.root.join("ingest")
+    }
+
+    pub(crate) fn trash(&self) -> PathBuf {
+        self.root.join("trash")
+    }
+
+    /// `layers/HEX`, with `tar` and `index`, or `tree/`.
+    #[must_use]
+    pub fn layer_path(&self, diff_id: &Digest) -> PathBuf {
+        disk::layer(&self.root, diff_id)
+    }
+
+    /// Finds an image by name, familiar name, `NAME@DIGEST`, ID, unique beginning of an ID, or digest of a manifest. A
+    /// name goes before a beginning. The built-in image is made at its first use. Nothing is written otherwise.
+    ///
+    /// # Errors
+    /// [`Error::NoImage`]; [`Error::Damaged`] when the configuration is not what its digest says.
     pub fn find(&self, text: &str) -> Result<Image, Error> {
-        if let Some(id) = normalize(text).ok().and_then(|name| self.named(&name)) {
-            return self.load(&id);
+        let found = self.database.read(|connection| match find_row(connection, text)? {
+            Some(row) => self.load(connection, &row).map(Some),
+            None => Ok(None),
+        })?;
+        if let Some(image) = found {
+            return Ok(image);
         }
-        if text.len() >= 4 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            let mut found = self.ids()?.into_iter().filter(|id| id.starts_with(text));
-            if let (Some(id), None) = (found.next(), found.next()) {
-                return self.load(&id);
-            }
-        }
-        if normalize(text).is_ok_and(|name| name == hello::NAME) {
-            return self.make_hello();
+        if text.parse::<Reference>().is_ok_and(|name| name.digest().is_none() && name_key(&name) == hello::full_name())
+        {
+            return hello::make(self);
         }
         Err(Error::NoImage(text.to_owned()))
     }
 
-    /// All images, newest first.
+    /// The image of this ID.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// As [`Self::find`].
+    pub fn get(&self, id: &Digest) -> Result<Image, Error> {
+        let found = self.database.read(|connection| match row_of(connection, id)? {
+            Some(row) => self.load(connection, &row).map(Some),
+            None => Ok(None),
+        })?;
+        found.ok_or_else(|| Error::NoImage(id.to_string()))
+    }
+
+    /// All images, newest first by their own account, then by ID.
+    ///
+    /// # Errors
+    /// When the database or a configuration cannot be read.
     pub fn list(&self) -> Result<Vec<Image>, Error> {
-        let mut images = Vec::new();
-        for id in self.ids()? {
-            // One that is being removed right now is not listed.
-            match self.load(&id) {
-                Ok(image) => images.push(image),
-                Err(Error::NoImage(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let names = self.directory.join("names");
-        if let Ok(entries) = fs::read_dir(&names) {
-            for entry in entries.flatten() {
-                let Ok(file) = entry.file_name().into_string() else { continue };
-                let Some(id) = self.named(&name_of(&file)) else { continue };
-                if let Some(image) = images.iter_mut().find(|image| image.id == id) {
-                    image.names.push(name_of(&file));
-                }
-            }
-        }
-        for image in &mut images {
-            image.names.sort();
-        }
+        let mut images = self.database.read(|connection| {
+            let mut statement = connection.prepare("SELECT id, digest, manifest, added FROM images")?;
+            let rows = statement.query_map((), Row::read)?.collect::<Result<Vec<_>, _>>()?;
+            rows.iter().map(|row| self.load(connection, row)).collect::<Result<Vec<_>, _>>()
+        })?;
         images.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
         Ok(images)
     }
 
-    /// Makes an image of a tar archive, plain or compressed by gzip, and gives it a name.
+    /// The configuration's bytes, as they came.
     ///
     /// # Errors
-    /// As [`unpack::unpack`]; the store is unchanged then.
-    pub fn import(&self, archive: impl Read, name: &str, config: Config) -> Result<Image, Error> {
-        let name = normalize(name)?;
-        let mut reader = BufReader::with_capacity(256 << 10, archive);
-        let start = reader.fill_buf().map_err(Error::io("read", "archive"))?;
-        let magic: Vec<u8> = start.iter().take(6).copied().collect();
-        let limits = unpack::Limits::default();
-        self.add(&name, config, |rootfs| match magic.as_slice() {
-            [] => Err(Error::Archive("the input is empty".to_owned())),
-            [0x1f, 0x8b, ..] => unpack::unpack(
-                BufReader::with_capacity(256 << 10, flate2::bufread::MultiGzDecoder::new(reader)),
-                rootfs,
-                limits,
-            ),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-                Err(Error::Archive("zstd compression is not supported: pass it through zstd -d".into()))
-            }
-            [0xfd, b'7', b'z', b'X', b'Z', 0] => {
-                Err(Error::Archive("xz compression is not supported: pass it through xz -d".into()))
-            }
-            [b'B', b'Z', b'h', ..] => {
-                Err(Error::Archive("bzip2 compression is not supported: pass it through bzip2 -d".into()))
-            }
-            _ => unpack::unpack(reader, rootfs, limits),
-        })
+    /// As [`Self::find`].
+    pub fn config_bytes(&self, id: &Digest) -> Result<Vec<u8>, Error> {
+        self.document(id, MAX_CONFIG_BYTES)
     }
 
-    fn make_hello(&self) -> Result<Image, Error> {
-        let program = hello::program()?;
-        self.add(hello::NAME, hello::config(), |rootfs| {
-            let name = hello::PROGRAM.trim_start_matches('/');
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(rootfs, name, flags, Mode::from_raw_mode(0o755))
-                .map_err(Error::io("create", hello::PROGRAM))?;
-            std::io::Write::write_all(&mut File::from(file), &program).map_err(Error::io("write", hello::PROGRAM))?;
-            Ok(program.len() as u64)
-        })
+    /// The bytes of the manifest that the image came with last; absent for an image that was made without one.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub fn manifest_bytes(&self, id: &Digest) -> Result<Option<Vec<u8>>, Error> {
+        let Some(manifest) = self.get(id)?.manifest else { return Ok(None) };
+        self.document(&manifest, MAX_MANIFEST_BYTES).map(Some)
     }
 
-    /// Fills a new directory, makes it durable, and gives it its ID and name.
-    fn add(
-        &self,
-        name: &str,
-        config: Config,
-        fill: impl FnOnce(&OwnedFd) -> Result<u64, Error>,
-    ) -> Result<Image, Error> {
-        let id = random_id()?;
-        create_private(&self.directory.join("names"))?;
-        let new = self.directory.join(format!(".new-{id}"));
-        create_private(&new)?;
-        let _lock = Lock::exclusive(&new.join("lock"))?;
-        let result = (|| {
-            let rootfs = new.join("rootfs");
-            fs::create_dir(&rootfs).map_err(Error::io("create directory", &rootfs))?;
-            rustix::fs::chmod(&rootfs, Mode::from_raw_mode(0o755)).map_err(Error::io("change mode of", &rootfs))?;
-            let opened = OwnedFd::from(File::open(&rootfs).map_err(Error::io("open", &rootfs))?);
-            let size = fill(&opened)?;
-            let record = Record { created: now(), size, config };
-            let path = new.join("image.json");
-            let json = serde_json::to_vec(&record)
-                .map_err(|source| Error::Record { path: path.display().to_string(), source })?;
-            fs::write(&path, json).map_err(Error::io("write", &path))?;
-            // One sync of the file system instead of one per file: what has a name after a power loss is whole.
-            rustix::fs::syncfs(&opened).map_err(Error::io("sync", &rootfs))?;
-            fs::remove_file(new.join("lock")).map_err(Error::io("remove", new.join("lock")))?;
-            let to = self.directory.join(&id);
-            fs::rename(&new, &to).map_err(Error::io("rename", &new))?;
-            hull_fs::atomic::write_path(&self.directory.join("names").join(file_name(name)), id.as_bytes(), 0o600)?;
-            Ok(())
-        })();
-        if let Err(error) = result {
-            let _ = fs::remove_dir_all(&new);
-            return Err(error);
+    /// A held blob, opened for reading: a document or a compressed layer.
+    ///
+    /// # Errors
+    /// When it is not held.
+    pub fn open_blob(&self, digest: &Digest) -> Result<File, Error> {
+        let path = disk::blob(&self.root, digest);
+        File::open(&path).map_err(Error::io("open", &path))
+    }
+
+    /// A layer's uncompressed archive as a stream, from its tar or from its blob.
+    ///
+    /// # Errors
+    /// When neither can be opened.
+    pub fn layer_tar(&self, layer: &Layer) -> Result<Box<dyn std::io::Read + Send>, Error> {
+        if layer.kind == Kind::Erofs {
+            let path = self.layer_path(&layer.diff_id).join("tar");
+            return Ok(Box::new(File::open(&path).map_err(Error::io("open", &path))?));
         }
-        self.load(&id)
+        let blob = layer.blob.as_ref().map_or(&layer.diff_id, |(digest, _)| digest);
+        crate::layer::decompressed(self.open_blob(blob)?)
     }
 
-    /// Takes a name away, and with its last name (or when given by ID) the image itself. Returns what was done, as
-    /// `Untagged: NAME` and `Deleted: ID` lines.
-    ///
-    /// # Errors
-    /// [`Error::NoImage`].
-    pub fn remove(&self, text: &str) -> Result<Vec<String>, Error> {
-        let images = self.list()?;
-        let name = normalize(text).ok();
-        let by_name = images.iter().find(|image| name.as_ref().is_some_and(|name| image.names.contains(name)));
-        let image = match by_name {
-            Some(image) => image,
-            None => {
-                let mut found = images.iter().filter(|image| text.len() >= 4 && image.id.starts_with(text));
-                match (found.next(), found.next()) {
-                    (Some(image), None) => image,
-                    _ => return Err(Error::NoImage(text.to_owned())),
+    fn document(&self, digest: &Digest, max: u64) -> Result<Vec<u8>, Error> {
+        let path = disk::blob(&self.root, digest);
+        let mut bytes = Vec::new();
+        let file = File::open(&path).map_err(|error| Error::damaged(format!("blob {digest}"), error))?;
+        file.take(max + 1).read_to_end(&mut bytes).map_err(Error::io("read", &path))?;
+        let mut hasher = digest.hasher();
+        hasher.update(&bytes);
+        if hasher.finish() != *digest {
+            return Err(Error::damaged(format!("blob {digest}"), "its content has another digest"));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads everything about an image; within a transaction, so that nothing of it goes meanwhile.
+    fn load(&self, connection: &Connection, row: &Row) -> Result<Image, Error> {
+        let config = ImageConfig::parse(&self.document(&row.digest, MAX_CONFIG_BYTES)?)
+            .map_err(|error| Error::damaged(format!("image {}", row.digest), error))?;
+        let mut statement = connection.prepare_cached("SELECT name FROM names WHERE image = ?1 ORDER BY name")?;
+        let names = statement.query_map([row.id], |row| reference(row, 0))?.collect::<Result<Vec<_>, _>>()?;
+        let mut statement = connection.prepare_cached(
+            "SELECT repository, digest FROM repo_digests WHERE image = ?1 ORDER BY repository, digest",
+        )?;
+        let repo_digests =
+            statement.query_map([row.id], |row| Ok((row.get(0)?, digest(row, 1)?)))?.collect::<Result<Vec<_>, _>>()?;
+        let layers = self.layers_of(connection, row)?;
+        if layers.iter().map(|layer| &layer.diff_id).ne(&config.rootfs.diff_ids) {
+            let reason = "its record names other layers than its configuration";
+            return Err(Error::damaged(format!("image {}", row.digest), reason));
+        }
+        Ok(Image {
+            id: row.digest.clone(),
+            names,
+            repo_digests,
+            manifest: row.manifest.clone(),
+            created: config.created.as_deref().and_then(time::seconds).unwrap_or(0),
+            added: row.added,
+            size: layers.iter().map(|layer| layer.size).sum(),
+            layers,
+            config,
+        })
+    }
+
+    fn layers_of(&self, connection: &Connection, row: &Row) -> Result<Vec<Layer>, Error> {
+        let mut statement = connection.prepare_cached(
+            "SELECT layers.diff_id, layers.snapshotter, layers.content, layers.tar, blobs.digest, blobs.size, position
+             FROM image_layers JOIN layers ON layers.id = image_layers.layer
+             LEFT JOIN compressions ON compressions.layer = layers.id
+             LEFT JOIN blobs ON blobs.digest = compressions.blob
+             WHERE image_layers.image = ?1 ORDER BY position, blobs.digest",
+        )?;
+        let mut rows = statement.query([row.id])?;
+        let (mut layers, mut last) = (Vec::<Layer>::new(), None);
+        let mut wanted = None;
+        while let Some(record) = rows.next()? {
+            let position: i64 = record.get(6)?;
+            let blob = match digest_or_none(record, 4)? {
+                Some(digest) => Some((digest, length(record, 5)?)),
+                None => None,
+            };
+            if last != Some(position) {
+                let (diff_id, kind) = (digest(record, 0)?, kind(record, 1)?);
+                layers.push(Layer { diff_id, kind, size: length(record, 2)?, tar_size: length(record, 3)?, blob });
+                last = Some(position);
+            } else if let (Some(layer), Some(blob)) = (layers.last_mut(), blob) {
+                // Compressed in several ways: the one that the manifest names counts.
+                let wanted = wanted.get_or_insert_with(|| self.manifest_layers(row));
+                if layer.blob.is_none() || wanted.contains(&blob.0) {
+                    layer.blob = Some(blob);
                 }
             }
-        };
-        let gone: Vec<&String> = match (by_name, &name) {
-            (Some(_), Some(name)) => vec![name],
-            _ => image.names.iter().collect(),
-        };
-        let mut done = Vec::new();
-        for name in &gone {
-            let path = self.directory.join("names").join(file_name(name));
-            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
-            done.push(format!("Untagged: {name}"));
         }
-        if gone.len() == image.names.len() {
-            let from = self.directory.join(&image.id);
-            // Renamed first: a reader sees the whole image or none, and a killed removal is finished by `repair`.
-            let trash = self.directory.join(format!(".new-{}", image.id));
-            fs::rename(&from, &trash).map_err(Error::io("rename", &from))?;
-            fs::remove_dir_all(&trash).map_err(Error::io("remove", &trash))?;
-            done.push(format!("Deleted: {}", image.id));
-        }
-        Ok(done)
+        Ok(layers)
     }
 
-    /// Removes what killed imports and removals left. Returns how many there were.
+    fn manifest_layers(&self, row: &Row) -> Vec<Digest> {
+        let bytes = row.manifest.as_ref().and_then(|manifest| self.document(manifest, MAX_MANIFEST_BYTES).ok());
+        match bytes.and_then(|bytes| Document::parse(&bytes, None).ok()) {
+            Some(Document::Manifest(manifest)) => manifest.layers.into_iter().map(|layer| layer.digest).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Removes what killed commands left: their work directories, their leases, and files without records. Costs a look
+    /// at two directories when nothing died. Returns how many commands it cleaned up after.
     ///
     /// # Errors
-    /// When a directory cannot be removed.
+    /// When a directory cannot be read or removed, or the database not be read.
     pub fn repair(&self) -> Result<usize, Error> {
-        let Ok(entries) = fs::read_dir(&self.directory) else { return Ok(0) };
-        let mut count = 0;
-        for entry in entries.flatten() {
-            if !entry.file_name().to_string_lossy().starts_with(".new-") {
-                continue;
-            }
-            let path = entry.path();
-            let lock = path.join("lock");
-            // Without a lock file it is a removal, or an import that was killed at its very start; one that has just
-            // made its directory is younger than this.
-            let held = if lock.exists() { Lock::try_exclusive(&lock)?.is_none() } else { young(&path) };
-            if !held {
-                fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
-                count += 1;
+        let mut dead = disk::abandoned(&self.ingest())?;
+        dead.extend(disk::abandoned(&self.trash())?);
+        let Some(first) = dead.first() else { return Ok(0) };
+        if self.database.path().exists() {
+            self.sweep(first)?;
+            self.database.write(Sync::Normal, |transaction| {
+                for work in &dead {
+                    transaction.execute("DELETE FROM leases WHERE work = ?1", [work.name()])?;
+                }
+                Ok(())
+            })?;
+            self.database.tidy();
+            self.close();
+        }
+        let count = dead.len();
+        let mut result = Ok(count);
+        for work in dead {
+            if let Err(error) = work.remove() {
+                result = Err(error);
             }
         }
-        Ok(count)
+        result
     }
 
-    fn named(&self, name: &str) -> Option<String> {
-        let id = fs::read_to_string(self.directory.join("names").join(file_name(name))).ok()?;
-        is_id(&id).then_some(id)
+    /// Moves files without records into a work directory. Publishing and sweeping exclude each other by the database's
+    /// write lock.
+    pub(crate) fn sweep(&self, work: &Work) -> Result<Vec<String>, Error> {
+        let mut swept = Vec::new();
+        self.database.write(Sync::Normal, |transaction| {
+            for (name, path) in self.orphans(transaction)? {
+                if disk::rename_if_there(&path, &work.path().join(format!("orphan-{}", swept.len())))? {
+                    swept.push(name);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(swept)
     }
 
-    fn ids(&self) -> Result<Vec<String>, Error> {
-        let entries = match fs::read_dir(&self.directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(Error::io("read", &self.directory)(error)),
-        };
-        Ok(entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| is_id(name))
-            .collect())
+    /// Files below `blobs/` and `layers/` that no record names.
+    pub(crate) fn orphans(&self, connection: &Connection) -> Result<Vec<(String, PathBuf)>, Error> {
+        let mut found = Vec::new();
+        let mut layers = connection.prepare("SELECT 1 FROM layers WHERE diff_id = ?1")?;
+        let directory = self.root.join("layers");
+        for name in disk::names(&directory)? {
+            let known = match disk::digest_of_name(&name) {
+                Some(digest) => layers.exists([digest.to_string()])?,
+                None => false,
+            };
+            if !known {
+                found.push((format!("layer {name}"), directory.join(name)));
+            }
+        }
+        let mut blobs = connection.prepare("SELECT 1 FROM blobs WHERE digest = ?1")?;
+        for algorithm in ["sha256", "sha512"] {
+            let directory = self.root.join("blobs").join(algorithm);
+            for name in disk::names(&directory)? {
+                if !blobs.exists([format!("{algorithm}:{name}")])? {
+                    found.push((format!("blob {algorithm}:{name}"), directory.join(name)));
+                }
+            }
+        }
+        Ok(found)
     }
 
-    fn load(&self, id: &str) -> Result<Image, Error> {
-        let directory = self.directory.join(id);
-        let path = directory.join("image.json");
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Error::NoImage(id.to_owned())),
-            Err(error) => return Err(Error::io("open", &path)(error)),
-        };
-        let mut bytes = Vec::new();
-        file.take(MAX_RECORD_BYTES).read_to_end(&mut bytes).map_err(Error::io("read", &path))?;
-        let record: Record = serde_json::from_slice(&bytes)
-            .map_err(|source| Error::Record { path: path.display().to_string(), source })?;
-        Ok(Image {
-            id: id.to_owned(),
-            names: Vec::new(),
-            created: record.created,
-            size: record.size,
-            config: record.config,
-            rootfs: directory.join("rootfs"),
+    /// A setting of the store.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn setting(&self, name: &str) -> Result<Option<String>, Error> {
+        self.database.read(|connection| {
+            Ok(connection
+                .query_row("SELECT value FROM settings WHERE name = ?1", [name], |row| row.get(0))
+                .optional()?)
+        })
+    }
+
+    /// Changes a setting; `None` removes it.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn set_setting(&self, name: &str, value: Option<&str>) -> Result<(), Error> {
+        self.database.write(Sync::Full, |transaction| {
+            match value {
+                Some(value) => {
+                    transaction.execute("INSERT OR REPLACE INTO settings VALUES (?1, ?2)", params![name, value])?
+                }
+                None => transaction.execute("DELETE FROM settings WHERE name = ?1", [name])?,
+            };
+            Ok(())
         })
     }
 }
 
-fn young(path: &Path) -> bool {
-    let age = fs::metadata(path).and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
-    age.is_some_and(|age| age.as_secs() < 10)
+/// A row of `images`.
+pub(crate) struct Row {
+    pub(crate) id: i64,
+    pub(crate) digest: Digest,
+    pub(crate) manifest: Option<Digest>,
+    pub(crate) added: i64,
 }
 
-#[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
-    use super::*;
-
-    fn archive() -> Vec<u8> {
-        let mut builder = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_ustar();
-        header.set_size(2);
-        header.set_mode(0o644);
-        header.set_uid(u64::from(rustix::process::geteuid().as_raw()));
-        header.set_gid(u64::from(rustix::process::getegid().as_raw()));
-        builder.append_data(&mut header, "file", b"hi".as_slice()).unwrap();
-        builder.into_inner().unwrap()
+impl Row {
+    pub(crate) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self { id: row.get(0)?, digest: digest(row, 1)?, manifest: digest_or_none(row, 2)?, added: row.get(3)? })
     }
+}
 
-    #[test]
-    fn import_find_remove() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::new(directory.path());
-        assert!(matches!(store.find("mine"), Err(Error::NoImage(_))));
-        let config = Config { cmd: vec!["x".into()], ..Config::default() };
-        let image = store.import(archive().as_slice(), "mine", config.clone()).unwrap();
-        assert_eq!(store.find("mine:latest").unwrap().config, config);
-        assert_eq!(store.find(&image.id[..12]).unwrap().id, image.id);
-        assert_eq!(fs::read(image.rootfs.join("file")).unwrap(), b"hi");
-        assert_eq!(store.list().unwrap()[0].names, ["mine:latest"]);
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        gzip.write_all(&archive()).unwrap();
-        let second = store.import(gzip.finish().unwrap().as_slice(), "mine", Config::default()).unwrap();
-        assert_ne!(second.id, image.id);
-        assert_eq!(store.list().unwrap().len(), 2);
-        assert_eq!(store.remove("mine").unwrap().len(), 2);
-        assert_eq!(store.remove(&image.id).unwrap(), [format!("Deleted: {}", image.id)]);
-        assert!(store.list().unwrap().is_empty());
-    }
+pub(crate) fn row_of(connection: &Connection, id: &Digest) -> Result<Option<Row>, Error> {
+    let sql = "SELECT id, digest, manifest, added FROM images WHERE digest = ?1";
+    Ok(connection.prepare_cached(sql)?.query_row([id.to_string()], Row::read).optional()?)
+}
 
-    #[test]
-    fn a_failed_or_killed_import_leaves_nothing() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::new(directory.path());
-        assert!(store.import(b"not an archive".as_slice(), "a", Config::default()).is_err());
-        assert!(store.import(b"".as_slice(), "a", Config::default()).is_err());
-        let left = directory.path().join("images/.new-killed");
-        fs::create_dir_all(left.join("rootfs")).unwrap();
-        fs::write(left.join("lock"), "").unwrap();
-        assert_eq!(store.repair().unwrap(), 1);
-        let names: Vec<_> =
-            fs::read_dir(directory.path().join("images")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names, ["names"]);
-    }
-
-    #[test]
-    fn hello_is_made_at_first_use() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::new(directory.path());
-        let image = store.find("hello").unwrap();
-        assert!(image.rootfs.join("hello").exists());
-        assert_eq!(store.find("hello").unwrap().id, image.id);
-    }
-
-    #[test]
-    fn names() {
-        assert_eq!(normalize("a").unwrap(), "a:latest");
-        assert_eq!(normalize("host:5000/a/b:v1").unwrap(), "host:5000/a/b:v1");
-        assert_eq!(normalize("host:5000/a").unwrap(), "host:5000/a:latest");
-        for wrong in ["", "A", "a:", "a//b", "/a", "a/", "../a", "a:.x", "a b", "a/../b"] {
-            assert!(normalize(wrong).is_err(), "{wrong}");
+/// The image that a text means, without regard to the built-in one.
+pub(crate) fn find_row(connection: &Connection, text: &str) -> Result<Option<Row>, Error> {
+    if let Some(id) = text.parse::<Digest>().ok().or_else(|| Digest::from_hex(text).ok()) {
+        if let Some(row) = row_of(connection, &id)? {
+            return Ok(Some(row));
         }
-        let name = "host:5000/a%b:v";
-        assert_eq!(name_of(&file_name(name)), name);
+        let sql = "SELECT images.id, images.digest, images.manifest, added FROM manifests
+                   JOIN images ON images.id = manifests.image WHERE manifests.digest = ?1";
+        return Ok(connection.query_row(sql, [id.to_string()], Row::read).optional()?);
+    }
+    if let Ok(name) = text.parse::<Reference>() {
+        let found = match name.digest() {
+            Some(digest) => {
+                let sql = "SELECT images.id, images.digest, images.manifest, added FROM repo_digests
+                           JOIN images ON images.id = repo_digests.image
+                           WHERE repository = ?1 AND repo_digests.digest = ?2";
+                let arguments = params![name.repository(), digest.to_string()];
+                connection.query_row(sql, arguments, Row::read).optional()?
+            }
+            None => {
+                let sql = "SELECT images.id, images.digest, images.manifest, added FROM names
+                           JOIN images ON images.id = names.image WHERE name = ?1";
+                connection.prepare_cached(sql)?.query_row([name_key(&name)], Row::read).optional()?
+            }
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    let beginning = text.strip_prefix("sha256:").unwrap_or(text);
+    if !is_beginning(beginning) {
+        return Ok(None);
+    }
+    // `g` follows all hexadecimal digits.
+    let mut statement = connection
+        .prepare("SELECT id, digest, manifest, added FROM images WHERE digest >= ?1 AND digest < ?2 LIMIT 2")?;
+    let bounds = params![format!("sha256:{beginning}"), format!("sha256:{beginning}g")];
+    let mut rows = statement.query_map(bounds, Row::read)?.collect::<Result<Vec<_>, _>>()?;
+    Ok(if rows.len() == 1 { rows.pop() } else { None })
+}
+
+fn is_beginning(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+/// Whether a text means an image by its ID rather than by a name.
+pub(crate) fn is_id_of(text: &str, id: &Digest) -> bool {
+    let beginning = text.strip_prefix("sha256:").unwrap_or(text);
+    id.hex().starts_with(beginning) && is_beginning(beginning)
+}
+
+/// Setting and environment variable of the snapshotter.
+const SNAPSHOTTER: (&str, &str) = ("snapshotter", "HULL_SNAPSHOTTER");
+
+impl Store {
+    /// How new layers are kept: what the environment says, else what the store was set to.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a word that is none.
+    pub fn snapshotter(&self) -> Result<Kind, Error> {
+        let parse = |setting: &str, value: String| {
+            value.parse().map_err(|reason| Error::Setting { setting: setting.to_owned(), value, reason })
+        };
+        match std::env::var(SNAPSHOTTER.1) {
+            Ok(value) if !value.is_empty() => parse(SNAPSHOTTER.1, value),
+            _ => self.setting(SNAPSHOTTER.0)?.map_or(Ok(Kind::Directory), |value| parse(SNAPSHOTTER.0, value)),
+        }
+    }
+
+    /// Makes an image of one layer, an archive in any compression that Hull knows, and names it.
+    ///
+    /// # Errors
+    /// As [`crate::Transfer::layer`].
+    pub fn import(
+        &self,
+        archive: impl std::io::Read + Send,
+        name: &str,
+        config: hull_oci::image::ContainerConfig,
+    ) -> Result<Image, Error> {
+        let name = name.parse::<Reference>()?.or_latest();
+        let transfer = self.begin()?;
+        let layer = transfer.layer(archive, crate::LayerSource::default())?;
+        let config = ImageConfig {
+            platform: hull_oci::image::Platform::native(),
+            config,
+            rootfs: hull_oci::image::RootFs { diff_ids: vec![layer.diff_id], ..Default::default() },
+            ..ImageConfig::default()
+        };
+        let bytes = serde_json::to_vec(&config).map_err(|error| Error::image(&name, error.to_string()))?;
+        transfer.image(&bytes, None, &[name])
     }
 }

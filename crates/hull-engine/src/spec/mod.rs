@@ -213,8 +213,8 @@ fn process(config: &RunConfig, context: &Context, capabilities: &[String], hostn
     if args.is_empty() {
         return Err(Error::flag("COMMAND", "no command is given and the image has none"));
     }
-    let cwd = config.workdir.as_ref().or(image.working_dir.as_ref()).filter(|path| !path.is_empty());
-    let cwd = cwd.map_or_else(|| "/".to_owned(), Clone::clone);
+    let cwd = config.workdir.as_ref().unwrap_or(&image.working_dir);
+    let cwd = if cwd.is_empty() { "/".to_owned() } else { cwd.clone() };
     if !cwd.starts_with('/') {
         return Err(Error::flag("--workdir", format!("{cwd:?} must be an absolute path")));
     }

@@ -1,0 +1,630 @@
+//! Transfers: how layers, blobs and images come into the store.
+//!
+//! Everything is written into the transfer's work directory, `ingest/RANDOM/`, and becomes durable there. Then
+//! [`Transfer::image`] takes the database's write lock, renames what the image needs into place, syncs the two
+//! directories and commits the records. A killed transfer leaves its work directory, unlocked, and perhaps files
+//! without records: the next repair removes both.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hull_oci::digest::Hasher;
+use hull_oci::image::{Descriptor, Document, ImageConfig, MAX_CONFIG_BYTES, Manifest, media_type};
+use hull_oci::{Digest, Reference};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+
+use crate::db::Sync;
+use crate::disk::{self, Work};
+use crate::image::{Image, Kind, Layer};
+use crate::store::{column, digest, kind, length, name_key, row_of};
+use crate::{Error, Store, layer, names};
+
+/// What is known about a layer before it is read, and what to keep of it.
+#[derive(Clone, Debug, Default)]
+pub struct LayerSource {
+    /// Digest and length that the bytes must have, as they come.
+    pub blob: Option<Descriptor>,
+    /// Digest that the uncompressed archive must have.
+    pub diff_id: Option<Digest>,
+    /// Keep the bytes as they come beside the layer, so that it can be pushed and saved as it was. An uncompressed
+    /// archive is the layer's own tar; it is never kept twice.
+    pub keep_blob: bool,
+}
+
+/// A running import, load, pull, commit or build. Dropping it leaves nothing of what no image was made of.
+///
+/// It may be used from several threads.
+#[derive(Debug)]
+pub struct Transfer {
+    store: Store,
+    work: Work,
+    kind: Kind,
+    pending: Mutex<Pending>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    count: u64,
+    leased: bool,
+    layers: BTreeMap<Digest, NewLayer>,
+    blobs: BTreeMap<Digest, NewBlob>,
+}
+
+#[derive(Clone, Debug)]
+struct NewLayer {
+    layer: Layer,
+    directory: PathBuf,
+    /// Blobs that unpack to it, with their lengths.
+    compressions: BTreeMap<Digest, u64>,
+}
+
+#[derive(Clone, Debug)]
+struct NewBlob {
+    path: PathBuf,
+    size: u64,
+    media_type: String,
+}
+
+/// Moved into place, with the place it came from: to be moved back when the transaction fails.
+type Moved = Vec<(PathBuf, PathBuf)>;
+
+impl Store {
+    /// Begins a transfer.
+    ///
+    /// # Errors
+    /// When its work directory cannot be made.
+    pub fn begin(&self) -> Result<Transfer, Error> {
+        let kind = self.snapshotter()?;
+        for directory in ["blobs/sha256", "layers", "trash"] {
+            disk::create_private(&self.root.join(directory))?;
+        }
+        let work = Work::create(&self.ingest())?;
+        Ok(Transfer { store: self.clone(), work, kind, pending: Mutex::default() })
+    }
+
+    /// Keeps an image from being removed while a command reads it.
+    ///
+    /// # Errors
+    /// [`Error::NoImage`] when it is gone already.
+    pub fn pin(&self, id: &Digest) -> Result<Pin, Error> {
+        let transfer = self.begin()?;
+        self.database.write(Sync::Normal, |transaction| {
+            row_of(transaction, id)?.ok_or_else(|| Error::NoImage(id.to_string()))?;
+            transfer.lease(transaction, "image", id)
+        })?;
+        Ok(Pin { _transfer: transfer })
+    }
+}
+
+/// An image that nobody removes meanwhile; see [`Store::pin`].
+#[derive(Debug)]
+pub struct Pin {
+    _transfer: Transfer,
+}
+
+impl Transfer {
+    /// The store that it brings something into.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// A directory for the caller's own temporary files, which goes with the transfer.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn directory(&self) -> Result<PathBuf, Error> {
+        let path = self.next("files");
+        disk::create_private(&path)?;
+        Ok(path)
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        // What is in it is complete at every moment.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next(&self, what: &str) -> PathBuf {
+        let mut pending = self.pending();
+        pending.count += 1;
+        self.work.path().join(format!("{what}-{}", pending.count))
+    }
+
+    fn lease(&self, transaction: &Transaction<'_>, kind: &str, object: &Digest) -> Result<(), Error> {
+        self.pending().leased = true;
+        transaction.execute(
+            "INSERT OR IGNORE INTO leases VALUES (?1, ?2, ?3)",
+            params![self.work.name(), kind, object.to_string()],
+        )?;
+        Ok(())
+    }
+
+    /// Whether the layer is in the store or came with this transfer; from then on it stays for this transfer.
+    ///
+    /// # Errors
+    /// When the database cannot be used.
+    pub fn has_layer(&self, diff_id: &Digest) -> Result<bool, Error> {
+        self.find_layer(diff_id).map(|layer| layer.is_some())
+    }
+
+    /// The layer, as [`Self::has_layer`].
+    ///
+    /// # Errors
+    /// As [`Self::has_layer`].
+    pub fn find_layer(&self, diff_id: &Digest) -> Result<Option<Layer>, Error> {
+        let pending = self.pending().layers.get(diff_id).map(|new| new.layer.clone());
+        if pending.is_some()
+            || !self.store.database.read(|connection| Ok(Some(known(connection, diff_id)?.is_some())))?.unwrap_or(false)
+        {
+            return Ok(pending);
+        }
+        self.store.database.write(Sync::Normal, |transaction| {
+            let Some((_, layer)) = known(transaction, diff_id)? else { return Ok(None) };
+            self.lease(transaction, "layer", diff_id)?;
+            if let Some((blob, _)) = &layer.blob {
+                self.lease(transaction, "blob", blob)?;
+            }
+            Ok(Some(layer))
+        })
+    }
+
+    /// The layer that a compressed blob is known to unpack to, as [`Self::has_layer`]: the blob itself need not be held.
+    ///
+    /// # Errors
+    /// As [`Self::has_layer`].
+    pub fn layer_of(&self, blob: &Digest) -> Result<Option<Layer>, Error> {
+        let pending = self.pending().layers.values().find(|new| new.compressions.contains_key(blob)).cloned();
+        if let Some(new) = pending {
+            return Ok(Some(new.layer));
+        }
+        let diff_id = self.store.database.read(|connection| {
+            let sql = "SELECT diff_id FROM compressions JOIN layers ON layers.id = layer WHERE blob = ?1";
+            Ok(connection.query_row(sql, [blob.to_string()], |row| digest(row, 0)).optional()?)
+        })?;
+        // An uncompressed archive is known by its diff ID.
+        self.find_layer(diff_id.as_ref().unwrap_or(blob))
+    }
+
+    /// Whether the blob's bytes are in the store or came with this transfer; from then on they stay for this transfer.
+    ///
+    /// # Errors
+    /// As [`Self::has_layer`].
+    pub fn has_blob(&self, blob: &Digest) -> Result<bool, Error> {
+        if self.pending().blobs.contains_key(blob) {
+            return Ok(true);
+        }
+        let exists = |connection: &Connection| -> Result<bool, Error> {
+            Ok(connection.prepare_cached("SELECT 1 FROM blobs WHERE digest = ?1")?.exists([blob.to_string()])?)
+        };
+        if !self.store.database.read(exists)? {
+            return Ok(false);
+        }
+        self.store.database.write(Sync::Normal, |transaction| {
+            let there = exists(transaction)?;
+            if there {
+                self.lease(transaction, "blob", blob)?;
+            }
+            Ok(there)
+        })
+    }
+
+    /// Takes in bytes as they are. They become part of the store with an image that needs them.
+    ///
+    /// # Errors
+    /// [`Error::Blob`] when they are not what `expected` says; reading stops one byte after the expected length.
+    pub fn blob(&self, mut reader: impl Read, expected: Option<&Descriptor>) -> Result<Descriptor, Error> {
+        let path = self.next("blob");
+        let mut file = File::create_new(&path).map_err(Error::io("create", &path))?;
+        let result = (|| {
+            let mut hasher =
+                expected.map_or_else(|| Hasher::new(hull_oci::digest::Algorithm::Sha256), |one| one.digest.hasher());
+            let mut buffer = vec![0; 256 << 10];
+            let mut size = 0;
+            loop {
+                let count = match reader.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(count) => count,
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(Error::io("read", "blob")(error)),
+                };
+                size += count as u64;
+                if let Some(expected) = expected
+                    && size > expected.size
+                {
+                    let reason = format!("it is longer than its {} bytes", expected.size);
+                    return Err(Error::Blob { expected: expected.digest.clone(), reason });
+                }
+                hasher.update(&buffer[..count]);
+                file.write_all(&buffer[..count]).map_err(Error::io("write", &path))?;
+            }
+            let found = hasher.finish();
+            if let Some(expected) = expected {
+                if size != expected.size {
+                    let reason = format!("it has {size} bytes, expected {}", expected.size);
+                    return Err(Error::Blob { expected: expected.digest.clone(), reason });
+                }
+                if found != expected.digest {
+                    let reason = format!("the content has digest {found}");
+                    return Err(Error::Blob { expected: expected.digest.clone(), reason });
+                }
+            }
+            file.sync_data().map_err(Error::io("sync", &path))?;
+            let descriptor = expected.cloned().unwrap_or_else(|| Descriptor::new("", found, size));
+            Ok(descriptor)
+        })();
+        match &result {
+            Ok(descriptor) => self.keep_blob(descriptor, path),
+            Err(_) => drop(fs::remove_file(&path)),
+        }
+        result
+    }
+
+    fn keep_blob(&self, descriptor: &Descriptor, path: PathBuf) {
+        let new = NewBlob { path, size: descriptor.size, media_type: descriptor.media_type.clone() };
+        self.pending().blobs.insert(descriptor.digest.clone(), new);
+    }
+
+    /// Opens bytes that came with this transfer or are in the store.
+    ///
+    /// # Errors
+    /// When they are neither.
+    pub fn open_blob(&self, blob: &Digest) -> Result<File, Error> {
+        let pending = self.pending().blobs.get(blob).map(|new| new.path.clone());
+        match pending {
+            Some(path) => File::open(&path).map_err(Error::io("open", &path)),
+            None => self.store.open_blob(blob),
+        }
+    }
+
+    /// Takes in a layer: an archive in any compression that Hull knows. A layer that the store has already is not read.
+    ///
+    /// # Errors
+    /// When the stream is refused, or is not what `source` says. Nothing is kept then.
+    pub fn layer(&self, reader: impl Read + Send, source: LayerSource) -> Result<Layer, Error> {
+        if let Some(diff_id) = &source.diff_id {
+            if let Some(layer) = self.find_layer(diff_id)? {
+                return Ok(layer);
+            }
+        } else if let Some(blob) = &source.blob
+            && let Some(layer) = self.layer_of(&blob.digest)?
+        {
+            return Ok(layer);
+        }
+        let directory = self.next("layer");
+        disk::create_private(&directory)?;
+        let result = layer::write(reader, &directory, self.kind, &source);
+        let written = match result {
+            Ok(written) => written,
+            Err(error) => {
+                let _ = disk::remove(&directory);
+                return Err(error);
+            }
+        };
+        let media = source.blob.as_ref().map_or("", |blob| blob.media_type.as_str());
+        let mut held = None;
+        if let Some((digest, size)) = &written.blob {
+            let path = directory.join("blob");
+            if path.exists() {
+                let kept = self.next("blob");
+                fs::rename(&path, &kept).map_err(Error::io("rename", &path))?;
+                self.keep_blob(&Descriptor::new(media, digest.clone(), *size), kept);
+                held = Some((digest.clone(), *size));
+            }
+        }
+        let layer = Layer {
+            diff_id: written.diff_id.clone(),
+            kind: self.kind,
+            size: written.content,
+            tar_size: written.tar,
+            blob: held,
+        };
+        let mut pending = self.pending();
+        let compressions = written.blob.into_iter().collect();
+        match pending.layers.get_mut(&written.diff_id) {
+            Some(twin) => {
+                // The same layer came twice at the same time.
+                twin.compressions.extend::<BTreeMap<_, _>>(compressions);
+                drop(pending);
+                disk::remove(&directory)?;
+            }
+            None => {
+                let new = NewLayer { layer: layer.clone(), directory, compressions };
+                pending.layers.insert(written.diff_id, new);
+            }
+        }
+        Ok(layer)
+    }
+
+    /// [`Self::layer`] from a blob that this transfer took in; the blob becomes the layer's own with `keep_blob`.
+    ///
+    /// # Errors
+    /// As [`Self::layer`], and when the blob did not come with this transfer.
+    pub fn layer_from_blob(&self, blob: &Descriptor, diff_id: Option<Digest>, keep_blob: bool) -> Result<Layer, Error> {
+        let file = self.open_blob(&blob.digest)?;
+        let mut layer = self
+            .layer(file, LayerSource { blob: Some(blob.clone()), diff_id, keep_blob: self.kind == Kind::Directory })?;
+        let mut pending = self.pending();
+        if let (Some(new), true) = (pending.layers.get_mut(&layer.diff_id), keep_blob && blob.digest != layer.diff_id) {
+            new.compressions.insert(blob.digest.clone(), blob.size);
+            new.layer.blob = Some((blob.digest.clone(), blob.size));
+            layer.blob.clone_from(&new.layer.blob);
+        } else if !keep_blob
+            && self.kind == Kind::Erofs
+            && let Some(new) = pending.blobs.remove(&blob.digest)
+        {
+            drop(pending);
+            disk::remove(&new.path)?;
+        }
+        Ok(layer)
+    }
+
+    /// Makes an image of layers that are in the store or came with this transfer. Records and names appear at once, and
+    /// all bytes are on disk before.
+    ///
+    /// # Errors
+    /// When the documents are refused, do not fit each other, or name layers that are not there. The store is unchanged
+    /// then, and the transfer can still be used.
+    pub fn image(&self, config: &[u8], manifest: Option<(&[u8], &str)>, names: &[Reference]) -> Result<Image, Error> {
+        let parsed = ImageConfig::parse(config)?;
+        if config.len() as u64 > MAX_CONFIG_BYTES {
+            return Err(Error::image("", "its configuration is too long"));
+        }
+        let document = match manifest {
+            None => None,
+            Some((bytes, media)) => match Document::parse(bytes, Some(media))? {
+                Document::Manifest(document) => Some(document),
+                Document::Index(_) => return Err(Error::image(Digest::of(config), "its manifest is an index")),
+            },
+        };
+        let id = match &document {
+            None => Digest::of(config),
+            Some(document) => {
+                let mut hasher = document.config.digest.hasher();
+                hasher.update(config);
+                hasher.finish()
+            }
+        };
+        if let Some(document) = &document {
+            self.check_manifest(&id, &parsed, document)?;
+        }
+        let media = document.as_ref().map_or(media_type::CONFIG, |document| document.config.media_type.as_str());
+        self.document(&id, config, media)?;
+        let manifest = match manifest {
+            None => None,
+            Some((bytes, media)) => {
+                let digest = Digest::of(bytes);
+                self.document(&digest, bytes, media)?;
+                Some(digest)
+            }
+        };
+        let pending = {
+            let pending = self.pending();
+            Pending { layers: pending.layers.clone(), blobs: pending.blobs.clone(), ..Pending::default() }
+        };
+        let mut moved = Moved::new();
+        let result = self.store.database.write(Sync::Full, |transaction| {
+            let publication = Publication { transfer: self, transaction, pending: &pending };
+            publication.image(&id, &parsed, document.as_deref(), manifest.as_ref(), names, &mut moved)
+        });
+        if let Err(error) = result {
+            for (from, to) in moved.iter().rev() {
+                let _ = fs::rename(to, from);
+            }
+            return Err(error);
+        }
+        let mut pending = self.pending();
+        let gone = |path: &PathBuf| moved.iter().any(|(from, _)| from == path);
+        pending.layers.retain(|_, new| !gone(&new.directory));
+        pending.blobs.retain(|_, new| !gone(&new.path));
+        drop(pending);
+        self.store.database.tidy();
+        self.store.get(&id)
+    }
+
+    fn check_manifest(&self, id: &Digest, config: &ImageConfig, manifest: &Manifest) -> Result<(), Error> {
+        if manifest.config.digest != *id {
+            return Err(Error::image(id, format!("its manifest names the configuration {}", manifest.config.digest)));
+        }
+        if let Some(layer) = manifest.layers.iter().find(|layer| !media_type::is_layer(&layer.media_type)) {
+            return Err(Error::image(id, format!("it has a layer of unknown type {:?}", layer.media_type)));
+        }
+        let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
+        if layers != diff_ids {
+            let reason = format!("its manifest has {layers} layers and its configuration {diff_ids}");
+            return Err(Error::image(id, reason));
+        }
+        for (layer, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
+            if let Some(known) = self.layer_of(&layer.digest)?
+                && known.diff_id != *diff_id
+            {
+                let reason = format!("blob {} unpacks to {}, not to {diff_id}", layer.digest, known.diff_id);
+                return Err(Error::image(id, reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn document(&self, digest: &Digest, bytes: &[u8], media: &str) -> Result<(), Error> {
+        if self.pending().blobs.contains_key(digest) {
+            return Ok(());
+        }
+        self.blob(bytes, Some(&Descriptor::new(media, digest.clone(), bytes.len() as u64))).map(drop)
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        if self.pending().leased {
+            // A lease whose work directory is gone counts for nothing; the next deletion drops it.
+            let _ = self.store.database.write(Sync::Normal, |transaction| {
+                Ok(transaction.execute("DELETE FROM leases WHERE work = ?1", [self.work.name()])?)
+            });
+            self.store.database.tidy();
+        }
+    }
+}
+
+/// A layer of the store with its row.
+pub(crate) fn known(connection: &Connection, diff_id: &Digest) -> Result<Option<(i64, Layer)>, Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT layers.id, snapshotter, content, tar, blobs.digest, blobs.size FROM layers
+         LEFT JOIN compressions ON compressions.layer = layers.id
+         LEFT JOIN blobs ON blobs.digest = compressions.blob
+         WHERE diff_id = ?1 ORDER BY blobs.digest IS NULL, blobs.digest LIMIT 1",
+    )?;
+    let found = statement
+        .query_row([diff_id.to_string()], |row| {
+            let blob = match crate::store::digest_or_none(row, 4)? {
+                Some(digest) => Some((digest, length(row, 5)?)),
+                None => None,
+            };
+            let (size, tar_size) = (length(row, 2)?, length(row, 3)?);
+            Ok((row.get(0)?, Layer { diff_id: diff_id.clone(), kind: kind(row, 1)?, size, tar_size, blob }))
+        })
+        .optional()?;
+    Ok(found)
+}
+
+/// Moving things into place and recording them, within one transaction.
+struct Publication<'t> {
+    transfer: &'t Transfer,
+    transaction: &'t Transaction<'t>,
+    pending: &'t Pending,
+}
+
+impl Publication<'_> {
+    fn image(
+        &self,
+        id: &Digest,
+        config: &ImageConfig,
+        document: Option<&Manifest>,
+        manifest: Option<&Digest>,
+        names: &[Reference],
+        moved: &mut Moved,
+    ) -> Result<(), Error> {
+        let mut layers = Vec::new();
+        for diff_id in &config.rootfs.diff_ids {
+            layers.push(self.layer(id, diff_id, moved)?);
+        }
+        for blob in std::iter::once(id).chain(manifest) {
+            self.blob(blob, moved)?;
+        }
+        if let Some(document) = document {
+            for (descriptor, layer) in document.layers.iter().zip(&layers) {
+                let uncompressed = config.rootfs.diff_ids.contains(&descriptor.digest);
+                if self.pending.blobs.contains_key(&descriptor.digest) && !uncompressed {
+                    self.blob(&descriptor.digest, moved)?;
+                    self.compression(&descriptor.digest, *layer, descriptor.size)?;
+                }
+            }
+        }
+        if !moved.is_empty() {
+            let mut directories: Vec<&Path> = moved.iter().filter_map(|(_, to)| to.parent()).collect();
+            directories.sort();
+            directories.dedup();
+            for directory in directories {
+                disk::sync(directory)?;
+            }
+        }
+        let image = self.record(id, manifest, &layers)?;
+        for name in names {
+            if let Some(digest) = name.digest() {
+                let row = params![name.repository(), digest.to_string(), image];
+                self.transaction.execute("INSERT OR REPLACE INTO repo_digests VALUES (?1, ?2, ?3)", row)?;
+            }
+            if name.tag().is_some() || name.digest().is_none() {
+                let row = params![name_key(name), image];
+                self.transaction.execute("INSERT OR REPLACE INTO names VALUES (?1, ?2)", row)?;
+            }
+        }
+        names::touch(self.transaction, image)
+    }
+
+    fn record(&self, id: &Digest, manifest: Option<&Digest>, layers: &[i64]) -> Result<i64, Error> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        self.transaction.execute(
+            "INSERT INTO images (digest, manifest, added, used) VALUES (?1, ?2, ?3, 0)
+             ON CONFLICT (digest) DO UPDATE SET manifest = coalesce(?2, manifest)",
+            params![id.to_string(), manifest.map(ToString::to_string), column(now)],
+        )?;
+        let image = row_of(self.transaction, id)?.ok_or_else(|| Error::NoImage(id.to_string()))?.id;
+        for (position, layer) in (0_i64..).zip(layers) {
+            let row = params![image, position, layer];
+            self.transaction.execute("INSERT OR IGNORE INTO image_layers VALUES (?1, ?2, ?3)", row)?;
+        }
+        if let Some(manifest) = manifest {
+            let row = params![manifest.to_string(), image];
+            self.transaction.execute("INSERT OR REPLACE INTO manifests VALUES (?1, ?2)", row)?;
+        }
+        Ok(image)
+    }
+
+    /// Makes sure that a layer is in the store and returns its row.
+    fn layer(&self, id: &Digest, diff_id: &Digest, moved: &mut Moved) -> Result<i64, Error> {
+        let known = known(self.transaction, diff_id)?;
+        let Some(new) = self.pending.layers.get(diff_id) else {
+            let missing = || Error::image(id, format!("its layer {diff_id} is missing"));
+            return known.map(|(row, _)| row).ok_or_else(missing);
+        };
+        let row = match known {
+            Some((row, _)) => row,
+            None => {
+                let disk = disk::occupied(&new.directory);
+                self.place(&new.directory, &self.transfer.store.layer_path(diff_id), moved)?;
+                let layer = &new.layer;
+                self.transaction.execute(
+                    "INSERT INTO layers (diff_id, snapshotter, content, tar, disk) VALUES (?1, ?2, ?3, ?4, ?5)",
+                    params![
+                        diff_id.to_string(),
+                        layer.kind.as_str(),
+                        column(layer.size),
+                        column(layer.tar_size),
+                        column(disk)
+                    ],
+                )?;
+                self.transaction.last_insert_rowid()
+            }
+        };
+        for (blob, size) in &new.compressions {
+            if self.pending.blobs.contains_key(blob) {
+                self.blob(blob, moved)?;
+            }
+            self.compression(blob, row, *size)?;
+        }
+        Ok(row)
+    }
+
+    fn compression(&self, blob: &Digest, layer: i64, size: u64) -> Result<(), Error> {
+        let row = params![blob.to_string(), layer, column(size)];
+        self.transaction.execute("INSERT OR IGNORE INTO compressions VALUES (?1, ?2, ?3)", row)?;
+        Ok(())
+    }
+
+    fn blob(&self, digest: &Digest, moved: &mut Moved) -> Result<(), Error> {
+        let there =
+            self.transaction.prepare_cached("SELECT 1 FROM blobs WHERE digest = ?1")?.exists([digest.to_string()])?;
+        if there {
+            return Ok(());
+        }
+        let missing = || Error::Blob { expected: digest.clone(), reason: "it is missing".to_owned() };
+        let new = self.pending.blobs.get(digest).ok_or_else(missing)?;
+        self.place(&new.path, &disk::blob(&self.transfer.store.root, digest), moved)?;
+        let row = params![digest.to_string(), column(new.size), new.media_type];
+        self.transaction.execute("INSERT INTO blobs VALUES (?1, ?2, ?3)", row)?;
+        Ok(())
+    }
+
+    /// Renames to where nothing is recorded: what is there was left by a killed command.
+    fn place(&self, from: &Path, to: &Path, moved: &mut Moved) -> Result<(), Error> {
+        if let Some(parent) = to.parent() {
+            disk::create_private(parent)?;
+        }
+        disk::rename_if_there(to, &self.transfer.next("orphan"))?;
+        fs::rename(from, to).map_err(Error::io("rename", from))?;
+        moved.push((from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+}

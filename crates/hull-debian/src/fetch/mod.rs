@@ -1,0 +1,247 @@
+//! Downloads: `http`, `https` and `file` addresses, whole or from a place on.
+
+mod agent;
+mod cache;
+pub mod dns;
+mod proxy;
+
+pub use cache::{Cache, Wanted};
+pub use proxy::Proxies;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Seek as _, SeekFrom, Write};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hull_oci::digest::{Algorithm, Hasher};
+use ureq::http::Uri;
+
+use crate::error::{Error, one_line};
+use agent::Route;
+
+/// Redirections followed.
+const MAX_HOPS: usize = 8;
+
+/// Attempts to get a file that make no progress.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// A client that keeps its connections. Threads share it.
+#[derive(Debug)]
+pub struct Client {
+    proxies: Proxies,
+    agents: Mutex<BTreeMap<(Route, bool), ureq::Agent>>,
+}
+
+/// The beginning of an answer.
+struct Answer {
+    /// Place of the first byte that follows.
+    offset: u64,
+    reader: Box<dyn Read + Send>,
+}
+
+impl Client {
+    /// A client that uses these proxies.
+    #[must_use]
+    pub fn new(proxies: Proxies) -> Self {
+        Self { proxies, agents: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// A small file, whole.
+    ///
+    /// # Errors
+    /// [`Error::Download`].
+    pub fn read(&self, url: &str, max: u64) -> Result<Vec<u8>, Error> {
+        let mut attempt = 0;
+        loop {
+            let result = self.get(url, 0).and_then(|answer| {
+                let mut bytes = Vec::new();
+                let read = answer.reader.take(max + 1).read_to_end(&mut bytes);
+                read.map_err(|error| Error::download(url, error))?;
+                Ok(bytes)
+            });
+            attempt += 1;
+            match result {
+                Ok(bytes) if bytes.len() as u64 > max => {
+                    return Err(Error::download(url, format!("it is longer than {max} bytes")));
+                }
+                Err(Error::Download { missing: false, .. }) if attempt < MAX_ATTEMPTS && !url.starts_with("file:") => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// A file of known size and digest, written to an empty `file`. Goes on where a connection broke off.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when other bytes come, [`Error::Download`].
+    pub fn save(&self, url: &str, file: &mut fs::File, wanted: &Wanted, done: &AtomicU64) -> Result<(), Error> {
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        let (mut written, mut idle) = (0_u64, 0);
+        while written < wanted.size {
+            let before = written;
+            let result = self.get(url, written).and_then(|mut answer| {
+                if answer.offset != written {
+                    // The server sends the whole file again.
+                    file.set_len(0).and_then(|()| file.rewind()).map_err(Error::io("truncate", "download"))?;
+                    done.fetch_sub(written, Ordering::Relaxed);
+                    hasher = Hasher::new(Algorithm::Sha256);
+                    written = 0;
+                }
+                let mut buffer = vec![0; 128 << 10];
+                loop {
+                    let read = answer.reader.read(&mut buffer).map_err(|error| Error::download(url, error))?;
+                    if read == 0 {
+                        return Ok(());
+                    }
+                    written += read as u64;
+                    if written > wanted.size {
+                        return Err(wanted.mismatch(url, format!("more than {} bytes", wanted.size)));
+                    }
+                    hasher.update(&buffer[..read]);
+                    file.write_all(&buffer[..read]).map_err(Error::io("write", "download"))?;
+                    done.fetch_add(read as u64, Ordering::Relaxed);
+                }
+            });
+            idle = if written > before { 0 } else { idle + 1 };
+            match result {
+                Ok(())
+                    if written < wanted.size && idle >= MAX_ATTEMPTS || url.starts_with("file:") && result.is_ok() =>
+                {
+                    if written < wanted.size {
+                        return Err(wanted.mismatch(url, format!("{written} bytes")));
+                    }
+                }
+                Ok(()) => {}
+                Err(Error::Download { missing: false, .. }) if idle < MAX_ATTEMPTS && !url.starts_with("file:") => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let found = hasher.finish();
+        if found.hex() != wanted.sha256 {
+            return Err(wanted.mismatch(url, format!("sha256 {}", found.hex())));
+        }
+        Ok(())
+    }
+
+    fn get(&self, url: &str, offset: u64) -> Result<Answer, Error> {
+        if let Some(path) = url.strip_prefix("file:") {
+            return open_file(url, path.strip_prefix("//").unwrap_or(path), offset);
+        }
+        let mut at = url.to_owned();
+        for _ in 0..MAX_HOPS {
+            let uri: Uri = at.parse().map_err(|error| Error::download(&at, error))?;
+            let agent = self.agent(&uri).map_err(|reason| Error::download(&at, reason))?;
+            let mut request = agent.get(&at);
+            if offset > 0 {
+                request = request.header("range", format!("bytes={offset}-"));
+            }
+            if let Some(credentials) = self.credentials(&uri) {
+                request = request.header("proxy-authorization", credentials);
+            }
+            let response = request.call().map_err(|error| Error::download(&at, error))?;
+            let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+            match response.status().as_u16() {
+                200 => return Ok(Answer { offset: 0, reader: Box::new(response.into_body().into_reader()) }),
+                206 => {
+                    let start = header("content-range")
+                        .and_then(|value| value.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok());
+                    if start != Some(offset) {
+                        return Err(Error::download(&at, "the server sent another part of it than was asked for"));
+                    }
+                    return Ok(Answer { offset, reader: Box::new(response.into_body().into_reader()) });
+                }
+                301 | 302 | 303 | 307 | 308 => {
+                    let place = header("location").ok_or_else(|| Error::download(&at, "a redirection to nowhere"))?;
+                    at = absolute(&uri, place).ok_or_else(|| Error::download(&at, "a redirection to no address"))?;
+                }
+                status => {
+                    return Err(Error::Download {
+                        url: one_line(&at),
+                        reason: format!("the server answered {}", response.status()),
+                        missing: status == 404 || status == 410,
+                    });
+                }
+            }
+        }
+        Err(Error::download(url, "too many redirections"))
+    }
+
+    fn proxy(&self, uri: &Uri) -> Option<String> {
+        self.proxies.of(uri.scheme_str().unwrap_or("http"), uri.host().unwrap_or_default())
+    }
+
+    /// What a proxy for plain requests wants to know; a tunnel tells it itself.
+    fn credentials(&self, uri: &Uri) -> Option<String> {
+        let proxy = self.proxy(uri).filter(|_| uri.scheme_str() == Some("http"))?;
+        let (credentials, _) = proxy.split_once("://")?.1.rsplit_once('@')?;
+        Some(format!("Basic {}", base64(credentials.as_bytes())))
+    }
+
+    fn agent(&self, uri: &Uri) -> Result<ureq::Agent, String> {
+        let encrypted = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err("only http, https and file addresses can be used".to_owned()),
+        };
+        let route = match self.proxy(uri) {
+            None => Route::Direct,
+            Some(proxy) if encrypted => Route::Tunnel(proxy),
+            Some(proxy) => Route::Forward(proxy),
+        };
+        let mut agents = self.agents.lock().map_err(|_| "a download was interrupted".to_owned())?;
+        if let Some(agent) = agents.get(&(route.clone(), encrypted)) {
+            return Ok(agent.clone());
+        }
+        let agent = agent::agent(&route, encrypted)?;
+        agents.insert((route, encrypted), agent.clone());
+        Ok(agent)
+    }
+}
+
+fn open_file(url: &str, path: &str, offset: u64) -> Result<Answer, Error> {
+    let failed = |error: std::io::Error| Error::Download {
+        url: one_line(url),
+        missing: error.kind() == std::io::ErrorKind::NotFound,
+        reason: error.to_string(),
+    };
+    let mut file = fs::File::open(Path::new(path)).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(Error::download(url, "it is no regular file"));
+    }
+    file.seek(SeekFrom::Start(offset)).map_err(failed)?;
+    Ok(Answer { offset, reader: Box::new(file) })
+}
+
+/// The address that a redirection leads to.
+fn absolute(from: &Uri, place: &str) -> Option<String> {
+    if place.contains("://") {
+        return Some(place.to_owned());
+    }
+    let (scheme, authority) = (from.scheme_str()?, from.authority()?);
+    if let Some(rest) = place.strip_prefix("//") {
+        return Some(format!("{scheme}://{rest}"));
+    }
+    if place.starts_with('/') {
+        return Some(format!("{scheme}://{authority}{place}"));
+    }
+    let directory = from.path().rsplit_once('/').map_or("", |(directory, _)| directory);
+    Some(format!("{scheme}://{authority}{directory}/{place}"))
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let number = chunk.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let digit = DIGITS[(number >> (18 - 6 * place) & 63) as usize];
+            text.push(if place <= chunk.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

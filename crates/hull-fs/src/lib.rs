@@ -12,5 +12,5 @@ mod procfs;
 mod root;
 
 pub use error::Error;
-pub use procfs::Procfs;
+pub use procfs::{Procfs, start_time};
 pub use root::Root;

@@ -131,6 +131,22 @@ impl Procfs {
     }
 }
 
+/// Start time of a process in clock ticks since boot; `None` when it does not exist or is a zombie. With its number it
+/// names a process for ever.
+#[must_use]
+pub fn start_time(pid: i32) -> Option<u64> {
+    let file = rustix::fs::open(format!("/proc/{pid}/stat"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut bytes = [0_u8; 1024];
+    let length = rustix::io::read(&file, &mut bytes).ok()?;
+    // The command name may be any bytes; everything after its closing parenthesis is ASCII.
+    let end = bytes[..length].iter().rposition(|byte| *byte == b')')?;
+    let mut fields = std::str::from_utf8(&bytes[end + 1..length]).ok()?.split_ascii_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
 impl AsFd for Procfs {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.main.as_fd()

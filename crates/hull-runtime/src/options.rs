@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use hull_cgroup::Driver;
 
@@ -13,14 +14,17 @@ pub enum Rootfs {
     Config,
     /// An overlay that the child mounts in the container's own mount namespace, so that no mount is left on the host.
     Overlay {
-        /// Read-only layers, uppermost first: directories or detached mounts.
-        lower: Vec<OwnedFd>,
+        /// Read-only layers, uppermost first: directories or detached mounts. Shared, because whoever looks after the
+        /// container may keep them, and there can be hundreds.
+        lower: Vec<Arc<OwnedFd>>,
         /// Writable directory.
         upper: PathBuf,
         /// Work directory on the same file system as `upper`.
         work: PathBuf,
         /// Existing directory that the overlay is mounted on, inside the container's mount namespace only.
         target: PathBuf,
+        /// What is written need not survive a crash of the machine: syncing is left out.
+        volatile: bool,
     },
 }
 

@@ -349,23 +349,7 @@ pub(crate) fn wait_gone(pidfd: &OwnedFd) -> bool {
     rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&limit))).is_ok_and(|ready| ready > 0)
 }
 
-/// Start time of a process in clock ticks since boot; `None` when it does not exist or is a zombie.
-#[must_use]
-pub fn process_start_time(pid: i32) -> Option<u64> {
-    let file = rustix::fs::open(format!("/proc/{pid}/stat"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    let mut bytes = [0_u8; 1024];
-    let length = rustix::io::read(&file, &mut bytes).ok()?;
-    let text = std::str::from_utf8(bytes.get(..length)?).ok().or_else(|| {
-        // The command name may be any bytes; everything after its closing parenthesis is ASCII.
-        let end = bytes[..length].iter().rposition(|byte| *byte == b')')?;
-        std::str::from_utf8(&bytes[end..length]).ok()
-    })?;
-    let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
-    if matches!(fields.next()?, "Z" | "X") {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
-}
+pub use hull_fs::start_time as process_start_time;
 
 /// Reads a whole file of bounded size.
 pub(crate) fn read(path: &Path, max: usize) -> Result<Vec<u8>, Error> {

@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use crate::error::Error;
 
 /// `/etc/passwd` and `/etc/group` are read up to this size.
-const MAX_FILE: usize = 1 << 20;
+pub const MAX_FILE: usize = 1 << 20;
 /// Longer lines are skipped by the child's streaming reader.
 const MAX_LINE: usize = 4096;
 /// At most this many supplementary groups are taken from `/etc/group` (`NGROUPS_MAX`).
@@ -86,7 +86,11 @@ fn id_field(field: Option<&&[u8]>) -> Option<u32> {
     parse_id(std::str::from_utf8(field?).ok()?)
 }
 
-fn resolve_in(passwd: &[u8], group: &[u8], text: &str) -> Result<User, Error> {
+/// [`resolve`] with the content of the two files; what does not exist is empty.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_in(passwd: &[u8], group: &[u8], text: &str) -> Result<User, Error> {
     let wrong = |reason: String| Error::config("user", reason);
     let (user_text, group_text) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),

@@ -4,17 +4,21 @@
 //! the child passes a layer as the path of its directory, or as a detached mount, which lies in none (Linux 6.15). A
 //! child in a user namespace may use neither detached mounts nor, often, the paths: for it the parent makes the
 //! overlay, still attached nowhere, and the child attaches it.
+//!
+//! The writable layer must be readable without the others: a commit takes whole files and real names from it. So what a
+//! kernel may do by default to save copies (`metacopy`, `redirect_dir`) is switched off.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
-use super::plan::{c_path, duplicate};
+use super::plan::c_path;
 use crate::error::Error;
 
 /// The kernel's limit of lower layers.
@@ -25,7 +29,7 @@ const MAX_LAYERS: usize = 500;
 struct Layer {
     /// Path of the directory, or `/proc/self/fd/N` of a detached mount.
     path: CString,
-    detached: Option<OwnedFd>,
+    detached: Option<Arc<OwnedFd>>,
 }
 
 /// An overlay, prepared.
@@ -38,6 +42,7 @@ pub(super) struct OverlayPlan {
     work: CString,
     pub(super) target: CString,
     userxattr: bool,
+    volatile: bool,
     /// Made by the parent.
     made: Option<OwnedFd>,
 }
@@ -45,16 +50,15 @@ pub(super) struct OverlayPlan {
 impl OverlayPlan {
     /// `userns` tells that the child will be in a user namespace.
     pub(super) fn new(
-        lower: &[OwnedFd],
-        upper: &Path,
-        work: &Path,
-        target: &Path,
+        lower: &[Arc<OwnedFd>],
+        [upper, work, target]: [&Path; 3],
+        volatile: bool,
         userns: bool,
     ) -> Result<Self, Error> {
         if lower.is_empty() || lower.len() > MAX_LAYERS {
             return Err(Error::config("root.path", format!("{} layers, expected 1 to {MAX_LAYERS}", lower.len())));
         }
-        let lower: Vec<Layer> = lower.iter().map(Layer::lower).collect::<Result<_, _>>()?;
+        let lower: Vec<Layer> = lower.iter().map(Layer::lower).collect();
         let mut joined = Vec::new();
         for layer in &lower {
             if !joined.is_empty() {
@@ -74,6 +78,7 @@ impl OverlayPlan {
             work: c_path("root.path", work)?,
             target: c_path("root.path", target)?,
             userxattr: false,
+            volatile,
             made: None,
         };
         if userns {
@@ -104,6 +109,16 @@ impl OverlayPlan {
         rustix::mount::fsconfig_set_string(&context, c"workdir", self.work.as_c_str())?;
         if self.userxattr {
             rustix::mount::fsconfig_set_flag(&context, c"userxattr")?;
+        } else {
+            // Without `trusted` attributes the kernel redirects nothing, and takes no word about it.
+            optional(rustix::mount::fsconfig_set_string(&context, c"redirect_dir", c"off"))?;
+        }
+        for (key, value) in [(c"metacopy", c"off"), (c"index", c"off"), (c"xino", c"auto")] {
+            optional(rustix::mount::fsconfig_set_string(&context, key, value))?;
+        }
+        if self.volatile {
+            // Since Linux 5.10; without it the container is only slower to sync.
+            optional(rustix::mount::fsconfig_set_flag(&context, c"volatile"))?;
         }
         rustix::mount::fsconfig_create(&context)?;
         rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
@@ -123,14 +138,21 @@ impl OverlayPlan {
     }
 }
 
+/// A kernel that does not know an option does not do what the option switches off.
+fn optional(result: Result<(), Errno>) -> Result<(), Errno> {
+    match result {
+        Err(Errno::INVAL) => Ok(()),
+        other => other,
+    }
+}
+
 impl Layer {
-    fn lower(fd: &OwnedFd) -> Result<Self, Error> {
+    fn lower(fd: &Arc<OwnedFd>) -> Self {
         if let Some(path) = path_of(fd.as_fd()) {
-            return Ok(Self { path, detached: None });
+            return Self { path, detached: None };
         }
-        let mount = duplicate(fd)?;
-        let path = CString::new(format!("/proc/self/fd/{}", mount.as_raw_fd())).unwrap_or_default();
-        Ok(Self { path, detached: Some(mount) })
+        let path = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default();
+        Self { path, detached: Some(Arc::clone(fd)) }
     }
 
     fn set(&self, context: BorrowedFd<'_>, key: &CStr) -> Result<(), Errno> {

@@ -1,7 +1,6 @@
 //! From the specification to the plan, in the parent.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -51,9 +50,9 @@ impl RootfsPlan {
                 }
                 RootSource::Directory(c_path("root.path", &path)?)
             }
-            Rootfs::Overlay { lower, upper, work, target } => {
+            Rootfs::Overlay { lower, upper, work, target, volatile } => {
                 let userns = context.new_userns || context.joined_userns || context.rootless;
-                RootSource::Overlay(OverlayPlan::new(lower, upper, work, target, userns)?)
+                RootSource::Overlay(OverlayPlan::new(lower, [upper, work, target], *volatile, userns)?)
             }
         };
         let propagation = match linux.rootfs_propagation.as_str() {
@@ -292,9 +291,4 @@ fn file_system(field: &str, spec: &Mount, options: &mut MountOptions, label: &st
         _ => None,
     };
     Ok(Kind::FileSystem { fs_type, parameters, copy_up: options.copy_up, inherit_mode, fallback })
-}
-
-/// Duplicates a descriptor that the plan must own.
-pub(super) fn duplicate(fd: &OwnedFd) -> Result<OwnedFd, Error> {
-    rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(Error::system("duplicate", "layer descriptor"))
 }

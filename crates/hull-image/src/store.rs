@@ -442,22 +442,14 @@ pub(crate) fn is_id_of(text: &str, id: &Digest) -> bool {
     id.hex().starts_with(beginning) && is_beginning(beginning)
 }
 
-/// Setting and environment variable of the snapshotter.
-const SNAPSHOTTER: (&str, &str) = ("snapshotter", "HULL_SNAPSHOTTER");
-
 impl Store {
-    /// How new layers are kept: what the environment says, else what the store was set to.
+    /// How new layers are kept here; see [`crate::snapshot`].
     ///
     /// # Errors
-    /// [`Error::Setting`] for a word that is none.
+    /// As [`crate::snapshot::probe::Capabilities::of`].
     pub fn snapshotter(&self) -> Result<Kind, Error> {
-        let parse = |setting: &str, value: String| {
-            value.parse().map_err(|reason| Error::Setting { setting: setting.to_owned(), value, reason })
-        };
-        match std::env::var(SNAPSHOTTER.1) {
-            Ok(value) if !value.is_empty() => parse(SNAPSHOTTER.1, value),
-            _ => self.setting(SNAPSHOTTER.0)?.map_or(Ok(Kind::Directory), |value| parse(SNAPSHOTTER.0, value)),
-        }
+        disk::create_private(&self.root)?;
+        Ok(crate::snapshot::probe::Capabilities::of(&self.root)?.kind)
     }
 
     /// Makes an image of one layer, an archive in any compression that Hull knows, and names it.

@@ -295,7 +295,7 @@ impl Transfer {
         }
         let directory = self.next("layer");
         disk::create_private(&directory)?;
-        let result = layer::write(reader, &directory, self.kind, &source);
+        let result = layer::write(reader, &directory, self.kind, &source, &hull_layer::Limits::default());
         let written = match result {
             Ok(written) => written,
             Err(error) => {
@@ -304,29 +304,26 @@ impl Transfer {
             }
         };
         let media = source.blob.as_ref().map_or("", |blob| blob.media_type.as_str());
-        let mut held = None;
-        if let Some((digest, size)) = &written.blob {
-            let path = directory.join("blob");
-            if path.exists() {
-                let kept = self.next("blob");
-                fs::rename(&path, &kept).map_err(Error::io("rename", &path))?;
-                self.keep_blob(&Descriptor::new(media, digest.clone(), *size), kept);
-                held = Some((digest.clone(), *size));
-            }
+        let (blob, size) = written.blob;
+        if written.kept {
+            let (path, kept) = (directory.join(hull_layer::ingest::BLOB), self.next("blob"));
+            fs::rename(&path, &kept).map_err(Error::io("rename", &path))?;
+            self.keep_blob(&Descriptor::new(media, blob.clone(), size), kept);
         }
         let layer = Layer {
             diff_id: written.diff_id.clone(),
             kind: self.kind,
             size: written.content,
             tar_size: written.tar,
-            blob: held,
+            blob: written.kept.then(|| (blob.clone(), size)),
         };
         let mut pending = self.pending();
-        let compressions = written.blob.into_iter().collect();
+        let named = written.compressed || written.kept;
+        let compressions: BTreeMap<_, _> = named.then_some((blob, size)).into_iter().collect();
         match pending.layers.get_mut(&written.diff_id) {
             Some(twin) => {
                 // The same layer came twice at the same time.
-                twin.compressions.extend::<BTreeMap<_, _>>(compressions);
+                twin.compressions.extend(compressions);
                 drop(pending);
                 disk::remove(&directory)?;
             }

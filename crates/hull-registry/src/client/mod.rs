@@ -1,0 +1,111 @@
+//! The client of the distribution protocol (distribution-spec 1.1, Docker's registry API v2).
+//!
+//! ```text
+//! Client::pull_from / push_to ──hosts──> Remote (endpoints of one repository, in order)
+//!    Remote::resolve, manifest, blob, tags, referrers        each endpoint until one has it      pull.rs
+//!    Remote::has_blob, put_blob, mount, put_manifest, delete  the registry itself                push.rs
+//!       └─ Exchange: token or password, redirects, retries with backoff                          exchange.rs, token.rs
+//! ```
+//!
+//! What every request keeps to: a credential goes to the endpoint it is for and to the token server of the same domain,
+//! never to where a redirect points; a body is bounded or streamed; content is compared with its digest by whoever asked
+//! for it by digest; a wait that the server asks for is granted up to five minutes.
+
+mod exchange;
+mod pull;
+mod push;
+mod token;
+
+use hull_oci::Reference;
+
+use crate::credentials::Credentials;
+use crate::error::Error;
+use crate::hosts::{self, Endpoint, Sources};
+
+pub use pull::{Blob, Fetched, Page};
+pub use push::{Content, Put, Uploaded};
+
+/// Everything that requests to registries share: connections, tokens, configuration.
+#[derive(Debug)]
+pub struct Client {
+    http: hull_http::Client,
+    credentials: Credentials,
+    sources: Sources,
+    tokens: token::Cache,
+}
+
+/// One repository, at each place where it may be.
+#[derive(Clone, Debug)]
+pub struct Remote<'a> {
+    client: &'a Client,
+    /// `HOST/PATH` as users know it.
+    name: String,
+    /// The registry's name, which credentials are kept under.
+    domain: String,
+    endpoints: Vec<Endpoint>,
+}
+
+impl Client {
+    /// A client with these credentials and places.
+    #[must_use]
+    pub fn new(http: hull_http::Client, credentials: Credentials, sources: Sources) -> Self {
+        Self { http, credentials, sources, tokens: token::Cache::default() }
+    }
+
+    /// A client as the environment and the machine's files say.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let agent = concat!("hull/", env!("CARGO_PKG_VERSION"));
+        let http = hull_http::Client::new(agent, hull_http::proxy::Proxies::from_environment());
+        Self::new(http, Credentials::from_environment(), Sources::system())
+    }
+
+    /// Where this client's credentials are.
+    #[must_use]
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// A repository's places for reading: mirrors, then the registry.
+    ///
+    /// # Errors
+    /// [`Error::Hosts`].
+    pub fn pull_from(&self, reference: &Reference) -> Result<Remote<'_>, Error> {
+        let mut endpoints = hosts::endpoints(&self.sources, reference)?;
+        endpoints.retain(|endpoint| endpoint.pull);
+        Ok(self.remote(reference, endpoints))
+    }
+
+    /// A repository's place for writing.
+    ///
+    /// # Errors
+    /// [`Error::Hosts`].
+    pub fn push_to(&self, reference: &Reference) -> Result<Remote<'_>, Error> {
+        let endpoints = hosts::endpoints(&self.sources, reference)?;
+        let own = endpoints.into_iter().rfind(|endpoint| endpoint.push);
+        Ok(self.remote(reference, own.into_iter().collect()))
+    }
+
+    fn remote(&self, reference: &Reference, endpoints: Vec<Endpoint>) -> Remote<'_> {
+        Remote { client: self, name: reference.repository(), domain: reference.domain().to_owned(), endpoints }
+    }
+}
+
+impl Remote<'_> {
+    /// `HOST/PATH` as users know it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The one place where something is written.
+    fn own(&self) -> Result<&Endpoint, Error> {
+        self.endpoints.first().ok_or_else(|| Error::Refused {
+            what: format!("push to {}", self.name),
+            refusal: crate::error::Refusal {
+                status: 405,
+                error: Some((String::new(), "the configuration of registries allows no push there".to_owned())),
+            },
+        })
+    }
+}

@@ -1,0 +1,204 @@
+//! Where a registry really is: mirrors, plain HTTP, certificates, for any host.
+//!
+//! Three formats that people already have are read, and never written:
+//!
+//! | file | of | says |
+//! |---|---|---|
+//! | `certs.d/HOST/hosts.toml` | containerd | mirrors with capabilities, headers, certificates: see [`containerd`] |
+//! | `registries.conf`, `registries.conf.d/` | the containers tools | mirrors, renamed and blocked places: see [`containers`] |
+//! | `daemon.json`, `certs.d/HOST/*.crt` | Docker | mirrors of Docker's own registry, plain HTTP, certificates: see [`docker`] |
+//!
+//! A host with a `hosts.toml` is described by it alone; else `registries.conf` is asked, else Docker's files. The
+//! registry itself always comes last, as the fallback. Plain HTTP is spoken to loopback and to what these files call
+//! insecure, after HTTPS has failed; never to anything else.
+
+pub mod containerd;
+pub mod containers;
+pub mod docker;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use hull_oci::Reference;
+
+/// A configuration file of at most this many bytes is read.
+const MAX_FILE: usize = 1 << 20;
+
+/// How a host is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// HTTPS only.
+    Https,
+    /// HTTP only, because a file says so.
+    Http,
+    /// HTTPS, and HTTP if nobody speaks that there: loopback and insecure hosts.
+    Either,
+}
+
+/// One place where a repository is looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Host and port, as they stand in an address.
+    pub host: String,
+    /// How it is spoken to.
+    pub scheme: Scheme,
+    /// What comes before `/REPOSITORY/manifests/...`: `/v2`, or what a file puts there.
+    pub prefix: String,
+    /// The repository's name there.
+    pub repository: String,
+    /// The registry that is meant, for mirrors of several (`?ns=`).
+    pub namespace: Option<String>,
+    /// Whether certificates are checked.
+    pub verify: bool,
+    /// Additional authorities, PEM files.
+    pub authorities: Vec<PathBuf>,
+    /// Certificates of this client and their keys, PEM files; one without a key has it in the same file.
+    pub identities: Vec<(PathBuf, Option<PathBuf>)>,
+    /// Headers sent with every request.
+    pub headers: Vec<(String, String)>,
+    /// Whether content is had from here.
+    pub pull: bool,
+    /// Whether tags are resolved here; a mirror without this is asked by digest only.
+    pub resolve: bool,
+    /// Whether content is sent here.
+    pub push: bool,
+}
+
+impl Endpoint {
+    fn new(host: &str, repository: &str) -> Self {
+        Self {
+            host: host.to_owned(),
+            scheme: if is_loopback(host) { Scheme::Either } else { Scheme::Https },
+            prefix: "/v2".to_owned(),
+            repository: repository.to_owned(),
+            namespace: None,
+            verify: true,
+            authorities: Vec::new(),
+            identities: Vec::new(),
+            headers: Vec::new(),
+            pull: true,
+            resolve: true,
+            push: true,
+        }
+    }
+
+    /// Docker's meaning of insecure: certificates are not checked, and HTTP will do.
+    fn insecure(mut self) -> Self {
+        self.scheme = Scheme::Either;
+        self.verify = false;
+        self
+    }
+}
+
+/// Why a configuration cannot be followed. A file that says something wrong is never passed over: what it forbids
+/// would be done.
+#[derive(Debug, thiserror::Error)]
+pub enum HostsError {
+    /// A file is not what it should be.
+    #[error("{path}: {reason}", path = .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was found, and what was expected.
+        reason: String,
+    },
+    /// `registries.conf` forbids the registry.
+    #[error("registry {host} is blocked by {path}", path = .path.display())]
+    Blocked {
+        /// What is blocked.
+        host: String,
+        /// The file that says so.
+        path: PathBuf,
+    },
+}
+
+/// Where the files are.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// Directories with a directory for each host, `hosts.toml` in it.
+    pub containerd: Vec<PathBuf>,
+    /// `registries.conf`; its directory is the same path with `.d` appended. The first that exists counts.
+    pub containers: Vec<PathBuf>,
+    /// Docker's `daemon.json`.
+    pub daemon: PathBuf,
+    /// Directories with a directory for each host, certificates in it.
+    pub certificates: Vec<PathBuf>,
+}
+
+impl Sources {
+    /// The machine's and the user's own.
+    #[must_use]
+    pub fn system() -> Self {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let config = variable("XDG_CONFIG_HOME").or_else(|| variable("HOME").map(|home| home.join(".config")));
+        let root = rustix::process::geteuid().is_root();
+        let own = config.filter(|_| !root).map(|directory| directory.join("containers/registries.conf"));
+        let named = variable("CONTAINERS_REGISTRIES_CONF");
+        Self {
+            containerd: vec!["/etc/hull/certs.d".into(), "/etc/containerd/certs.d".into()],
+            containers: [named, own, Some("/etc/containers/registries.conf".into())].into_iter().flatten().collect(),
+            daemon: "/etc/docker/daemon.json".into(),
+            certificates: vec!["/etc/docker/certs.d".into(), "/etc/containers/certs.d".into()],
+        }
+    }
+}
+
+/// The places of a repository, in the order they are tried.
+///
+/// # Errors
+/// See [`HostsError`].
+pub fn endpoints(sources: &Sources, reference: &Reference) -> Result<Vec<Endpoint>, HostsError> {
+    let mut found = match containerd::endpoints(&sources.containerd, reference)? {
+        Some(found) => found,
+        None => match containers::endpoints(&sources.containers, reference)? {
+            Some(found) => found,
+            None => docker::endpoints(&sources.daemon, reference)?,
+        },
+    };
+    for endpoint in &mut found {
+        docker::certificates(&sources.certificates, endpoint)?;
+    }
+    Ok(found)
+}
+
+/// Docker's registry is at another host than its name says.
+fn default_host(domain: &str) -> &str {
+    if domain == "docker.io" { "registry-1.docker.io" } else { domain }
+}
+
+fn without_port(host: &str) -> &str {
+    if let Some(rest) = host.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or(rest);
+    }
+    host.split(':').next().unwrap_or(host)
+}
+
+fn is_loopback(host: &str) -> bool {
+    let name = without_port(host);
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn read(path: &Path) -> Result<Option<String>, HostsError> {
+    let fail = |reason: String| HostsError::File { path: path.to_owned(), reason };
+    match std::fs::read(path) {
+        Ok(bytes) if bytes.len() > MAX_FILE => Err(fail(format!("longer than {MAX_FILE} bytes"))),
+        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| fail("not UTF-8".to_owned())),
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(fail(error.to_string())),
+    }
+}
+
+/// Reads a TOML file into a document, naming the place of what is wrong.
+fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, HostsError> {
+    let Some(text) = read(path)? else { return Ok(None) };
+    toml::from_str(&text).map(Some).map_err(|error| {
+        let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+        let reason = hull_oci::spec::one_line(error.message());
+        HostsError::File { path: path.to_owned(), reason: format!("line {line}: {reason}") }
+    })
+}
+
+#[cfg(test)]
+mod tests;

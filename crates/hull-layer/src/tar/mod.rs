@@ -18,6 +18,7 @@ mod name;
 mod pax;
 mod reader;
 mod sparse;
+mod stream;
 pub mod walk;
 mod writer;
 

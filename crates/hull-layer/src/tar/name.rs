@@ -1,7 +1,7 @@
 //! Names of an archive, made safe to store: never resolved, only split.
 
 /// The longest path, as Linux takes it.
-const PATH_MAX: usize = 4096;
+pub(super) const PATH_MAX: usize = 4096;
 /// The longest component.
 const NAME_MAX: usize = 255;
 

@@ -160,11 +160,11 @@ fn time(text: &[u8]) -> Option<(i64, u32)> {
     let seconds = i64::try_from(digits(parts.next()?)?).ok()?;
     let mut nanoseconds = 0_u32;
     if let Some(fraction) = parts.next() {
-        for place in 0..9 {
-            nanoseconds = nanoseconds * 10 + u32::from(fraction.get(place).unwrap_or(&b'0').wrapping_sub(b'0'));
-        }
         if !fraction.iter().all(u8::is_ascii_digit) {
             return None;
+        }
+        for place in 0..9 {
+            nanoseconds = nanoseconds * 10 + u32::from(fraction.get(place).unwrap_or(&b'0') - b'0');
         }
     }
     Some(match (negative, nanoseconds) {
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn records_are_read() {
-        let records = parse(b"11 path=ab\n20 mtime=-1.2500000\n30 SCHILY.xattr.user.a=x=\n\0\x01\n").expect("valid");
+        let records = parse(b"11 path=ab\n20 mtime=-1.2500000\n29 SCHILY.xattr.user.a=x=\n\0\x01\n").expect("valid");
         assert_eq!(records.path.as_deref(), Some(&b"ab"[..]));
         assert_eq!(records.mtime, Some((-2, 750_000_000)));
         assert_eq!(records.xattrs, [(b"user.a"[..].into(), b"x=\n\0\x01"[..].into())]);

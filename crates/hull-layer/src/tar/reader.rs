@@ -1,15 +1,13 @@
 //! The reader: one pass, no seeking, every byte accounted for.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 
 use super::header::{self, BLOCK, Dialect, Header};
 use super::pax::{self, Records};
+use super::stream::Stream;
 use super::{Entry, EntryKind, name, sparse};
 use crate::tree::{Extent, Xattrs};
 use crate::{Error, Limits};
-
-/// What is read from the input at once when content is skipped.
-const BUFFER: usize = 128 << 10;
 
 /// Reads an uncompressed archive entry by entry.
 ///
@@ -18,16 +16,10 @@ const BUFFER: usize = 128 << 10;
 /// the archive the input is read to its end, since a layer's diff ID is over all of its bytes.
 #[derive(Debug)]
 pub struct Reader<R> {
-    input: BufReader<R>,
+    stream: Stream<R>,
     limits: Limits,
     end_required: bool,
     state: State,
-    /// Bytes of the archive consumed so far.
-    position: u64,
-    /// Bytes of the current entry's content that are still to be read.
-    stored: u64,
-    /// Bytes behind it that fill its last block.
-    padding: u64,
     /// Headers of any kind so far.
     headers: u64,
     /// The lengths of all files, holes included.
@@ -54,13 +46,10 @@ impl<R: Read> Reader<R> {
     /// A reader of `input`, which need not be buffered.
     pub fn new(input: R, limits: Limits) -> Self {
         Self {
-            input: BufReader::with_capacity(BUFFER, input),
+            stream: Stream::new(input, limits.bytes),
             limits,
             end_required: true,
             state: State::Reading,
-            position: 0,
-            stored: 0,
-            padding: 0,
             headers: 0,
             sizes: 0,
             global: Records::default(),
@@ -77,12 +66,12 @@ impl<R: Read> Reader<R> {
 
     /// Bytes of the archive consumed so far; after the last entry, its length.
     pub fn position(&self) -> u64 {
-        self.position
+        self.stream.position()
     }
 
     /// The input. Reading from it loses the reader's place.
     pub fn get_mut(&mut self) -> &mut R {
-        self.input.get_mut()
+        self.stream.get_mut()
     }
 
     /// The next entry, or `None` at the end of the archive. After an error every further call fails.
@@ -91,7 +80,7 @@ impl<R: Read> Reader<R> {
         match self.state {
             State::Reading => {}
             State::Ended => return Ok(None),
-            State::Refused => return Err(Error::archive(self.position, "the archive was refused before")),
+            State::Refused => return Err(Error::archive(self.stream.position(), "the archive was refused before")),
         }
         let found = self.advance();
         match &found {
@@ -113,19 +102,19 @@ impl<R: Read> Reader<R> {
     }
 
     fn advance(&mut self) -> Result<Option<Entry>, Error> {
-        self.skip_content()?;
+        self.stream.skip_content()?;
         let mut pending = Pending::default();
         let mut start = None;
         loop {
-            let at = self.position;
-            let Some(block) = self.block()? else {
+            let at = self.stream.position();
+            let Some(block) = self.stream.block()? else {
                 if self.end_required {
                     return Err(Error::archive(at, "the archive ends without an end marker: it is truncated"));
                 }
                 return self.end(at, start);
             };
             if block == [0; BLOCK] {
-                match self.block()? {
+                match self.stream.block()? {
                     Some(block) if block != [0; BLOCK] => {
                         return Err(Error::archive(at, "a single zero block lies between two entries"));
                     }
@@ -167,9 +156,8 @@ impl<R: Read> Reader<R> {
                     if start.is_some() {
                         return Err(Error::archive(at, "an extended header stands before a volume label"));
                     }
-                    self.stored = header.size().map_err(refuse)?;
-                    self.padding = header::padding(self.stored);
-                    self.skip_content()?;
+                    self.stream.begin_content(header.size().map_err(refuse)?)?;
+                    self.stream.skip_content()?;
                     continue;
                 }
                 _ => return self.entry(start.unwrap_or(at), at, header, pending).map(Some),
@@ -183,13 +171,8 @@ impl<R: Read> Reader<R> {
         if start.is_some() {
             return Err(Error::archive(at, "the archive ends after an extended header"));
         }
-        loop {
-            let length = self.fill()?.len();
-            if length == 0 {
-                return Ok(None);
-            }
-            self.consume(length)?;
-        }
+        self.stream.skip_all()?;
+        Ok(None)
     }
 
     /// The body of an extended header. Its size is in its own header, whatever PAX records wait for their entry.
@@ -199,10 +182,9 @@ impl<R: Read> Reader<R> {
             return Err(Error::Limit { what: "bytes in an extended header", limit: self.limits.header });
         }
         let mut body = Vec::new();
-        self.stored = size;
-        self.padding = header::padding(size);
-        self.take_stored(&mut body, size)?;
-        self.skip_content()?;
+        self.stream.begin_content(size)?;
+        self.stream.take_content(&mut body, size)?;
+        self.stream.skip_content()?;
         Ok(body)
     }
 
@@ -279,20 +261,20 @@ impl<R: Read> Reader<R> {
         unique(&mut xattrs);
         self.check_xattrs(at, &xattrs)?;
 
-        self.stored = stored;
-        self.padding = header::padding(stored);
         let kind = match kind {
-            EntryKind::File { .. } => self.file(at, header, &records.sparse)?,
-            other => other,
+            EntryKind::File { .. } => self.file(at, header, stored, &records.sparse)?,
+            other => {
+                self.stream.begin_content(stored)?;
+                other
+            }
         };
         Ok(Entry { offset: start, path, kind, mode, uid, gid, mtime, mtime_nsec, xattrs })
     }
 
     /// Size and extents of a file whose stored bytes are next, after a map that may precede them.
-    fn file(&mut self, at: u64, header: Header<'_>, records: &pax::Sparse) -> Result<EntryKind, Error> {
+    fn file(&mut self, at: u64, header: Header<'_>, stored: u64, records: &pax::Sparse) -> Result<EntryKind, Error> {
         let refuse = |reason: &str| Error::archive(at, reason);
-        let stored = self.stored;
-        self.check_bytes(stored)?;
+        self.stream.begin_content(stored)?;
         let (size, map) = if header.kind() == b'S' {
             if header.dialect() != Dialect::Gnu {
                 return Err(refuse("a sparse file of an unknown kind"));
@@ -304,7 +286,7 @@ impl<R: Read> Reader<R> {
                 if blocks > self.limits.header {
                     return Err(Error::Limit { what: "bytes in an extended header", limit: self.limits.header });
                 }
-                let block = self.block()?.ok_or_else(|| truncated(self.position))?;
+                let block = self.stream.block()?.ok_or_else(|| self.stream.truncated())?;
                 more = header::sparse_continuation(&block, &mut map).map_err(|reason| Error::archive(at, reason))?;
             }
             (size, map)
@@ -317,12 +299,12 @@ impl<R: Read> Reader<R> {
             };
             (size, map)
         } else {
-            let extent = Extent { offset: 0, tar: self.position, length: stored };
+            let extent = Extent { offset: 0, tar: self.stream.position(), length: stored };
             self.add_size(stored)?;
             return Ok(EntryKind::File { size: stored, extents: if stored == 0 { Vec::new() } else { vec![extent] } });
         };
         self.add_size(size)?;
-        let extents = sparse::extents(&map, size, self.position, self.stored);
+        let extents = sparse::extents(&map, size, self.stream.position(), self.stream.left());
         Ok(EntryKind::File { size, extents: extents.map_err(|reason| Error::archive(at, reason))? })
     }
 
@@ -341,10 +323,10 @@ impl<R: Read> Reader<R> {
                 if text.len() as u64 >= self.limits.header {
                     return Err(Error::Limit { what: "bytes in the map of a sparse file", limit: self.limits.header });
                 }
-                if self.stored < BLOCK as u64 {
+                if self.stream.left() < BLOCK as u64 {
                     return Err(refuse("the map of a sparse file is longer than its content"));
                 }
-                self.take_stored(&mut text, BLOCK as u64)?;
+                self.stream.take_content(&mut text, BLOCK as u64)?;
                 continue;
             };
             let number = pax::digits(&text[read..read + length]);
@@ -374,109 +356,16 @@ impl<R: Read> Reader<R> {
     fn add_size(&mut self, size: u64) -> Result<(), Error> {
         self.sizes = self.sizes.saturating_add(size);
         if self.sizes > self.limits.bytes {
-            return Err(self.too_long());
+            return Err(self.stream.too_long());
         }
         Ok(())
-    }
-
-    /// Refuses content that would end beyond the limit, before it is read.
-    fn check_bytes(&self, length: u64) -> Result<(), Error> {
-        if self.position.checked_add(length).is_none_or(|end| end > self.limits.bytes) {
-            return Err(self.too_long());
-        }
-        Ok(())
-    }
-
-    fn too_long(&self) -> Error {
-        Error::Limit { what: "bytes", limit: self.limits.bytes }
-    }
-
-    /// The next block; `None` at the end of the input.
-    fn block(&mut self) -> Result<Option<[u8; BLOCK]>, Error> {
-        let mut block = [0; BLOCK];
-        let mut filled = 0;
-        while filled < BLOCK {
-            let bytes = self.fill()?;
-            if bytes.is_empty() {
-                break;
-            }
-            let length = bytes.len().min(BLOCK - filled);
-            block[filled..filled + length].copy_from_slice(&bytes[..length]);
-            self.consume(length)?;
-            filled += length;
-        }
-        match filled {
-            0 => Ok(None),
-            BLOCK => Ok(Some(block)),
-            _ => Err(truncated(self.position)),
-        }
-    }
-
-    /// Skips what is left of the current entry's content.
-    fn skip_content(&mut self) -> Result<(), Error> {
-        self.check_bytes(self.stored)?;
-        while self.stored + self.padding > 0 {
-            let left = self.stored + self.padding;
-            let length = self.fill()?.len() as u64;
-            if length == 0 {
-                return Err(truncated(self.position));
-            }
-            let length = length.min(left);
-            let content = length.min(self.stored);
-            self.stored -= content;
-            self.padding -= length - content;
-            self.consume(to_usize(length))?;
-        }
-        Ok(())
-    }
-
-    /// Appends `length` bytes of the current content, which has as many.
-    fn take_stored(&mut self, buffer: &mut Vec<u8>, mut length: u64) -> Result<(), Error> {
-        while length > 0 {
-            let bytes = self.fill()?;
-            if bytes.is_empty() {
-                return Err(truncated(self.position));
-            }
-            let taken = to_usize(length.min(bytes.len() as u64));
-            buffer.extend_from_slice(&bytes[..taken]);
-            self.consume(taken)?;
-            length -= taken as u64;
-            self.stored -= taken as u64;
-        }
-        Ok(())
-    }
-
-    fn fill(&mut self) -> Result<&[u8], Error> {
-        // Twice, since a slice cannot be returned from within a loop that goes on.
-        while let Err(error) = self.input.fill_buf() {
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(Error::Read(error));
-            }
-        }
-        Ok(self.input.buffer())
-    }
-
-    fn consume(&mut self, length: usize) -> Result<(), Error> {
-        self.input.consume(length);
-        self.position += length as u64;
-        if self.position > self.limits.bytes { Err(self.too_long()) } else { Ok(()) }
     }
 }
 
 /// What is stored of the current entry: the extents of a file one after the other.
 impl<R: Read> Read for Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = buffer.len().min(usize::try_from(self.stored).unwrap_or(usize::MAX));
-        if wanted == 0 {
-            return Ok(0);
-        }
-        let length = self.input.read(&mut buffer[..wanted])?;
-        if length == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is truncated"));
-        }
-        self.stored -= length as u64;
-        self.position += length as u64;
-        Ok(length)
+        self.stream.read_content(buffer)
     }
 }
 
@@ -536,13 +425,4 @@ fn unique(xattrs: &mut Xattrs) {
         xattrs.sort_by(|a, b| a.0.cmp(&b.0));
         xattrs.dedup_by(|next, kept| next.0 == kept.0);
     }
-}
-
-fn truncated(position: u64) -> Error {
-    Error::archive(position, "the archive is truncated")
-}
-
-fn to_usize(length: u64) -> usize {
-    // Never more than a buffer holds.
-    usize::try_from(length).unwrap_or(usize::MAX)
 }

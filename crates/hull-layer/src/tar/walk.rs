@@ -21,7 +21,7 @@ use hull_fs::Procfs;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use super::name::text;
+use super::name::{PATH_MAX, text};
 use super::{Entry, EntryKind, Writer};
 use crate::tree::{self, Xattrs};
 use crate::{Error, Limits};
@@ -41,7 +41,7 @@ pub enum Overlay {
 }
 
 /// Whether a path is left out.
-pub type Exclude = dyn Fn(&[u8]) -> bool;
+pub type Exclude<'a> = dyn Fn(&[u8]) -> bool + 'a;
 
 /// What is written, and what not.
 #[derive(Clone, Copy, Default)]
@@ -53,7 +53,7 @@ pub struct Options<'a> {
     /// Directories that other file systems are mounted on are written without what is in these.
     pub one_file_system: bool,
     /// Paths, in the form of [`Entry::path`], that are left out with all that is below them.
-    pub exclude: Option<&'a Exclude>,
+    pub exclude: Option<&'a Exclude<'a>>,
     /// How many entries, and bytes of names and attributes, there may be.
     pub limits: Limits,
 }
@@ -149,6 +149,9 @@ impl<W: Write> Walk<'_, W> {
             let path = join(&frame.path, &name);
             if self.options.exclude.is_some_and(|excluded| excluded(&path)) {
                 continue;
+            }
+            if path.len() > PATH_MAX {
+                return Err(failed("archive", &path, Errno::NAMETOOLONG));
             }
             let parent = match frame.directory.take() {
                 Some(directory) => directory,

@@ -10,6 +10,9 @@ use super::name::text;
 use super::{Entry, EntryKind};
 use crate::tree::{Kind, Node, NodeId, Tree};
 
+/// How much content is copied at once.
+const BUFFER: usize = 128 << 10;
+
 /// How a [`Writer`] writes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WriterOptions {
@@ -25,6 +28,8 @@ pub struct Writer<W> {
     output: W,
     options: WriterOptions,
     position: u64,
+    /// What content passes through.
+    buffer: Vec<u8>,
 }
 
 impl<W: Write> Writer<W> {
@@ -35,7 +40,7 @@ impl<W: Write> Writer<W> {
 
     /// An archive with other options than the defaults.
     pub fn with_options(output: W, options: WriterOptions) -> Self {
-        Self { output, options, position: 0 }
+        Self { output, options, position: 0, buffer: Vec::new() }
     }
 
     /// Bytes written so far.
@@ -52,8 +57,7 @@ impl<W: Write> Writer<W> {
         self.header(entry)?;
         let at = self.position;
         if let EntryKind::File { size, .. } = entry.kind {
-            let copied = io::copy(&mut content.take(size), &mut self.output)?;
-            self.position += copied;
+            let copied = self.copy(content.take(size))?;
             if copied != size {
                 let path = text(&entry.path);
                 return Err(io::Error::new(
@@ -104,8 +108,9 @@ impl<W: Write> Writer<W> {
         tree.visit(|path, id| {
             let node = tree.node(id);
             let kind = match &node.kind {
-                Kind::Directory { opaque, implied, .. } => {
-                    if !implied {
+                Kind::Directory { opaque, implied, children } => {
+                    // What is in it implies it again.
+                    if !implied || (children.is_empty() && !opaque && id != 0) {
                         let entry = entry(path, node, EntryKind::Directory);
                         self.append(&entry, io::empty())?;
                     }
@@ -138,6 +143,24 @@ impl<W: Write> Writer<W> {
         self.write(&[0; 2 * BLOCK])?;
         self.output.flush()?;
         Ok(self.output)
+    }
+
+    fn copy(&mut self, mut content: impl Read) -> io::Result<u64> {
+        self.buffer.resize(BUFFER, 0);
+        let mut copied = 0;
+        loop {
+            match content.read(&mut self.buffer) {
+                Ok(0) => break,
+                Ok(length) => {
+                    self.output.write_all(&self.buffer[..length])?;
+                    copied += length as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.position += copied;
+        Ok(copied)
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {

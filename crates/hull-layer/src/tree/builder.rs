@@ -22,7 +22,7 @@ const AUFS_LINKS: &[u8] = b".wh..wh.plnk";
 ///   an error.
 /// - A name below anything but a directory is an error, since what it means depends on the reader.
 /// - Attributes of overlayfs, SELinux labels, and those that Linux does not know are dropped.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Builder {
     nodes: Vec<Node>,
     limits: Limits,
@@ -37,7 +37,7 @@ pub struct Builder {
 }
 
 /// A name that waits for its target; a pipe stands in for it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Link {
     node: NodeId,
     parent: NodeId,
@@ -78,6 +78,9 @@ impl Builder {
         let (parent, name) = (&path[..slash], &path[slash + 1..]);
         if self.last.0 == parent {
             return self.place(Place::Directory(self.last.1), &path, name, entry);
+        }
+        if name.starts_with(WHITEOUT_META) && name != OPAQUE {
+            return Ok(());
         }
         let place = self.parent(parent, entry.offset)?;
         self.place(place, &path, name, entry)?;

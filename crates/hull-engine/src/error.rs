@@ -67,6 +67,20 @@ pub enum Error {
         /// Exit code for the command.
         code: u8,
     },
+    /// A container on a directory of the user's has no image below it.
+    #[error("cannot {operation} container {id}: it runs on a directory, not on an image")]
+    NoImageOf {
+        /// Verb.
+        operation: &'static str,
+        /// The container.
+        id: String,
+    },
+    /// The image is not mounted.
+    #[error("image {0} is not mounted")]
+    NotMounted(String),
+    /// An archive or a layer.
+    #[error(transparent)]
+    Layer(#[from] hull_layer::Error),
     /// The runtime.
     #[error(transparent)]
     Runtime(#[from] hull_runtime::Error),

@@ -1,26 +1,31 @@
 //! `run`: from a configuration to a running container, and to its end.
 //!
-//! Everything that can be refused is refused before anything is made: [`prepare`] finds the image, resolves names and
-//! makes the specification. Then the process that will look after the container (this one, or for `--detach` one forked
-//! from it while there is a single thread and nothing is open) declares its intent, makes the record, starts the
-//! container and stays until it ends.
+//! The process that will look after the container (this one, or for `--detach` one forked from it while there is a
+//! single thread and nothing is open) declares its intent. [`prepare`] then finds the image, opens its layers, resolves
+//! names and makes the specification: everything that can be refused is refused before anything is made, but for the
+//! mounts of layers, which go with the process. Then it makes the record, starts the container and stays until it ends.
+//! While it lives it lends the mounts to the starts of other containers.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hull_cgroup::Driver;
 use hull_fs::Root;
-use hull_oci::spec::{ConsoleSize, Spec, User};
+use hull_image::Image;
+use hull_image::snapshot::Lower;
+use hull_oci::spec::{ConsoleSize, Spec};
 use hull_runtime::{CreateOptions, Rootfs, Streams};
 use hull_sys::clone::{CloneFlags, Cloned, clone3, exit_now, take_inherited_fd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 
 use crate::config::{MountConfig, NamespaceChoice, RunConfig, SeccompChoice, Source};
 use crate::error::Error;
 use crate::monitor::{self, Attached};
 use crate::records::{Container, Engine, Phase, State, Work, now, own_pid};
+use crate::rootfs::{self, Files};
 use crate::spec::{self, Context};
 use crate::{control, logs, machine, names, terminal};
 
@@ -52,13 +57,20 @@ impl std::fmt::Debug for Options<'_> {
     }
 }
 
+/// A container that has an ID and nothing else yet.
+struct Request {
+    id: String,
+    random: [u8; 32],
+    config: RunConfig,
+}
+
 /// A container that only has to be made.
 struct Prepared {
     container: Container,
     spec: Spec,
     filter: Option<hull_seccomp::Filter>,
-    /// Directory of the image, opened; absent runs on a directory of the user's.
-    lower: Option<OwnedFd>,
+    /// The image and its opened layers; absent runs on a directory of the user's.
+    image: Option<(Image, Lower)>,
     files: Vec<(&'static str, Vec<u8>)>,
 }
 
@@ -74,17 +86,18 @@ impl Engine {
         if config.tty && config.interactive && !config.detach && !rustix::termios::isatty(rustix::stdio::stdin()) {
             return Err(Error::flag("--tty", "standard input is not a terminal"));
         }
-        let prepared = self.prepare(config)?;
-        let id = prepared.container.id.clone();
+        let random = names::random()?;
+        let id = names::hex(&random);
         if let Some(path) = options.cidfile {
             let mut file = fs::File::create_new(path)
                 .map_err(|error| Error::flag("--cidfile", format!("{}: {error}", path.display())))?;
             file.write_all(id.as_bytes()).map_err(Error::io("write", path))?;
         }
-        let result = if prepared.container.config.detach {
-            self.run_detached(prepared, options.warn).map(|()| Outcome::Detached(id))
+        let request = Request { id: id.clone(), random, config };
+        let result = if request.config.detach {
+            self.run_detached(request, options.warn).map(|()| Outcome::Detached(id))
         } else {
-            self.run_attached(prepared, options.sig_proxy, options.warn).map(Outcome::Exited)
+            self.run_attached(request, options.sig_proxy, options.warn).map(Outcome::Exited)
         };
         if let (Err(_), Some(path)) = (&result, options.cidfile) {
             let _ = fs::remove_file(path);
@@ -92,32 +105,31 @@ impl Engine {
         result
     }
 
-    fn prepare(&self, mut config: RunConfig) -> Result<Prepared, Error> {
-        let random = names::random()?;
-        let id = names::hex(&random);
+    fn prepare(&self, request: Request) -> Result<Prepared, Error> {
+        let Request { id, random, mut config } = request;
         let directory = self.directory(&id);
         let mut context = Context { id: id.clone(), ..Context::default() };
-        let mut image_id = String::new();
-        let (root, lower) = match &config.source {
+        let mut image = None;
+        let files = match &config.source {
             Source::Image(name) => {
-                let image = self.images.find(name)?;
-                image_id = image.id.to_string();
+                let mut found = self.images.find(name)?;
+                let lower = self.lower(&found)?;
+                let files = Files::Layers(lower.merged());
+                context.image = std::mem::take(&mut found.config.config);
                 context.rootfs = directory.join("rootfs").to_string_lossy().into_owned();
-                let layer = image.layers.last().ok_or_else(|| Error::flag("IMAGE", "the image has no layer"))?;
-                let tree = self.images.layer_path(&layer.diff_id).join("tree");
-                context.image = image.config.config;
-                (open_directory(&tree)?, true)
+                image = Some((found, lower));
+                files
             }
             Source::Directory(path) => {
                 let path = fs::canonicalize(path)
                     .map_err(|error| Error::flag("--rootfs", format!("{}: {error}", path.display())))?;
                 context.rootfs = path.to_string_lossy().into_owned();
-                let opened = open_directory(&path).map_err(|error| Error::flag("--rootfs", error.to_string()))?;
-                (opened, false)
+                let opened =
+                    rootfs::open_directory(&path).map_err(|error| Error::flag("--rootfs", error.to_string()))?;
+                Files::Directory(Root::from_fd(opened))
             }
         };
-        let inside = Root::from_fd(root);
-        context.user = resolve_user(&inside, &config, Some(context.image.user.as_str()))?;
+        context.user = files.user(&config, &context.image.user)?;
         machine::probe(&config, &mut context)?;
         self.resolve_namespaces(&mut config)?;
         make_bind_sources(&config.mounts)?;
@@ -132,7 +144,8 @@ impl Engine {
             .map(|(name, _)| (directory.join(name).to_string_lossy().into_owned(), format!("/etc/{name}")))
             // A directory of the user's gets no new files.
             .filter(|(_, target)| {
-                lower || fs::symlink_metadata(format!("{}{target}", context.rootfs)).is_ok_and(|one| one.is_file())
+                image.is_some()
+                    || fs::symlink_metadata(format!("{}{target}", context.rootfs)).is_ok_and(|one| one.is_file())
             })
             .collect();
         let spec = spec::spec(&config, &context)?;
@@ -145,7 +158,7 @@ impl Engine {
         let container = Container {
             name: config.name.clone().unwrap_or_else(|| names::generated(&random)),
             created: now() / 1_000_000_000,
-            image_id,
+            image_id: image.as_ref().map(|(image, _)| image.id.to_string()).unwrap_or_default(),
             args: spec.process.as_ref().map(|process| process.args.clone()).unwrap_or_default(),
             config,
             stop_signal,
@@ -155,7 +168,7 @@ impl Engine {
             container,
             spec,
             filter: builtin.then(|| hull_seccomp::default_filter(&capabilities)),
-            lower: lower.then(|| inside.into_fd()),
+            image,
             files,
         })
     }
@@ -186,21 +199,26 @@ impl Engine {
 
     /// Makes and starts the container; on failure nothing of it is left but the intent.
     fn start(&self, prepared: Prepared, streams: Streams, warn: &mut dyn FnMut(&str)) -> Result<Attached, Error> {
-        let Prepared { container, spec, filter, lower, files } = prepared;
-        let directory = self.register(&container)?;
+        let Prepared { container, spec, filter, image, files } = prepared;
+        let directory = self.register(&container, image.as_ref().map(|(image, lower)| (&image.id, lower.layers())))?;
         for (name, content) in files {
             let path = directory.join(name);
             fs::write(&path, content).map_err(Error::io("write", &path))?;
             rustix::fs::chmod(&path, Mode::from_raw_mode(0o644)).map_err(Error::io("change mode of", &path))?;
         }
-        let rootfs = match lower {
-            Some(lower) => Rootfs::Overlay {
-                lower: vec![std::sync::Arc::new(lower)],
-                upper: directory.join("upper"),
-                work: directory.join("work"),
-                target: directory.join("rootfs"),
-                volatile: false,
-            },
+        let lower = image.map(|(_, lower)| lower);
+        let rootfs = match &lower {
+            Some(lower) => {
+                let mut layers = lower.layers().to_vec();
+                layers.push(Arc::new(self.skeleton()?));
+                Rootfs::Overlay {
+                    lower: layers,
+                    upper: directory.join("upper"),
+                    work: directory.join("work"),
+                    target: directory.join("rootfs"),
+                    volatile: container.config.remove,
+                }
+            }
             None => Rootfs::Config,
         };
         let options = CreateOptions {
@@ -231,7 +249,9 @@ impl Engine {
             ..State::default()
         };
         self.save(&container.id, &state)?;
-        Ok(Attached { container, state, running, cgroup })
+        // Nothing of the store is needed until the end, which may be far.
+        self.images.close();
+        Ok(Attached { container, state, running, cgroup, lower })
     }
 
     /// Undoes what [`Engine::start`] made before it failed.
@@ -241,9 +261,8 @@ impl Engine {
         let _ = self.erase(id);
     }
 
-    fn run_attached(&self, prepared: Prepared, sig_proxy: bool, warn: &mut dyn FnMut(&str)) -> Result<i32, Error> {
-        let config = &prepared.container.config;
-        let (tty, interactive, id) = (config.tty, config.interactive, prepared.container.id.clone());
+    fn run_attached(&self, request: Request, sig_proxy: bool, warn: &mut dyn FnMut(&str)) -> Result<i32, Error> {
+        let (tty, interactive, id) = (request.config.tty, request.config.interactive, request.id.clone());
         let signals = hull_sys::signal::redirect().map_err(Error::io("redirect", "signals"))?;
         let intent = self.intend(&id, Work::Run)?;
         let mut streams = Streams::default();
@@ -255,7 +274,8 @@ impl Engine {
         } else {
             streams.stdio = Some(monitor::own_streams(interactive)?);
         }
-        let started = self.start(prepared, streams, warn).and_then(|attached| {
+        let started = self.prepare(request).and_then(|prepared| self.start(prepared, streams, warn));
+        let started = started.and_then(|attached| {
             let master = console.map(|socket| terminal::receive(&socket)).transpose();
             Ok((attached, master.map_err(Error::io("receive", "terminal"))?))
         });
@@ -273,18 +293,20 @@ impl Engine {
         };
         let attended = io.attend(&attached.running, &signals, sig_proxy);
         drop(io);
-        let code = self.finish(&attached, attended, warn)?;
+        let code = self.finish(attached, attended, warn)?;
         intent.clear()?;
         Ok(code)
     }
 
-    fn run_detached(&self, prepared: Prepared, warn: &mut dyn FnMut(&str)) -> Result<(), Error> {
+    fn run_detached(&self, request: Request, warn: &mut dyn FnMut(&str)) -> Result<(), Error> {
+        // The monitor opens the store itself.
+        self.images.close();
         let (reader, writer) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(Error::io("create", "pipe"))?;
         match clone3(CloneFlags::empty(), None).map_err(Error::io("clone", "monitor"))? {
             Cloned::Child => {
                 drop(reader);
-                self.monitor(prepared, writer);
+                self.monitor(request, writer);
                 exit_now(0);
             }
             Cloned::Parent(..) => {}
@@ -305,10 +327,10 @@ impl Engine {
 
     /// The whole life of a detached container's monitor. Its parent waits for one report: a byte that is the exit code
     /// of the command, and a message.
-    fn monitor(&self, prepared: Prepared, report: OwnedFd) {
-        let id = prepared.container.id.clone();
+    fn monitor(&self, request: Request, report: OwnedFd) {
+        let id = request.id.clone();
         let mut warnings = String::new();
-        let started = self.start_detached(prepared, &mut |line| {
+        let started = self.start_detached(request, &mut |line| {
             warnings.push_str(line);
             warnings.push('\n');
         });
@@ -325,7 +347,7 @@ impl Engine {
         drop(report);
         if let Ok((attached, mut io, signals, intent)) = started {
             let attended = io.attend(&attached.running, &signals, false);
-            if self.finish(&attached, attended, &mut |_| {}).is_ok() {
+            if self.finish(attached, attended, &mut |_| {}).is_ok() {
                 let _ = intent.clear();
             }
         } else {
@@ -336,22 +358,18 @@ impl Engine {
 
     fn start_detached(
         &self,
-        prepared: Prepared,
+        request: Request,
         warn: &mut dyn FnMut(&str),
     ) -> Result<(Attached, monitor::Io, OwnedFd, crate::records::Intent), Error> {
         let _ = rustix::process::setsid();
         let signals = hull_sys::signal::redirect().map_err(Error::io("redirect", "signals"))?;
-        // A monitor keeps no directory, terminal or pipe of its caller's busy.
-        rustix::process::chdir("/").map_err(Error::io("enter", "/"))?;
-        let null = monitor::null()?;
-        rustix::stdio::dup2_stdin(&null).map_err(Error::io("redirect", "standard input"))?;
-        rustix::stdio::dup2_stdout(&null).map_err(Error::io("redirect", "standard output"))?;
-        rustix::stdio::dup2_stderr(&null).map_err(Error::io("redirect", "standard error"))?;
-        let config = &prepared.container.config;
-        let (tty, interactive, id) = (config.tty, config.interactive, prepared.container.id.clone());
+        let (tty, interactive, id) = (request.config.tty, request.config.interactive, request.id.clone());
         let intent = self.intend(&id, Work::Run)?;
         let mut streams = Streams::default();
         let result = (|| {
+            // Before the directory changes: it may name paths.
+            let prepared = self.prepare(request)?;
+            leave_caller()?;
             if tty {
                 let (ours, theirs) = terminal::console_pair().map_err(Error::io("create", "console socket"))?;
                 streams.console = Some(theirs);
@@ -393,26 +411,13 @@ fn close_inherited() {
     }
 }
 
-fn open_directory(path: &Path) -> Result<OwnedFd, Error> {
-    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(Error::io("open", path))
-}
-
-/// User and groups by the container's own files.
-fn resolve_user(root: &Root, config: &RunConfig, image: Option<&str>) -> Result<User, Error> {
-    let text = config.user.as_deref().or(image).filter(|text| !text.is_empty()).unwrap_or("0");
-    let resolve = |flag: &str, text: &str| {
-        hull_runtime::process::user::resolve(root, text).map_err(|error| Error::flag(flag, error.to_string()))
-    };
-    let user = resolve("--user", text)?;
-    let mut groups = user.additional_gids;
-    for group in &config.groups {
-        let gid = resolve("--group-add", &format!("0:{group}"))?.gid;
-        if !groups.contains(&gid) {
-            groups.push(gid);
-        }
-    }
-    Ok(User { uid: user.uid, gid: user.gid, umask: None, additional_gids: groups })
+/// A monitor keeps no directory, terminal or pipe of its caller's busy.
+fn leave_caller() -> Result<(), Error> {
+    rustix::process::chdir("/").map_err(Error::io("enter", "/"))?;
+    let null = monitor::null()?;
+    rustix::stdio::dup2_stdin(&null).map_err(Error::io("redirect", "standard input"))?;
+    rustix::stdio::dup2_stdout(&null).map_err(Error::io("redirect", "standard output"))?;
+    rustix::stdio::dup2_stderr(&null).map_err(Error::io("redirect", "standard error"))
 }
 
 fn make_bind_sources(mounts: &[MountConfig]) -> Result<(), Error> {

@@ -7,14 +7,19 @@
 //! * [`monitor`]: who owns its streams until it ends, and cleans up after it. In the foreground that is the command
 //!   itself; in the background a process forked from it.
 //! * [`exec`], [`control`], [`logs`], [`inspect`]: commands on containers that exist.
+//! * [`diff`] and [`commit`]: what a container changed, as a list, a layer or an archive.
+//! * [`image_mount`]: an image's files at a path of the host.
 //!
-//! The crate is synchronous and single-threaded: it clones processes.
+//! The crate is synchronous and, except in `commit`, single-threaded: it clones processes.
 
+pub mod commit;
 pub mod config;
 pub mod control;
+pub mod diff;
 pub mod error;
 pub mod exec;
 pub mod flags;
+pub mod image_mount;
 pub mod inspect;
 pub mod launch;
 pub mod logs;
@@ -22,9 +27,11 @@ mod machine;
 pub mod monitor;
 mod names;
 pub mod records;
+mod rootfs;
 pub mod seccomp;
 pub mod spec;
 mod terminal;
+pub mod usage;
 
 pub use config::RunConfig;
 pub use error::Error;

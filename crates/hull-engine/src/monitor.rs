@@ -6,6 +6,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hull_cgroup::Cgroup;
+use hull_image::snapshot::Lower;
 use hull_runtime::Running;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
@@ -29,6 +30,8 @@ pub struct Attached {
     pub(crate) state: State,
     pub(crate) running: Running,
     pub(crate) cgroup: Cgroup,
+    /// The image's layers, lent to other starts while this process lives.
+    pub(crate) lower: Option<Lower>,
 }
 
 #[derive(Debug)]
@@ -306,7 +309,7 @@ impl Engine {
     /// recorded.
     pub(crate) fn finish(
         &self,
-        attached: &Attached,
+        attached: Attached,
         attended: Result<(), Error>,
         warn: &mut dyn FnMut(&str),
     ) -> Result<i32, Error> {
@@ -314,22 +317,17 @@ impl Engine {
             let _ = hull_sys::signal::pidfd_send_signal(attached.running.pidfd.as_fd(), 9);
         }
         let code = attached.running.wait()?;
-        let (container, id) = (&attached.container, attached.container.id.as_str());
-        let oom_killed = attached.cgroup.oom_kills() > 0;
+        let Attached { container, state, cgroup, lower, .. } = attached;
+        let id = container.id.as_str();
+        let oom_killed = cgroup.oom_kills() > 0;
         if oom_killed && code == 137 {
             let limit = container.config.limits.memory.map_or_else(|| "the machine's".to_owned(), size);
             warn(&format!("container {} was killed: out of memory (limit {limit})", &id[..12]));
         }
         let deleted = hull_runtime::lifecycle::delete(&self.oci_root(), id, true);
-        let state = State {
-            phase: Phase::Exited,
-            pid: 0,
-            monitor: 0,
-            exit_code: code,
-            oom_killed,
-            finished: now(),
-            ..attached.state.clone()
-        };
+        let state =
+            State { phase: Phase::Exited, pid: 0, monitor: 0, exit_code: code, oom_killed, finished: now(), ..state };
+        let lent = lower.map_or(Ok(()), Lower::release);
         let kept = if container.config.remove {
             if container.config.detach { self.write_exit(id, code) } else { Ok(()) }.and_then(|()| self.erase(id))
         } else {
@@ -339,6 +337,7 @@ impl Engine {
             warn(&hook.to_string());
         }
         kept?;
+        lent?;
         attended.map(|()| code)
     }
 }

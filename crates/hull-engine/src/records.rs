@@ -13,6 +13,9 @@
 //! ROOT/names/NAME               symbolic link to the ID
 //! STATE/live/ID.KIND.PID.START  intent: process PID, started at START, works on the container
 //! STATE/oci/ID/                 the runtime's own record
+//! STATE/mounts/HEX              who lends the mount of a layer; see `hull_image::snapshot::shared`
+//! STATE/skeleton/ STATE/empty/  see `rootfs`
+//! ROOT/mounted/                 see `image_mount`
 //! ```
 //!
 //! Each container is independent of all others, so files replaced by rename need no lock; a name is taken by making its
@@ -22,17 +25,21 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hull_fs::lock::Lock;
 use hull_image::Store;
+use hull_oci::Digest;
 use hull_runtime::state::process_start_time;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::RunConfig;
 use crate::error::Error;
+use crate::rootfs;
 
 const MAX_RECORD_BYTES: u64 = 8 << 20;
 
@@ -163,6 +170,11 @@ fn parse_intent(name: &str) -> Option<(&str, Work, i32, u64)> {
     Some((id, work, pid.parse().ok()?, start.parse().ok()?))
 }
 
+/// Under which a container holds its image.
+fn owner(id: &str) -> String {
+    format!("container:{id}")
+}
+
 fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -181,7 +193,7 @@ pub(crate) fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
 }
 
-fn create_private(path: &Path) -> Result<(), Error> {
+pub(crate) fn create_private(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt as _;
     if path.is_dir() {
         return Ok(());
@@ -189,14 +201,14 @@ fn create_private(path: &Path) -> Result<(), Error> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::io("create directory", path))
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(Error::io("open", path))?;
     file.take(MAX_RECORD_BYTES).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     serde_json::from_slice(&bytes).map_err(|source| Error::Record { path: path.display().to_string(), source })
 }
 
-fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
     let bytes =
         serde_json::to_vec(value).map_err(|source| Error::Record { path: path.display().to_string(), source })?;
     Ok(hull_fs::atomic::write_path(path, &bytes, 0o600)?)
@@ -254,7 +266,14 @@ impl Engine {
     }
 
     /// Makes a container's directory, takes its name, and writes what was asked for.
-    pub(crate) fn register(&self, container: &Container) -> Result<PathBuf, Error> {
+    pub(crate) fn register(
+        &self,
+        container: &Container,
+        image: Option<(&Digest, &[Arc<OwnedFd>])>,
+    ) -> Result<PathBuf, Error> {
+        if let Some((image, _)) = image {
+            self.images.hold(&owner(&container.id), image)?;
+        }
         let directory = self.directory(&container.id);
         create_private(&directory)?;
         for part in ["upper", "work", "rootfs"] {
@@ -262,8 +281,7 @@ impl Engine {
             fs::create_dir(&path).map_err(Error::io("create directory", &path))?;
         }
         // The writable layer's root is the container's `/`.
-        rustix::fs::chmod(directory.join("upper"), rustix::fs::Mode::from_raw_mode(0o755))
-            .map_err(Error::io("change mode of", &directory))?;
+        rootfs::copy_root_attributes(image.map_or(&[], |(_, layers)| layers), &directory.join("upper"))?;
         fs::File::create_new(directory.join("exit")).map_err(Error::io("create", &directory))?;
         write(&directory.join("container.json"), container)?;
         write(&directory.join("state.json"), &State::default())?;
@@ -395,9 +413,19 @@ impl Engine {
 
     /// Removes a container's name and directory. It must not run.
     pub(crate) fn erase(&self, id: &str) -> Result<(), Error> {
+        let record = self.container(id).ok();
+        let plain = record.as_ref().is_some_and(|container| container.image_id.is_empty());
+        let result = self.erase_files(id, record.map(|container| container.name));
+        // Last, and also for a container that was killed before it had files.
+        if !plain && matches!(result, Ok(()) | Err(Error::NoContainer(_))) {
+            self.images.release(&owner(id))?;
+        }
+        result
+    }
+
+    fn erase_files(&self, id: &str, name: Option<String>) -> Result<(), Error> {
         let removing = self.containers().join(format!(".removing-{id}"));
         let directory = self.directory(id);
-        let name = self.container(id).ok().map(|container| container.name);
         match fs::rename(&directory, &removing) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && removing.exists() => {}
@@ -419,11 +447,17 @@ impl Engine {
     }
 
     /// Finishes what dead processes left: containers without their monitor are killed and recorded as ended, those that
-    /// never started or were to be removed are removed with their control groups and mounts.
+    /// never started or were to be removed are removed with their control groups and mounts, and unfinished transfers of
+    /// images go.
     ///
     /// # Errors
     /// The first thing that could not be undone; everything else was tried, and the intent stays for the next command.
     pub fn repair(&self) -> Result<(), Error> {
+        let images = self.images.repair().map(drop).map_err(Error::from).and(self.repair_image_mounts());
+        self.repair_containers().and(images)
+    }
+
+    fn repair_containers(&self) -> Result<(), Error> {
         let Ok(entries) = fs::read_dir(self.live()) else { return Ok(()) };
         let dead: Vec<PathBuf> = entries
             .flatten()
@@ -439,7 +473,7 @@ impl Engine {
         // One repairs; whoever comes meanwhile waits and finds nothing left to do.
         let _lock = Lock::exclusive(&self.state.join("repair.lock"))?;
         let mut result = hull_runtime::state::repair(&self.oci_root()).map_err(Error::from);
-        result = result.and(self.images.repair().map(drop).map_err(Error::from));
+        result = result.and(self.mounts().repair().map(drop).map_err(Error::from));
         for path in dead {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             let Some((id, work, ..)) = parse_intent(name) else { continue };

@@ -82,7 +82,7 @@ pub(crate) fn overlay_attribute(fd: BorrowedFd<'_>, name: &str) -> Option<Vec<u8
 }
 
 /// Whether the file stands for the absence of its name.
-pub(crate) fn is_whiteout(fd: BorrowedFd<'_>, stat: &Stat) -> bool {
+pub fn is_whiteout(fd: BorrowedFd<'_>, stat: &Stat) -> bool {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::CharacterDevice => stat.st_rdev == 0,
         // The form for users that may not make devices (Linux 6.7).
@@ -92,7 +92,7 @@ pub(crate) fn is_whiteout(fd: BorrowedFd<'_>, stat: &Stat) -> bool {
 }
 
 /// Whether the directory hides those below it.
-pub(crate) fn is_opaque(fd: BorrowedFd<'_>) -> bool {
+pub fn is_opaque(fd: BorrowedFd<'_>) -> bool {
     overlay_attribute(fd, "opaque").is_some_and(|value| value == b"y")
 }
 

@@ -43,6 +43,7 @@
 //!
 //! The records must never be taken for commands: labels, names and histories are text of strangers.
 
+pub mod archive;
 mod changes;
 mod check;
 mod db;
@@ -54,6 +55,7 @@ mod image;
 mod layer;
 mod names;
 pub mod snapshot;
+pub mod squash;
 mod store;
 pub mod time;
 mod transfer;

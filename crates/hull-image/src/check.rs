@@ -1,16 +1,21 @@
 //! Finding, naming and repairing damage.
 
-use std::fs::File;
-use std::io::Read;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
+use hull_layer::Limits;
+use hull_layer::erofs::Index;
 use hull_oci::Digest;
 use hull_oci::image::ImageConfig;
 
 use crate::db::Sync;
 use crate::disk::{self, Work};
-use crate::image::Kind;
+use crate::image::{Kind, Layer};
 use crate::store::{Row, digest, kind, length};
-use crate::{Error, Store};
+use crate::{Error, LayerSource, Store, layer};
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +43,88 @@ impl Found {
     fn add(&mut self, object: impl Into<String>, reason: impl ToString, repaired: bool) {
         self.problems.push(Problem { object: object.into(), reason: reason.to_string(), repaired });
     }
+}
+
+/// What is wrong with a layer.
+enum Damage {
+    /// With what cannot be derived from the rest of the layer.
+    Content(String),
+    /// With its index only.
+    Index(String),
+}
+
+impl Damage {
+    fn reason(&self) -> &str {
+        match self {
+            Self::Content(reason) | Self::Index(reason) => reason,
+        }
+    }
+}
+
+/// Takes bytes and tells whether a file has the same ones.
+struct Compare {
+    file: File,
+    same: bool,
+}
+
+impl Write for Compare {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let mut there = vec![0; bytes.len()];
+        self.same = self.same && self.file.read_exact(&mut there).is_ok() && there == bytes;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes the index that a tar should have.
+fn write_index(tar: &File, layer: &Layer, output: &mut dyn Write) -> Result<(), Error> {
+    use std::io::Seek as _;
+    let mut input = std::io::BufReader::with_capacity(256 << 10, tar);
+    input.rewind().map_err(Error::io("read", "tar"))?;
+    let tree = hull_layer::ingest::read_tree(input, &Limits::default(), true)?;
+    Index::new(&tree, layer.tar_size)?.write(tar, output)?;
+    Ok(())
+}
+
+/// The first difference between two trees of files: names, types, attributes, content.
+fn difference(expected: &Path, found: &Path) -> Option<String> {
+    fn walk(expected: &Path, found: &Path, inside: &Path) -> Result<(), String> {
+        let at = |what: String| format!("/{}: {what}", inside.display());
+        let metadata = |path: &Path| fs::symlink_metadata(path).map_err(|error| at(error.to_string()));
+        let (a, b) = (metadata(expected)?, metadata(found)?);
+        let attributes = |one: &fs::Metadata| (one.mode(), one.uid(), one.gid(), one.rdev());
+        if attributes(&a) != attributes(&b) {
+            return Err(at("it has other attributes than in its archive".to_owned()));
+        }
+        let kind = a.file_type();
+        if kind.is_dir() {
+            let names = |path: &Path| disk::names(path).map_err(|error| at(error.to_string()));
+            let listed = names(expected)?;
+            if listed != names(found)? {
+                return Err(at("it has other entries than in its archive".to_owned()));
+            }
+            for entry in fs::read_dir(expected).map_err(|error| at(error.to_string()))?.flatten() {
+                let name: &OsStr = &entry.file_name();
+                walk(&expected.join(name), &found.join(name), &inside.join(name))?;
+            }
+        } else if kind.is_symlink() {
+            if fs::read_link(expected).ok() != fs::read_link(found).ok() {
+                return Err(at("it has another target than in its archive".to_owned()));
+            }
+        } else if kind.is_file() {
+            let mut compare = Compare { file: File::open(found).map_err(|error| at(error.to_string()))?, same: true };
+            let copied = File::open(expected).and_then(|mut file| std::io::copy(&mut file, &mut compare));
+            copied.map_err(|error| at(error.to_string()))?;
+            if !compare.same || a.len() != b.len() {
+                return Err(at("it has other content than in its archive".to_owned()));
+            }
+        }
+        Ok(())
+    }
+    walk(expected, found, Path::new("")).err()
 }
 
 fn hash(mut file: impl Read, digest: &Digest) -> std::io::Result<(Digest, u64)> {
@@ -153,31 +240,129 @@ impl Store {
         work.remove()
     }
 
-    fn check_layers(&self, _repair: bool, found: &mut Found) -> Result<(), Error> {
+    fn check_layers(&self, repair: bool, found: &mut Found) -> Result<(), Error> {
         let layers = self.database.read(|connection| {
-            let mut statement = connection.prepare("SELECT diff_id, snapshotter, tar FROM layers ORDER BY diff_id")?;
-            let rows = statement.query_map((), |row| Ok((digest(row, 0)?, kind(row, 1)?, length(row, 2)?)))?;
+            let mut statement =
+                connection.prepare("SELECT diff_id, snapshotter, content, tar FROM layers ORDER BY diff_id")?;
+            let rows = statement.query_map((), |row| {
+                let (size, tar_size) = (length(row, 2)?, length(row, 3)?);
+                Ok(Layer { diff_id: digest(row, 0)?, kind: kind(row, 1)?, size, tar_size, blob: None })
+            })?;
             Ok(rows.collect::<Result<Vec<_>, _>>()?)
         })?;
-        for (diff_id, kind, size) in layers {
-            let directory = self.layer_path(&diff_id);
-            let object = format!("layer {diff_id}");
-            let reason = match kind {
-                Kind::Directory => match directory.join("tree").symlink_metadata() {
-                    Ok(metadata) if metadata.is_dir() => continue,
-                    Ok(_) => "its tree is no directory".to_owned(),
-                    Err(error) => format!("its tree: {error}"),
-                },
-                Kind::Erofs => match File::open(directory.join("tar")).and_then(|file| hash(file, &diff_id)) {
-                    Ok((digest, length)) if digest == diff_id && length == size => continue,
-                    Ok((_, length)) if length != size => format!("its tar has {length} bytes instead of {size}"),
-                    Ok((digest, _)) => format!("its tar has digest {digest}"),
-                    Err(error) => format!("its tar: {error}"),
-                },
+        for layer in layers {
+            let damage = match layer.kind {
+                Kind::Directory => self.tree_damage(&layer)?,
+                Kind::Erofs => self.tar_damage(&layer),
             };
-            found.add(object, reason, false);
+            let Some(damage) = damage else { continue };
+            if !self.layer_is_recorded(&layer.diff_id)? {
+                continue;
+            }
+            let repaired = repair && self.rebuild(&layer, &damage).unwrap_or(false);
+            found.add(format!("layer {}", layer.diff_id), damage.reason(), repaired);
         }
         Ok(())
+    }
+
+    fn layer_is_recorded(&self, diff_id: &Digest) -> Result<bool, Error> {
+        self.database
+            .read(|connection| Ok(crate::publish::known(connection, diff_id)?.is_some().then_some(())))
+            .map(|found: Option<()>| found.is_some())
+    }
+
+    fn tar_damage(&self, layer: &Layer) -> Option<Damage> {
+        let directory = self.layer_path(&layer.diff_id);
+        let tar = match File::open(directory.join("tar")) {
+            Ok(file) => file,
+            Err(error) => return Some(Damage::Content(format!("its tar: {error}"))),
+        };
+        match hash(&tar, &layer.diff_id) {
+            Ok((digest, length)) if digest == layer.diff_id && length == layer.tar_size => {}
+            Ok((_, length)) if length != layer.tar_size => {
+                return Some(Damage::Content(format!("its tar has {length} bytes instead of {}", layer.tar_size)));
+            }
+            Ok((digest, _)) => return Some(Damage::Content(format!("its tar has digest {digest}"))),
+            Err(error) => return Some(Damage::Content(format!("its tar: {error}"))),
+        }
+        let mut compare = match File::open(directory.join("index")) {
+            Ok(file) => Compare { file, same: true },
+            Err(error) => return Some(Damage::Index(format!("its index: {error}"))),
+        };
+        if let Err(error) = write_index(&tar, layer, &mut compare) {
+            return Some(Damage::Index(format!("its index: {error}")));
+        }
+        let ended = matches!(compare.file.read(&mut [0]), Ok(0));
+        (!compare.same || !ended).then(|| Damage::Index("its index is not the one of its tar".to_owned()))
+    }
+
+    fn tree_damage(&self, layer: &Layer) -> Result<Option<Damage>, Error> {
+        let tree = self.layer_path(&layer.diff_id).join("tree");
+        if let Err(error) = fs::symlink_metadata(&tree) {
+            return Ok(Some(Damage::Content(format!("its tree: {error}"))));
+        }
+        let work = Work::create(&self.ingest())?;
+        if !self.unpack_again(layer, &work)? {
+            // The blob's damage has been named; without it there is nothing to compare with.
+            return Ok(None);
+        }
+        let difference = difference(&work.path().join("tree"), &tree);
+        work.remove()?;
+        Ok(difference.map(Damage::Content))
+    }
+
+    /// Writes a layer from one of its blobs into a work directory; `false` when no blob serves.
+    fn unpack_again(&self, layer: &Layer, work: &Work) -> Result<bool, Error> {
+        let blobs = self.database.read(|connection| {
+            let mut statement = connection.prepare(
+                "SELECT blobs.digest FROM blobs JOIN compressions ON blob = blobs.digest
+                 JOIN layers ON layers.id = layer WHERE diff_id = ?1",
+            )?;
+            let rows = statement.query_map([layer.diff_id.to_string()], |row| digest(row, 0))?;
+            Ok(rows.collect::<Result<Vec<_>, _>>()?)
+        })?;
+        for blob in blobs {
+            let source = LayerSource { blob: None, diff_id: Some(layer.diff_id.clone()), keep_blob: false };
+            let Ok(file) = self.open_blob(&blob) else { continue };
+            if layer::write(file, work.path(), layer.kind, &source, &Limits::default()).is_ok() {
+                return Ok(true);
+            }
+            for name in disk::names(work.path())? {
+                disk::remove(&work.path().join(name))?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Makes what is damaged again from what is whole.
+    fn rebuild(&self, layer: &Layer, damage: &Damage) -> Result<bool, Error> {
+        let work = Work::create(&self.trash())?;
+        let directory = self.layer_path(&layer.diff_id);
+        disk::create_private(&directory)?;
+        let files: &[&str] = match (damage, layer.kind) {
+            (Damage::Index(_), _) => {
+                let path = work.path().join("index");
+                let tar = File::open(directory.join("tar")).map_err(Error::io("open", directory.join("tar")))?;
+                let mut index = File::create_new(&path).map_err(Error::io("create", &path))?;
+                write_index(&tar, layer, &mut index)?;
+                index.sync_all().map_err(Error::io("sync", &path))?;
+                &["index"]
+            }
+            (Damage::Content(_), kind) => {
+                if !self.unpack_again(layer, &work)? {
+                    return Ok(false);
+                }
+                if kind == Kind::Erofs { &["tar", "index"] } else { &["tree"] }
+            }
+        };
+        for name in files {
+            let (from, to) = (work.path().join(name), directory.join(name));
+            disk::rename_if_there(&to, &work.path().join(format!("damaged-{name}")))?;
+            fs::rename(&from, &to).map_err(Error::io("rename", &from))?;
+        }
+        disk::sync(&directory)?;
+        work.remove()?;
+        Ok(true)
     }
 
     fn check_images(&self, found: &mut Found) -> Result<(), Error> {
@@ -201,7 +386,7 @@ impl Store {
             match ImageConfig::parse(&bytes) {
                 Ok(config) if config.rootfs.diff_ids == layers => {}
                 Ok(_) => {
-                    found.add(format!("image {id}"), "its record names other layers than its configuration", false)
+                    found.add(format!("image {id}"), "its record names other layers than its configuration", false);
                 }
                 Err(error) => found.add(format!("image {id}"), error, false),
             }

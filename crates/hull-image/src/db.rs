@@ -30,7 +30,7 @@ const VERSION: u32 = 1;
 const MIGRATIONS: [&str; VERSION as usize] = [include_str!("schema-1.sql")];
 
 /// The log is folded into the database once it is this long.
-const MAX_LOG: u64 = 256 << 10;
+const MAX_LOG: u64 = 192 << 10;
 
 /// How often a lock is asked for before giving up: about half a minute.
 const MAX_TRIES: i32 = 3000;
@@ -137,7 +137,7 @@ impl Database {
         let work = Work::create(&self.root.join("ingest"))?;
         let new = work.path().join("hull.db");
         let mut connection = connect(&new, true)?;
-        connection.execute_batch("PRAGMA page_size = 2048; PRAGMA journal_mode = WAL")?;
+        connection.execute_batch("PRAGMA page_size = 1024; PRAGMA journal_mode = WAL")?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         migrate(&transaction)?;
         transaction.commit()?;

@@ -54,6 +54,7 @@ pub mod hello;
 mod image;
 mod layer;
 mod names;
+mod publish;
 pub mod snapshot;
 pub mod squash;
 mod store;

@@ -204,7 +204,7 @@ impl Store {
     }
 
     /// Reads everything about an image; within a transaction, so that nothing of it goes meanwhile.
-    fn load(&self, connection: &Connection, row: &Row) -> Result<Image, Error> {
+    pub(crate) fn load(&self, connection: &Connection, row: &Row) -> Result<Image, Error> {
         let config = ImageConfig::parse(&self.document(&row.digest, MAX_CONFIG_BYTES)?)
             .map_err(|error| Error::damaged(format!("image {}", row.digest), error))?;
         let mut statement = connection.prepare_cached("SELECT name FROM names WHERE image = ?1 ORDER BY name")?;

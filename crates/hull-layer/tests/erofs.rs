@@ -472,3 +472,30 @@ fn root_very_many_names_in_one_directory() {
     }
     assert!(std::fs::symlink_metadata(format!("{base}/none")).is_err());
 }
+
+#[test]
+fn root_far_ends_of_huge_files_are_read() {
+    let Some(store) = store() else { return };
+    let mut build = Build::new();
+    let tar = tar_of(128);
+    // One chunk of the largest size, and pieces that lie askew at the end of a terabyte.
+    let end = 1u64 << 40;
+    build.add(0, "hole", node(file(end, &[])));
+    build.add(0, "end", node(file(end, &[(0, 512, 4096), (end - 1000, 5120, 1000)])));
+    build.add(0, "beyond", node(file(5 * end, &[(5 * end - 512, 9216, 512)])));
+    let (index, data) = files(store.path(), &build.0, &tar);
+    let mount = erofs::mount(index.as_fd(), data.as_fd(), MountOptions::default()).expect("a mount");
+    let read = |name: &str, at: u64, length: usize| {
+        let file = File::open(format!("/proc/self/fd/{}/{name}", mount.as_raw_fd())).expect("a file");
+        let mut buffer = vec![1; length];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut buffer, at).expect("content");
+        buffer
+    };
+    assert_eq!(read("hole", end - 5000, 5000), [0; 5000]);
+    assert_eq!(read("end", 0, 4096), tar[512..4608]);
+    assert_eq!(read("end", 4096, 4096), [0; 4096]);
+    assert_eq!(read("end", end - 3000, 2000), [0; 2000]);
+    assert_eq!(read("end", end - 1000, 1000), tar[5120..6120]);
+    assert_eq!(read("beyond", 3 * end, 512), [0; 512]);
+    assert_eq!(read("beyond", 5 * end - 512, 512), tar[9216..9728]);
+}

@@ -588,3 +588,21 @@ fn root_whiteouts_and_opaque_directories_work_in_an_overlay() {
     assert_eq!(std::fs::read(fd_path(&merged).join("file")).expect("a file"), b"upper");
     assert_eq!(std::fs::read(fd_path(&merged).join("kept/stays")).expect("a file"), b"lower");
 }
+
+#[test]
+fn root_a_full_disk_is_one_clear_error() {
+    if !root() {
+        return;
+    }
+    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).expect("tmpfs");
+    rustix::mount::fsconfig_set_string(&context, "size", "1M").expect("a size");
+    rustix::mount::fsconfig_create(&context).expect("a tmpfs");
+    let disk =
+        rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).expect("a mount");
+    let blob = pack(Compression::Gzip, &archive());
+    let error = ingest(&blob[..], disk.as_fd(), &Options::default(), &Limits::default()).expect_err("no room");
+    assert_eq!(error.to_string(), "write tar: No space left on device (os error 28)");
+    // What could not be kept is removed by removing the directory.
+    std::fs::remove_file(fd_path(&disk).join("tar")).expect("removed");
+    assert_eq!(fd_path(&disk).read_dir().expect("names").count(), 0);
+}

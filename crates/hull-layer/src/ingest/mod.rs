@@ -12,6 +12,7 @@
 //! and no file is complete unless [`ingest`] has returned it. Nothing is locked.
 
 mod queue;
+mod sink;
 mod stages;
 
 use std::fs::File;

@@ -1,13 +1,14 @@
 //! The stages of an ingest and the threads they run in.
 
 use std::fs::File;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Read};
 use std::thread::{self, ScopedJoinHandle};
 
 use hull_oci::Digest;
 use hull_oci::digest::{Algorithm, Hasher};
 
 use super::queue::{BUFFER, Gone, Pool, Queue, Sender, Shared, queue};
+use super::sink::Sink;
 use super::{BLOB, Ingested, Options, TAR};
 use crate::compression::{Compression, Decoder, PREFIX};
 use crate::{Error, Limits};
@@ -52,13 +53,14 @@ pub(super) fn run<T: Send>(
     // Without compression both digests are of the same bytes, and one is computed.
     let same = compression == Compression::None && algorithm(&options.blob) == algorithm(&options.diff_id);
     let receive = Receive {
-        blob,
+        blob: blob.map(|file| Sink::new(file, BLOB, options.sync)),
         hasher: (!same).then(|| Hasher::new(algorithm(&options.blob))),
         size: options.size,
         // A wrong digest says more than what its bytes look like further on.
         drain: !same && options.blob.is_some() && options.size.is_some(),
     };
     let hasher = Hasher::new(algorithm(&options.diff_id));
+    let data = data.map(|file| Sink::new(file, TAR, options.sync));
 
     let (received, packed) = queue();
     let (to_hash, hashed) = queue();
@@ -136,7 +138,7 @@ impl<R: Read> Source<R> {
 
 /// The first stage: reads, keeps the bytes as received, and computes their digest.
 struct Receive<'a> {
-    blob: Option<&'a File>,
+    blob: Option<Sink<'a>>,
     hasher: Option<Hasher>,
     size: Option<u64>,
     /// Read to the end even if nobody wants to decode it.
@@ -161,8 +163,8 @@ impl Receive<'_> {
             if let Some(hasher) = &mut self.hasher {
                 hasher.update(&buffer);
             }
-            if let Some(mut blob) = self.blob {
-                blob.write_all(&buffer).map_err(Error::file("write", BLOB))?;
+            if let Some(blob) = &mut self.blob {
+                blob.write(&buffer)?;
             }
             if let Some(open) = &sender
                 && let Err(gone) = open.send(buffer)
@@ -242,7 +244,7 @@ fn hash(mut queue: Queue, mut hasher: Hasher) -> Result<Digest, Stop> {
 pub struct Stream<'a> {
     queue: Queue,
     /// Where the archive is kept.
-    data: Option<&'a File>,
+    data: Option<Sink<'a>>,
     current: Option<Shared>,
     /// What of the current buffer was taken.
     at: usize,
@@ -256,11 +258,11 @@ enum State {
     /// An earlier stage ended before the stream.
     Broken,
     /// The archive could not be kept.
-    Unwritten(io::Error),
+    Unwritten(Error),
 }
 
 impl<'a> Stream<'a> {
-    fn new(queue: Queue, data: Option<&'a File>) -> Self {
+    fn new(queue: Queue, data: Option<Sink<'a>>) -> Self {
         Self { queue, data, current: None, at: 0, state: State::Open }
     }
 
@@ -275,7 +277,7 @@ impl<'a> Stream<'a> {
             }
         }
         match (result, self.state) {
-            (_, State::Unwritten(error)) => Err(Error::file("write", TAR)(error).into()),
+            (_, State::Unwritten(error)) => Err(error.into()),
             (_, State::Broken) => Err(Stop::Neighbour),
             (result, State::Open | State::Ended) => result.map_err(Stop::Error),
         }
@@ -285,7 +287,7 @@ impl<'a> Stream<'a> {
         (self.current, self.at) = (None, 0);
         match self.queue.next() {
             Ok(Some(buffer)) => {
-                if let Some(Err(error)) = self.data.map(|mut data| data.write_all(&buffer)) {
+                if let Some(Err(error)) = self.data.as_mut().map(|data| data.write(&buffer)) {
                     self.state = State::Unwritten(error);
                 } else {
                     self.current = Some(buffer);

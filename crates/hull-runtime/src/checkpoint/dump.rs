@@ -14,6 +14,7 @@ use super::protobuf::Writer;
 use super::rpc::{self, Kind, Worker};
 use super::{
     CheckpointOptions, DESCRIPTORS, Directories, EXTERNAL_NAMESPACES, common, destination, field, is_bind, joined,
+    manage_cgroups, own_cgroups,
 };
 use crate::error::Error;
 use crate::state::Record;
@@ -49,6 +50,7 @@ pub fn checkpoint(root: &Path, id: &str, options: &CheckpointOptions) -> Result<
     if options.pre_dump {
         request.flag(field::TRACK_MEM, true);
     }
+    manage_cgroups(&mut request, options.image.cgroup_mode, &record.cgroup, &own_cgroups(record.pid)?);
     let paths = record.cgroup.paths();
     if let Some(freezer) = paths.get("freezer").or_else(|| paths.get("")) {
         request.bytes(field::FREEZE_CGROUP, freezer.as_os_str().as_bytes());
@@ -89,6 +91,9 @@ fn outside(record: &Record, spec: &Spec) -> Result<Vec<String>, Error> {
     let mut list = Vec::new();
     for mount in spec.mounts.iter().filter(|mount| is_bind(mount)) {
         list.push(format!("mnt[{0}]:{0}", destination(mount)));
+    }
+    for (target, _) in super::cgroup_binds(spec, &record.cgroup)? {
+        list.push(format!("mnt[{target}]:{target}"));
     }
     let path = format!("/proc/{}/root", record.pid);
     let root = Root::open(Path::new(&path))?;

@@ -15,6 +15,8 @@ mod rpc;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use hull_cgroup::mount::CgroupMount;
+use hull_cgroup::{Cgroup, Hierarchies};
 use hull_oci::spec::{Mount, NamespaceType, Spec};
 use rustix::fs::{Mode, OFlags};
 
@@ -260,10 +262,6 @@ fn common(options: &ImageOptions, directories: &Directories, spec: &Spec, log: &
     writer.flag(field::LAZY_PAGES, options.lazy_pages);
     writer.flag(field::AUTO_DEDUP, options.auto_dedup);
     writer.flag(field::ORPHAN_PTS_MASTER, true);
-    if options.cgroup_mode != CgroupMode::Ignore {
-        writer.flag(field::MANAGE_CGROUPS, true);
-    }
-    writer.number(field::MANAGE_CGROUPS_MODE, options.cgroup_mode.number());
     if !options.tcp_established {
         // Only open connections need the network to stand still, and locking it needs iptables or nftables.
         writer.number(field::NETWORK_LOCK, LOCK_SKIP);
@@ -294,6 +292,52 @@ fn common(options: &ImageOptions, directories: &Directories, spec: &Spec, log: &
 /// Whether a mount is a directory or file of the outside.
 fn is_bind(mount: &Mount) -> bool {
     mount.kind == "bind" || mount.options.iter().any(|option| matches!(option.as_str(), "bind" | "rbind"))
+}
+
+/// Says what CRIU does with cgroups. Hull makes the container's groups and their limits itself; groups below them are
+/// CRIU's part. Where the process shares a group with others, as in the hierarchies of a v1 machine that limit nothing,
+/// CRIU would take all of that group's tree for the container's: then it keeps away from cgroups.
+fn manage_cgroups(request: &mut Writer, mode: CgroupMode, cgroup: &Cgroup, of: &[(String, String)]) {
+    let paths = cgroup.paths();
+    let own = |(controllers, path): &(String, String)| {
+        let group = controllers.split(',').next().and_then(|first| paths.get(first));
+        group.is_some_and(|group| path != "/" && group.ends_with(path.trim_start_matches('/')))
+    };
+    let mode = if of.iter().all(own) { mode } else { CgroupMode::Ignore };
+    if mode != CgroupMode::Ignore {
+        request.flag(field::MANAGE_CGROUPS, true);
+    }
+    request.number(field::MANAGE_CGROUPS_MODE, mode.number());
+}
+
+/// Controllers and path of each of a process's cgroups (`cgroups(7)`).
+fn own_cgroups(pid: i32) -> Result<Vec<(String, String)>, Error> {
+    let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
+    let text = std::fs::read_to_string(&path).map_err(|error| crate::state::io_error("read", &path, &error))?;
+    Ok(parse_cgroups(&text))
+}
+
+fn parse_cgroups(text: &str) -> Vec<(String, String)> {
+    text.lines()
+        .filter_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            Some((controllers.to_owned(), path.to_owned()))
+        })
+        .collect()
+}
+
+/// The v1 hierarchies of a cgroup mount: where each is seen inside, and the group on the machine that is bound there.
+fn cgroup_binds(spec: &Spec, cgroup: &Cgroup) -> Result<Vec<(String, PathBuf)>, Error> {
+    let mut list = Vec::new();
+    let is_cgroup = |mount: &&Mount| matches!(mount.kind.as_str(), "cgroup" | "cgroup2");
+    for mount in spec.mounts.iter().filter(is_cgroup) {
+        if let Some(CgroupMount::V1 { hierarchies, .. }) = hull_cgroup::mount::describe(&Hierarchies::probe()?, cgroup)
+        {
+            let below = |name: &str| format!("{}/{name}", destination(mount).trim_end_matches('/'));
+            list.extend(hierarchies.into_iter().map(|one| (below(&one.name), one.group)));
+        }
+    }
+    Ok(list)
 }
 
 /// Namespaces that were joined by path and are kept as "outside": their names in requests.
@@ -336,6 +380,31 @@ mod tests {
         assert!(ask("../none").is_err());
         assert!(ask("/tmp").is_err());
         std::fs::remove_dir_all(&base).unwrap();
+    }
+
+    #[test]
+    fn cgroup_lists_are_parsed() {
+        let text = "5:cpu,cpuacct:/a:b\n1:name=systemd:/s\n0::/u\nbroken\n";
+        let pair = |left: &str, right: &str| (left.to_owned(), right.to_owned());
+        assert_eq!(parse_cgroups(text), [pair("cpu,cpuacct", "/a:b"), pair("name=systemd", "/s"), pair("", "/u")]);
+    }
+
+    #[test]
+    fn shared_groups_are_left_alone() {
+        let table = "31 30 0:26 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n";
+        let found = Hierarchies::parse(table, "1:pids:/\n");
+        let cgroup = Cgroup::plan(&found, hull_cgroup::Driver::Cgroupfs, "/pod/a", "a", false).unwrap();
+        let mode = |text: &str| {
+            let mut request = Writer::default();
+            manage_cgroups(&mut request, CgroupMode::Soft, &cgroup, &parse_cgroups(text));
+            let mut expected = Writer::default();
+            expected.number(field::MANAGE_CGROUPS_MODE, CgroupMode::Ignore.number());
+            if request.as_bytes() == expected.as_bytes() { CgroupMode::Ignore } else { CgroupMode::Soft }
+        };
+        assert_eq!(mode("1:pids:/pod/a\n"), CgroupMode::Soft);
+        assert_eq!(mode("1:pids:/pod/a\n0::/\n"), CgroupMode::Ignore);
+        assert_eq!(mode("2:name=systemd:/user.slice\n1:pids:/pod/a\n"), CgroupMode::Ignore);
+        assert_eq!(mode("1:pids:/\n"), CgroupMode::Ignore);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::protobuf::Writer;
 use super::rpc::{self, Kind, Worker};
 use super::{
     DESCRIPTORS, Directories, EXTERNAL_NAMESPACES, RestoreOptions, common, destination, field, is_bind, joined,
+    manage_cgroups, own_cgroups,
 };
 use crate::error::Error;
 use crate::hooks::Point;
@@ -133,7 +134,7 @@ impl Restoring<'_> {
         if let Some(context) = &self.restore.lsm_mount_context {
             request.bytes(field::LSM_MOUNT_CONTEXT, context.as_bytes());
         }
-        self.external_mounts(&mut request, &root)?;
+        self.external_mounts(&mut request, &root, &record.cgroup)?;
         let streams = self.streams()?;
         for (name, file) in self.names.iter().zip(&streams) {
             if name.starts_with("pipe:[") || name.starts_with("file[") {
@@ -148,7 +149,9 @@ impl Restoring<'_> {
         let worker = Worker::start(&self.program, &files)?;
         // What the worker restores is born in the worker's cgroup, and the image's paths count from there.
         record.cgroup.attach(worker.pid())?;
-        for (controllers, path) in own_cgroups(worker.pid())? {
+        let own = own_cgroups(worker.pid())?;
+        manage_cgroups(&mut request, self.restore.image.cgroup_mode, &record.cgroup, &own);
+        for (controllers, path) in own {
             let mut group = Writer::default();
             if !controllers.is_empty() {
                 group.bytes(1, controllers.as_bytes());
@@ -203,7 +206,7 @@ impl Restoring<'_> {
     }
 
     /// Names the sources of mounts from outside, and makes their targets.
-    fn external_mounts(&self, request: &mut Writer, rootfs: &Path) -> Result<(), Error> {
+    fn external_mounts(&self, request: &mut Writer, rootfs: &Path, cgroup: &Cgroup) -> Result<(), Error> {
         let root = Root::open(rootfs)?;
         let mut over: Vec<String> = Vec::new();
         for mount in &self.spec.mounts {
@@ -223,6 +226,9 @@ impl Restoring<'_> {
                 let source = self.source(&mount.source);
                 request.bytes(field::EXTERNAL, format!("mnt[{target}]:{}", source.display()).as_bytes());
             }
+        }
+        for (target, group) in super::cgroup_binds(self.spec, cgroup)? {
+            request.bytes(field::EXTERNAL, format!("mnt[{target}]:{}", group.display()).as_bytes());
         }
         // Which of them are files was decided by the saved container; naming one too many does no harm.
         let host = Root::open(Path::new("/"))?;
@@ -279,22 +285,6 @@ fn inherit(request: &mut Writer, key: &str, file: &OwnedFd) {
     request.message(field::INHERIT_FD, &entry);
 }
 
-/// Controllers and path of each of a process's cgroups (`cgroups(7)`).
-fn own_cgroups(pid: i32) -> Result<Vec<(String, String)>, Error> {
-    let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
-    let text = std::fs::read_to_string(&path).map_err(|error| state::io_error("read", &path, &error))?;
-    Ok(parse_cgroups(&text))
-}
-
-fn parse_cgroups(text: &str) -> Vec<(String, String)> {
-    text.lines()
-        .filter_map(|line| {
-            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-            Some((controllers.to_owned(), path.to_owned()))
-        })
-        .collect()
-}
-
 fn descriptor_names(image: &OwnedFd) -> Result<Vec<String>, Error> {
     let root = Root::from_fd(image.try_clone().map_err(|error| {
         Error::system("duplicate", "image directory")(Errno::from_io_error(&error).unwrap_or(Errno::IO))
@@ -316,16 +306,4 @@ fn keep_configuration(directory: &Path, spec: &Spec, filter: Option<&hull_seccom
         hull_fs::atomic::write_path(&directory.join("filter"), &stored, 0o600)?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cgroup_lists_are_parsed() {
-        let text = "5:cpu,cpuacct:/a:b\n1:name=systemd:/s\n0::/u\nbroken\n";
-        let pair = |left: &str, right: &str| (left.to_owned(), right.to_owned());
-        assert_eq!(parse_cgroups(text), [pair("cpu,cpuacct", "/a:b"), pair("name=systemd", "/s"), pair("", "/u")]);
-    }
 }

@@ -212,7 +212,7 @@ impl Lexer<'_> {
                     self.emit(Token::RawString);
                 }
                 '$' => self.word(Token::Variable)?,
-                '.' if !self.peek().is_some_and(|next| next.is_ascii_digit()) => self.word(Token::Field)?,
+                '.' if self.peek().is_some_and(|next| !next.is_ascii_digit()) => self.word(Token::Field)?,
                 '.' | '+' | '-' | '0'..='9' => self.number()?,
                 _ if is_word(one) => self.identifier()?,
                 '(' => {

@@ -103,7 +103,7 @@ impl Object for Row {
     fn field(&self, name: &str) -> Option<Value> {
         match name {
             "ID" => Some(Value::from("4c01db0b339c")),
-            "Names" => Some(Value::from("web")),
+            "Names" => Some(Value::from("web<&>")),
             _ => None,
         }
     }
@@ -123,7 +123,7 @@ fn objects_have_fields_and_methods() {
         result.unwrap_or_else(|error| error.to_string())
     };
     assert_eq!(render(r#"{{.ID}}: {{.Label "com.example"}} {{"x" | .Label}}"#), "4c01db0b339c: <com.example> <x>");
-    assert_eq!(render("{{json .}}"), r#"{"ID":"4c01db0b339c","Names":"web"}"#);
+    assert_eq!(render("{{json .}}"), r#"{"ID":"4c01db0b339c","Names":"web\u003c\u0026\u003e"}"#);
     assert_eq!(
         render("{{.Foo}}"),
         r#"template: :1:2: executing "" at <.Foo>: can't evaluate field Foo in type *formatter.ContainerContext"#

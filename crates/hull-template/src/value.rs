@@ -162,11 +162,16 @@ impl Value {
         Self::Map(Rc::new(Map { entries: entries.into_iter().collect(), zero: Self::NoValue }))
     }
 
-    /// JSON as Docker's `json` prints it.
+    /// JSON as Docker's `json` prints it. Rows are escaped for HTML, other data is not: so Docker does it.
     #[must_use]
     pub fn json(&self) -> String {
         // Values hold nothing that JSON cannot: infinite floats become null.
-        serde_json::to_string(self).unwrap_or_default().replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
+        let text = serde_json::to_string(self).unwrap_or_default();
+        let text = text.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
+        if !matches!(self, Self::Object(_)) {
+            return text;
+        }
+        text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
     }
 
     /// Go's name of the type.

@@ -1,12 +1,22 @@
-//! The commands of `hull`, one file each, and what they share: global flags, repair, exit codes.
+//! The commands of `hull`, one file each or one for a few that belong together, and what they share: global flags,
+//! repair, exit codes.
 
+mod archives;
+mod commit;
 mod containers;
+mod df;
 mod exec;
+mod filter;
+mod groups;
+mod history;
+mod image_inspect;
 mod images;
-mod import;
 mod info;
 mod inspect;
 mod logs;
+mod mount;
+mod names;
+mod prune;
 mod ps;
 mod rm;
 mod run;
@@ -68,10 +78,35 @@ enum Command {
     Rm(rm::Args),
     /// List images
     Images(images::Args),
+    /// Show what made an image, with the size of each step
+    History(history::Args),
+    /// Give an image another name
+    Tag(names::Tag),
+    /// Remove names of images, and images without names
+    Rmi(names::Rmi),
+    /// Load images from an archive
+    Load(archives::Load),
+    /// Save images to an archive
+    Save(archives::Save),
     /// Make an image of a tar archive of a root file system
-    Import(import::Args),
-    /// Remove images
-    Rmi(images::Rmi),
+    Import(archives::Import),
+    /// Make an image of a container's changes
+    Commit(commit::Commit),
+    /// List the files that a container changed
+    Diff(commit::Diff),
+    /// Write all files of a container as a tar archive
+    Export(commit::Export),
+    /// Merge adjacent layers of an image into one
+    Squash(archives::Squash),
+    /// Commands on images
+    #[command(subcommand)]
+    Image(groups::Image),
+    /// Commands on containers
+    #[command(subcommand)]
+    Container(groups::Container),
+    /// Commands on everything that Hull keeps
+    #[command(subcommand)]
+    System(groups::System),
     /// Show what Hull found on this machine
     Info(info::Args),
     /// Show the version
@@ -88,9 +123,12 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         Err(error) => return usage(&error),
     };
     // A container must never reach the machine's own binary through a process that starts in it.
-    if matches!(cli.command, Command::Run(_) | Command::Exec(_))
-        && let Err(error) = hull_runtime::seal()
-    {
+    let starts = match &cli.command {
+        Command::Run(_) | Command::Exec(_) => true,
+        Command::Container(command) => command.starts(),
+        _ => false,
+    };
+    if starts && let Err(error) = hull_runtime::seal() {
         output::error(error);
         return ExitCode::from(USAGE);
     }
@@ -110,11 +148,22 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         Command::Stop(args) => signals::stop(&engine, &args),
         Command::Rm(args) => rm::main(&engine, &args),
         Command::Images(args) => images::main(&engine, &args),
-        Command::Import(args) => import::main(&engine, args),
-        Command::Rmi(args) => images::remove(&engine, &args),
+        Command::History(args) => history::main(&engine, &args),
+        Command::Tag(args) => names::tag(&engine, &args),
+        Command::Rmi(args) => names::remove(&engine, &args),
+        Command::Load(args) => archives::load(&engine, args),
+        Command::Save(args) => archives::save(&engine, &args),
+        Command::Import(args) => archives::import(&engine, args),
+        Command::Commit(args) => commit::commit(&engine, args),
+        Command::Diff(args) => commit::diff(&engine, &args),
+        Command::Export(args) => commit::export(&engine, &args),
+        Command::Squash(args) => archives::squash(&engine, &args),
+        Command::Image(command) => command.main(&engine),
+        Command::Container(command) => command.main(&engine),
+        Command::System(command) => command.main(&engine),
         Command::Info(args) => info::main(&engine, &args),
         Command::Version(args) => info::version(&args),
-        Command::Oci => Err(Failure { message: "'oci' must be the first word: hull oci ...".to_owned(), code: USAGE }),
+        Command::Oci => Err(Failure::usage("'oci' must be the first word: hull oci ...")),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -135,23 +184,40 @@ type Done = Result<u8, Failure>;
 struct Failure {
     message: String,
     code: u8,
+    /// What was asked for is not there.
+    missing: bool,
 }
 
 impl Failure {
+    /// A failure of any command but `run` and `exec`.
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: 1, missing: false }
+    }
+
     /// A wrong flag of `run` or `exec`.
     fn usage(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: USAGE }
+        Self { code: USAGE, ..Self::new(message) }
     }
 
     /// An engine error of `run` or `exec`, with the exit code that Docker gives it.
     fn start(error: &Error) -> Self {
-        Self { message: error.to_string(), code: error.exit_code() }
+        Self { code: error.exit_code(), ..Self::new(error.to_string()) }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { message: error.to_string(), code: 1 }
+        match error {
+            Error::Image(error) => error.into(),
+            Error::NoContainer(_) => Self { missing: true, ..Self::new(error.to_string()) },
+            error => Self::new(error.to_string()),
+        }
+    }
+}
+
+impl From<hull_image::Error> for Failure {
+    fn from(error: hull_image::Error) -> Self {
+        Self { missing: matches!(error, hull_image::Error::NoImage(_)), ..Self::new(error.to_string()) }
     }
 }
 

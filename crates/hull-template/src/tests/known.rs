@@ -1,6 +1,7 @@
 //! Templates and what Docker's client prints for them.
 
 pub(super) const KNOWN: &[(&str, &str)] = &[
+    ("{{.", r#"template parsing error: template: :1: illegal number syntax: ".""#),
     ("{{.Id}}", "abc"),
     ("{{.Foo}}", r#"template parsing error: template: :1:2: executing "" at <.Foo>: map has no entry for key "Foo""#),
     (

@@ -1,0 +1,215 @@
+//! `hull load`, `hull save`, `hull import` and `hull squash`.
+
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal as _, Write as _};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use hull_engine::Engine;
+use hull_image::Error;
+use hull_image::archive::{self, Format, ImportOptions, Layers, LoadOptions, SaveOptions};
+use hull_oci::image::Platform;
+
+use super::names::name;
+use super::{Done, Failure};
+use crate::output::print;
+
+/// Load images from an archive: of Docker or OCI, compressed or not, or an OCI layout directory
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  hull load -i app.tar.gz\n  docker save app | hull load")]
+pub(super) struct Load {
+    /// Archive or directory, instead of standard input
+    #[arg(short, long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Choose this platform where there are several
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]", value_parser = Platform::parse)]
+    platform: Option<Platform>,
+    /// Accepted for compatibility: nothing but the names is printed
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Save images to an archive
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  hull save -o app.tar app:v1 app:v2\n  hull save app | docker load\n  hull save --format oci -o layout/ app"
+)]
+pub(super) struct Save {
+    /// Write to this file instead of standard output; a name that ends with '/' is an OCI layout directory
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Save only if the image is of this platform
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]", value_parser = Platform::parse)]
+    platform: Option<Platform>,
+    /// docker: both Docker's and OCI's format; oci: only OCI's
+    #[arg(long, value_name = "FORMAT", default_value = "docker", value_parser = ["docker", "oci"], hide_possible_values = true)]
+    format: String,
+    /// Layers as they came if they are still kept (original), plain, gzip or zstd
+    #[arg(long, value_name = "COMPRESSION", default_value = "original", value_parser = ["original", "plain", "gzip", "zstd"], hide_possible_values = true)]
+    layers: String,
+    /// Names or IDs
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+}
+
+/// Make an image of a tar archive of a root file system
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  hull import rootfs.tar.gz mine\n  tar -c -C rootfs . | hull import - mine:v1 -c 'CMD [\"sh\"]' -c 'USER 1000'"
+)]
+pub(super) struct Import {
+    /// Set a default: CMD, ENTRYPOINT, ENV, LABEL, STOPSIGNAL, USER, WORKDIR, ..., as in a Dockerfile
+    #[arg(short, long = "change", value_name = "INSTRUCTION")]
+    changes: Vec<String>,
+    /// Comment of the image's history
+    #[arg(short, long, value_name = "TEXT")]
+    message: Option<String>,
+    /// What the files are for [default: this machine]
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]", value_parser = Platform::parse)]
+    platform: Option<Platform>,
+    /// Archive, compressed or not; '-' is standard input
+    #[arg(value_name = "FILE|-")]
+    file: PathBuf,
+    /// Name of the image
+    #[arg(value_name = "NAME[:TAG]")]
+    name: Option<String>,
+}
+
+/// Merge adjacent layers of an image into one; containers see the same files
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  hull squash app app:small\n  hull squash --layers 3-7 app app:small\n  hull history app      shows the layers; 1 is the last of them"
+)]
+pub(super) struct Squash {
+    /// Which layers, counted from 1 at the lowest [default: all]
+    #[arg(long, value_name = "FROM-TO", value_parser = range)]
+    layers: Option<RangeInclusive<usize>>,
+    /// Image
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    /// Name of the new image
+    #[arg(value_name = "NAME[:TAG]")]
+    name: Option<String>,
+}
+
+fn range(text: &str) -> Result<RangeInclusive<usize>, String> {
+    let parsed = text.split_once('-').and_then(|(from, to)| Some(from.parse().ok()?..=to.parse().ok()?));
+    parsed.ok_or_else(|| "expected FROM-TO, such as 2-5".to_owned())
+}
+
+pub(super) fn load(engine: &Engine, args: Load) -> Done {
+    let options = LoadOptions { platform: args.platform };
+    let loaded = match &args.input {
+        Some(path) if path.as_os_str() != "-" => archive::load_path(&engine.images, path, &options)?,
+        _ => {
+            if std::io::stdin().is_terminal() {
+                return Err(Failure::new("requested load from stdin, but stdin is empty"));
+            }
+            let input = std::io::stdin().lock();
+            let file = rustix::io::fcntl_dupfd_cloexec(&input, 3).map_err(Error::io("open", "standard input"))?;
+            archive::load(&engine.images, File::from(file), &options)?
+        }
+    };
+    for image in &loaded {
+        image.lines().iter().for_each(|line| print(format_args!("{line}\n")));
+    }
+    Ok(0)
+}
+
+pub(super) fn save(engine: &Engine, args: &Save) -> Done {
+    let options = SaveOptions {
+        format: if args.format == "oci" { Format::Oci } else { Format::Docker },
+        layers: match args.layers.as_str() {
+            "plain" => Layers::Plain,
+            "gzip" => Layers::Gzip,
+            "zstd" => Layers::Zstd,
+            _ => Layers::Original,
+        },
+    };
+    let images = archive::select(&engine.images, &args.images)?;
+    if let Some(wanted) = &args.platform {
+        for (image, _) in &images {
+            let platform = &image.config.platform;
+            if platform.suits(wanted).is_none() {
+                let id = image.id.short();
+                return Err(Failure::new(format!("image {id} is for {platform}, not for {wanted}")));
+            }
+        }
+    }
+    let Some(path) = &args.output else {
+        if std::io::stdout().is_terminal() {
+            return Err(Failure::new("cowardly refusing to save to a terminal. Use the -o flag or redirect"));
+        }
+        let mut output = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
+        archive::save(&engine.images, &images, options, &mut output)?;
+        output.flush().map_err(Error::io("write", "standard output"))?;
+        return Ok(0);
+    };
+    if path.as_os_str().as_encoded_bytes().ends_with(b"/") || path.is_dir() {
+        archive::save_directory(&engine.images, &images, options, path)?;
+        return Ok(0);
+    }
+    write_file(path, |file| Ok(archive::save(&engine.images, &images, options, file)?))?;
+    Ok(0)
+}
+
+/// Writes a file that appears complete or not at all; what is no plain file is written directly.
+pub(super) fn write_file(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let open = |path: &Path| -> Result<File, Failure> { Ok(File::create(path).map_err(Error::io("create", path))?) };
+    let finish = |mut output: BufWriter<File>| output.flush().map_err(Error::io("write", path));
+    if path.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        let mut output = BufWriter::with_capacity(1 << 20, open(path)?);
+        write(&mut output)?;
+        return Ok(finish(output)?);
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.part", std::process::id()));
+    let part = PathBuf::from(name);
+    let mut output = BufWriter::with_capacity(1 << 20, open(&part)?);
+    let written = write(&mut output).and_then(|()| Ok(finish(output)?));
+    let result = written.and_then(|()| Ok(std::fs::rename(&part, path).map_err(Error::io("rename", path))?));
+    if result.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    result
+}
+
+pub(super) fn import(engine: &Engine, args: Import) -> Done {
+    let names = args.name.as_deref().map(name).transpose()?.into_iter().collect();
+    let source = args.file.display().to_string();
+    let options =
+        ImportOptions { names, changes: args.changes, message: args.message, platform: args.platform, source };
+    let image = if args.file.as_os_str() == "-" {
+        archive::import(&engine.images, std::io::stdin(), &options)?
+    } else {
+        let file = File::open(&args.file).map_err(Error::io("open", &args.file))?;
+        archive::import(&engine.images, file, &options)?
+    };
+    print(format_args!("{}\n", image.id));
+    Ok(0)
+}
+
+pub(super) fn squash(engine: &Engine, args: &Squash) -> Done {
+    let image = engine.images.find(&args.image)?;
+    let names: Vec<_> = args.name.as_deref().map(name).transpose()?.into_iter().collect();
+    let layers = args.layers.clone().unwrap_or(1..=image.layers.len());
+    let squashed = hull_image::squash::squash(&engine.images, &image, layers, &names)?;
+    print(format_args!("{}\n", squashed.id));
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_have_two_ends() {
+        assert_eq!(range("2-5"), Ok(2..=5));
+        for text in ["", "2", "-", "a-b", "2-", "-5"] {
+            assert!(range(text).is_err(), "{text}");
+        }
+    }
+}

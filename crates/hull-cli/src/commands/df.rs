@@ -1,0 +1,180 @@
+//! `hull system df` and `hull system check`.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use hull_engine::records::Phase;
+use hull_engine::{Container, Engine, State};
+use hull_image::Usage;
+use hull_template::Value;
+
+use super::{Done, Failure, images, ps};
+use crate::output::format::{self, Listing, Row};
+use crate::output::{print, units};
+
+const HEADERS: &[(&str, &str)] = &[
+    ("Type", "TYPE"),
+    ("TotalCount", "TOTAL"),
+    ("Active", "ACTIVE"),
+    ("Size", "SIZE"),
+    ("Reclaimable", "RECLAIMABLE"),
+];
+const IMAGES: &str = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.SharedSize}}\t\
+                      {{.UniqueSize}}\t{{.Containers}}";
+const CONTAINERS: &str = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t\
+                          {{.Status}}\t{{.Names}}";
+const STORE: &[(&str, &str)] = &[
+    ("Layers", "LAYERS"),
+    ("Blobs", "BLOBS"),
+    ("Containers", "CONTAINERS"),
+    ("Database", "DATABASE"),
+    ("Running", "RUNNING"),
+    ("Other", "OTHER"),
+    ("Total", "TOTAL"),
+];
+
+/// Show what images and containers occupy
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  hull system df\n  hull system df -v")]
+pub(super) struct Df {
+    /// Print by a template, or 'json', or 'table TEMPLATE'
+    #[arg(long, value_name = "TEMPLATE", default_value = "", hide_default_value = true)]
+    format: String,
+    /// Show each image and container
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+/// Read everything that is stored, and name what is damaged
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  hull system check\n  hull system check --repair")]
+pub(super) struct Check {
+    /// Make again what can be made from what is whole, and remove what nothing needs
+    #[arg(long)]
+    repair: bool,
+}
+
+/// Everything that is measured.
+struct Measured {
+    store: Usage,
+    containers: Vec<(Container, State, u64)>,
+}
+
+fn measure(engine: &Engine) -> Result<Measured, Failure> {
+    let sized = |(container, state): (Container, State)| {
+        let size = hull_engine::usage::occupied(&engine.directory(&container.id));
+        (container, state, size)
+    };
+    let containers = engine.list()?.into_iter().map(sized).collect();
+    Ok(Measured { store: engine.images.usage()?, containers })
+}
+
+pub(super) fn df(engine: &Engine, args: &Df) -> Done {
+    let measured = measure(engine)?;
+    print(if args.verbose { verbose(engine, &measured, &args.format)? } else { summary(&measured, &args.format)? });
+    Ok(0)
+}
+
+/// `300B (0%)`.
+fn share(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        return "0B".to_owned();
+    }
+    format!("{} ({}%)", units::size_long(part), u128::from(part) * 100 / u128::from(whole))
+}
+
+fn summary(measured: &Measured, format: &str) -> Result<String, Failure> {
+    let row = |kind: &str, count: usize, active: usize, size: u64, reclaimable: String| {
+        Row::new("diskUsageContext")
+            .with("Type", kind)
+            .with("TotalCount", count.to_string())
+            .with("Active", active.to_string())
+            .with("Size", units::size_long(size))
+            .with("Reclaimable", reclaimable)
+    };
+    let store = &measured.store;
+    let size = store.layers + store.blobs;
+    let used = store.images.iter().filter(|image| !image.holders.is_empty()).count();
+    let running = |(_, state, _): &&(Container, State, u64)| state.phase == Phase::Running;
+    let written: u64 = measured.containers.iter().map(|(_, _, size)| size).sum();
+    let kept: u64 = measured.containers.iter().filter(running).map(|(_, _, size)| size).sum();
+    let active = measured.containers.iter().filter(running).count();
+    let rows = [
+        row("Images", store.images.len(), used, size, share(store.reclaimable.min(size), size)),
+        row("Containers", measured.containers.len(), active, written, share(written - kept, written)),
+        row("Local Volumes", 0, 0, 0, "0B".to_owned()),
+        row("Build Cache", 0, 0, 0, "0B".to_owned()),
+    ];
+    let table = "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}";
+    Listing { format, table, raw: None, headers: HEADERS }.render(rows).map_err(Failure::new)
+}
+
+fn verbose(engine: &Engine, measured: &Measured, format: &str) -> Result<String, Failure> {
+    let now = SystemTime::now();
+    let whole = !format.is_empty() && format != "table";
+    let usage: BTreeMap<_, _> = measured.store.images.iter().map(|usage| (&usage.id, usage)).collect();
+    let mut image_rows = Vec::new();
+    for image in &engine.images.list()? {
+        let Some(usage) = usage.get(&image.id) else { continue };
+        let usage = Some((usage.shared, usage.unique, usage.holders.len()));
+        image_rows.extend(images::Shown { image, whole, digests: false, usage }.rows(now).into_iter().next());
+    }
+    let container_rows = measured.containers.iter().map(|(container, state, size)| {
+        ps::row(engine, container, state, now, whole, false).replacing("Size", units::size(*size))
+    });
+    let container_rows: Vec<Row> = container_rows.collect();
+    if whole {
+        let list = |rows: Vec<Row>| Value::List(rows.into_iter().map(|row| Value::Object(Rc::new(row))).collect());
+        let all = Value::map([
+            ("Images".to_owned(), list(image_rows)),
+            ("Containers".to_owned(), list(container_rows)),
+            ("Volumes".to_owned(), list(Vec::new())),
+            ("BuildCache".to_owned(), list(Vec::new())),
+        ]);
+        return format::value(format, &all).map_err(Failure::new);
+    }
+    let table = |table: &str, headers, rows: Vec<Row>| {
+        Listing { format: "", table, raw: None, headers }.render(rows).map_err(Failure::new)
+    };
+    const VOLUMES: &[(&str, &str)] = &[("Name", "VOLUME NAME"), ("Links", "LINKS"), ("Size", "SIZE")];
+    let containers: u64 = measured.containers.iter().map(|(_, _, size)| size).sum();
+    let store = &measured.store;
+    // Directories, names and what else there is, so that the total is what `du` says of the whole.
+    let known = store.total() + containers;
+    let total = hull_engine::usage::occupied(engine.root()).max(known);
+    let store_row = Row::new("storeContext")
+        .with("Layers", units::size_long(store.layers))
+        .with("Blobs", units::size_long(store.blobs))
+        .with("Containers", units::size_long(containers))
+        .with("Database", units::size_long(store.database))
+        .with("Running", units::size_long(store.running))
+        .with("Total", units::size_long(total))
+        .with("Other", units::size_long(total - known));
+    Ok(format!(
+        "Images space usage:\n\n{}\nContainers space usage:\n\n{}\nLocal Volumes space usage:\n\n{}\n\
+         Store space usage:\n\n{}",
+        table(IMAGES, images::HEADERS, image_rows)?,
+        table(CONTAINERS, ps::HEADERS, container_rows)?,
+        table("{{.Name}}\t{{.Links}}\t{{.Size}}", VOLUMES, Vec::new())?,
+        table(
+            "{{.Layers}}\t{{.Blobs}}\t{{.Containers}}\t{{.Database}}\t{{.Running}}\t{{.Other}}\t{{.Total}}",
+            STORE,
+            vec![store_row]
+        )?,
+    ))
+}
+
+pub(super) fn check(engine: &Engine, args: &Check) -> Done {
+    let problems = engine.images.check(args.repair)?;
+    for problem in &problems {
+        print(format_args!("{problem}\n"));
+    }
+    let left = problems.iter().filter(|problem| !problem.repaired).count();
+    match (problems.len(), left) {
+        (0, _) => print("No problems found\n"),
+        (_, 0) => print("All problems are repaired\n"),
+        _ => return Ok(1),
+    }
+    Ok(0)
+}

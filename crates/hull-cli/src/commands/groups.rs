@@ -1,0 +1,142 @@
+//! `hull image`, `hull container` and `hull system`: Docker's groups of commands.
+
+use clap::Subcommand;
+use hull_engine::Engine;
+
+use super::{
+    Done, archives, commit, df, exec, history, image_inspect, images, info, inspect, logs, mount, names, prune, ps, rm,
+    run, signals,
+};
+
+/// Commands on images.
+#[derive(Debug, Subcommand)]
+pub(super) enum Image {
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(images::Args),
+    /// Show all that is known about images, as JSON
+    Inspect(image_inspect::Args),
+    /// Show what made an image, with the size of each step
+    History(history::Args),
+    /// Give an image another name
+    Tag(names::Tag),
+    /// Remove names of images, and images without names
+    #[command(visible_alias = "remove")]
+    Rm(names::Rmi),
+    /// Remove images that nothing uses
+    Prune(prune::Images),
+    /// Load images from an archive
+    Load(archives::Load),
+    /// Save images to an archive
+    Save(archives::Save),
+    /// Make an image of a tar archive of a root file system
+    Import(archives::Import),
+    /// Merge adjacent layers of an image into one
+    Squash(archives::Squash),
+    /// Mount an image's files, read-only, and print where
+    Mount(mount::Mount),
+    /// Unmount images
+    #[command(visible_alias = "umount")]
+    Unmount(mount::Unmount),
+}
+
+impl Image {
+    pub(super) fn main(self, engine: &Engine) -> Done {
+        match self {
+            Self::Ls(args) => images::main(engine, &args),
+            Self::Inspect(args) => image_inspect::main(engine, &args),
+            Self::History(args) => history::main(engine, &args),
+            Self::Tag(args) => names::tag(engine, &args),
+            Self::Rm(args) => names::remove(engine, &args),
+            Self::Prune(args) => prune::images(engine, &args),
+            Self::Load(args) => archives::load(engine, args),
+            Self::Save(args) => archives::save(engine, &args),
+            Self::Import(args) => archives::import(engine, args),
+            Self::Squash(args) => archives::squash(engine, &args),
+            Self::Mount(args) => mount::mount(engine, &args),
+            Self::Unmount(args) => mount::unmount(engine, &args),
+        }
+    }
+}
+
+/// Commands on containers.
+#[derive(Debug, Subcommand)]
+pub(super) enum Container {
+    /// Create a container from an image and run a command in it
+    Run(Box<run::Args>),
+    /// Run a command in a running container
+    Exec(exec::Args),
+    /// List containers
+    #[command(visible_aliases = ["ps", "list"])]
+    Ls(ps::Args),
+    /// Show all that is known about containers and images, as JSON
+    Inspect(inspect::Args),
+    /// Show the output of a detached container
+    Logs(logs::Args),
+    /// Wait until containers end, and print their exit codes
+    Wait(signals::Wait),
+    /// Send a signal to containers
+    Kill(signals::Kill),
+    /// Stop containers: ask, wait, kill
+    Stop(signals::Stop),
+    /// Remove containers
+    #[command(visible_alias = "remove")]
+    Rm(rm::Args),
+    /// Remove all stopped containers
+    Prune(prune::Containers),
+    /// Make an image of a container's changes
+    Commit(commit::Commit),
+    /// List the files that a container changed
+    Diff(commit::Diff),
+    /// Write all files of a container as a tar archive
+    Export(commit::Export),
+}
+
+impl Container {
+    /// Whether a process of a container is started.
+    pub(super) fn starts(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Exec(_))
+    }
+
+    pub(super) fn main(self, engine: &Engine) -> Done {
+        match self {
+            Self::Run(args) => run::main(engine, *args),
+            Self::Exec(args) => exec::main(engine, args),
+            Self::Ls(args) => ps::main(engine, &args),
+            Self::Inspect(args) => inspect::main(engine, &args.containers()),
+            Self::Logs(args) => logs::main(engine, &args),
+            Self::Wait(args) => signals::wait(engine, &args),
+            Self::Kill(args) => signals::kill(engine, &args),
+            Self::Stop(args) => signals::stop(engine, &args),
+            Self::Rm(args) => rm::main(engine, &args),
+            Self::Prune(args) => prune::containers(engine, &args),
+            Self::Commit(args) => commit::commit(engine, args),
+            Self::Diff(args) => commit::diff(engine, &args),
+            Self::Export(args) => commit::export(engine, &args),
+        }
+    }
+}
+
+/// Commands on everything that Hull keeps.
+#[derive(Debug, Subcommand)]
+pub(super) enum System {
+    /// Show what images and containers occupy
+    Df(df::Df),
+    /// Read everything that is stored, and name what is damaged
+    Check(df::Check),
+    /// Remove stopped containers and images that nothing uses
+    Prune(prune::System),
+    /// Show what Hull found on this machine
+    Info(info::Args),
+}
+
+impl System {
+    pub(super) fn main(self, engine: &Engine) -> Done {
+        match self {
+            Self::Df(args) => df::df(engine, &args),
+            Self::Check(args) => df::check(engine, &args),
+            Self::Prune(args) => prune::system(engine, &args),
+            Self::Info(args) => info::main(engine, &args),
+        }
+    }
+}

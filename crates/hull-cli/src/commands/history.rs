@@ -1,0 +1,79 @@
+//! `hull history`.
+
+use std::time::SystemTime;
+
+use hull_engine::Engine;
+
+use super::{Done, Failure};
+use crate::output::format::{Listing, Row};
+use crate::output::{ellipsis, print, units};
+
+const HEADERS: &[(&str, &str)] = &[
+    ("ID", "IMAGE"),
+    ("CreatedSince", "CREATED"),
+    ("CreatedAt", "CREATED AT"),
+    ("CreatedBy", "CREATED BY"),
+    ("Size", "SIZE"),
+    ("Comment", "COMMENT"),
+];
+
+/// Show what made an image, with the size of each step
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  hull history hello\n  hull history --no-trunc --format '{{.Size}} {{.CreatedBy}}' hello"
+)]
+pub(super) struct Args {
+    /// Print by a template, or 'json', or 'table TEMPLATE'
+    #[arg(long, value_name = "TEMPLATE", default_value = "", hide_default_value = true)]
+    format: String,
+    /// Print sizes and times for people; --human=false prints bytes and dates
+    #[arg(
+        short = 'H',
+        long,
+        value_name = "BOOL",
+        action = clap::ArgAction::Set,
+        default_value_t = true,
+        hide_default_value = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        hide_possible_values = true
+    )]
+    human: bool,
+    /// Do not shorten IDs and instructions
+    #[arg(long)]
+    no_trunc: bool,
+    /// Only IDs
+    #[arg(short, long)]
+    quiet: bool,
+    /// Image
+    #[arg(value_name = "IMAGE")]
+    image: String,
+}
+
+pub(super) fn main(engine: &Engine, args: &Args) -> Done {
+    let image = engine.images.find(&args.image)?;
+    let now = SystemTime::now();
+    let rows = image.history().into_iter().enumerate().map(|(index, step)| {
+        let id = match (index, args.no_trunc) {
+            (0, true) => image.id.to_string(),
+            (0, false) => image.id.short().to_owned(),
+            _ => "<missing>".to_owned(),
+        };
+        let instruction = step.created_by.replace('\t', " ");
+        let since = step.created.map_or_else(|| "N/A".to_owned(), |created| units::ago(created, now));
+        let date = step.created.map_or_else(String::new, units::rfc3339);
+        Row::new("historyContext")
+            .with("ID", id)
+            .with("CreatedSince", since)
+            .with("CreatedAt", date)
+            .with("CreatedBy", if args.no_trunc { instruction } else { ellipsis(&instruction, 45) })
+            .with("Size", if args.human { units::size(step.size) } else { step.size.to_string() })
+            .with("Comment", step.comment)
+    });
+    let created = if args.human { "CreatedSince" } else { "CreatedAt" };
+    let table = format!("{{{{.ID}}}}\t{{{{.{created}}}}}\t{{{{.CreatedBy}}}}\t{{{{.Size}}}}\t{{{{.Comment}}}}");
+    let format = if args.quiet { "{{.ID}}" } else { &args.format };
+    print(Listing { format, table: &table, raw: None, headers: HEADERS }.render(rows).map_err(Failure::new)?);
+    Ok(0)
+}

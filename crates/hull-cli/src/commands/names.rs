@@ -1,0 +1,68 @@
+//! `hull tag` and `hull rmi`.
+
+use hull_engine::Engine;
+use hull_engine::records::Phase;
+use hull_oci::Reference;
+
+use super::{Done, Failure};
+use crate::output::{self, print};
+
+/// Give an image another name
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  hull tag hello registry.example/team/hello:v1")]
+pub(super) struct Tag {
+    /// Name, ID or unique beginning of an ID
+    #[arg(value_name = "IMAGE")]
+    source: String,
+    /// The new name
+    #[arg(value_name = "NAME[:TAG]")]
+    target: String,
+}
+
+/// Remove names of images, and images without names
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  hull rmi mine\n  hull rmi -f 4c01db0b339c")]
+pub(super) struct Rmi {
+    /// Remove though stopped containers use it, or several names have it; do not mind missing images
+    #[arg(short, long)]
+    force: bool,
+    /// Accepted for compatibility: Hull keeps no untagged parents
+    #[arg(long)]
+    no_prune: bool,
+    /// Names, IDs or unique beginnings of IDs
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+}
+
+pub(super) fn tag(engine: &Engine, args: &Tag) -> Done {
+    let image = engine.images.find(&args.source)?;
+    engine.images.tag(&image.id, &name(&args.target)?)?;
+    Ok(0)
+}
+
+/// A name as the user gives it to an image.
+pub(super) fn name(text: &str) -> Result<Reference, Failure> {
+    let name: Reference = text.parse().map_err(|error| Failure::new(format!("{text:?}: {error}")))?;
+    Ok(name.or_latest())
+}
+
+/// Whether what keeps an image is a container that runs.
+fn is_running(engine: &Engine, owner: &str) -> bool {
+    let id = owner.strip_prefix("container:").unwrap_or(owner);
+    engine.state(id).is_ok_and(|state| state.phase == Phase::Running)
+}
+
+pub(super) fn remove(engine: &Engine, args: &Rmi) -> Done {
+    let mut failed = false;
+    for name in &args.images {
+        match engine.images.remove(name, args.force, &|owner| is_running(engine, owner)) {
+            Ok(lines) => lines.iter().for_each(|line| print(format_args!("{line}\n"))),
+            Err(error) => {
+                let missing = matches!(error, hull_image::Error::NoImage(_));
+                output::error(error);
+                failed |= !(missing && args.force);
+            }
+        }
+    }
+    Ok(u8::from(failed))
+}

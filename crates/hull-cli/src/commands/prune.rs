@@ -1,0 +1,182 @@
+//! `hull image prune`, `hull container prune` and `hull system prune`.
+
+use std::io::BufRead as _;
+use std::io::Write as _;
+use std::time::SystemTime;
+
+use hull_engine::records::Phase;
+use hull_engine::{Container, Engine, State};
+use hull_image::{LabelFilter, PruneFilter, Removed};
+
+use super::filter::{self, Filter, Filters};
+use super::{Done, Failure, images};
+use crate::output::{self, print, units};
+
+const FILTERS: [&str; 3] = ["label", "label!", "until"];
+
+/// Remove images that nothing uses
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  hull image prune\n  hull image prune -a --filter until=24h")]
+pub(super) struct Images {
+    /// Also remove images with names, if no container uses them
+    #[arg(short, long)]
+    all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+    /// Remove only images that fit: dangling, label, label!, until
+    #[arg(long = "filter", value_name = "NAME=VALUE", value_parser = filter::parse)]
+    filters: Vec<Filter>,
+}
+
+/// Remove all stopped containers
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  hull container prune --filter until=24h")]
+pub(super) struct Containers {
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+    /// Remove only containers that fit: label, label!, until
+    #[arg(long = "filter", value_name = "NAME=VALUE", value_parser = filter::parse)]
+    filters: Vec<Filter>,
+}
+
+/// Remove stopped containers and images that nothing uses
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  hull system prune\n  hull system prune -af")]
+pub(super) struct System {
+    /// Also remove images with names, if no container uses them
+    #[arg(short, long)]
+    all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+    /// Remove only what fits: label, label!, until
+    #[arg(long = "filter", value_name = "NAME=VALUE", value_parser = filter::parse)]
+    filters: Vec<Filter>,
+}
+
+/// Asks; anything but a yes is a no.
+fn confirmed(warning: &str) -> bool {
+    print(format_args!("{warning}\nAre you sure you want to continue? [y/N] "));
+    let _ = std::io::stdout().flush();
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
+}
+
+fn until(filters: &Filters) -> Result<Option<i64>, Failure> {
+    let values = filters.values("until");
+    if values.len() > 1 {
+        return Err(Failure::new("more than one until filter specified"));
+    }
+    values.first().map(|text| units::moment(text, SystemTime::now()).map_err(Failure::new)).transpose()
+}
+
+fn image_filter(filters: &Filters, all: bool) -> Result<PruneFilter, Failure> {
+    let label = |text: &String, negated| {
+        let (key, value) = match text.split_once('=') {
+            Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+            None => (text.clone(), None),
+        };
+        LabelFilter { key, value, negated }
+    };
+    let mut labels: Vec<LabelFilter> = filters.values("label").iter().map(|text| label(text, false)).collect();
+    labels.extend(filters.values("label!").iter().map(|text| label(text, true)));
+    Ok(PruneFilter { all, until: until(filters)?, labels })
+}
+
+/// The stopped containers that fit, with the bytes that each has written.
+fn stopped(engine: &Engine, filters: &Filters) -> Result<Vec<(Container, u64)>, Failure> {
+    let until = until(filters)?;
+    let fits = |(container, state): &(Container, State)| {
+        state.phase != Phase::Running
+            && until.is_none_or(|until| i64::try_from(container.created).is_ok_and(|created| created < until))
+            && filters.labels(&container.config.labels)
+    };
+    let list = engine.list()?.into_iter().filter(fits);
+    Ok(list
+        .map(|(container, _)| (images::written(engine, &container), container))
+        .map(|(size, one)| (one, size))
+        .collect())
+}
+
+/// Removes containers; returns the bytes that went and whether something failed.
+fn remove_containers(engine: &Engine, list: &[(Container, u64)]) -> (u64, bool) {
+    let (mut reclaimed, mut failed, mut lines) = (0, false, String::new());
+    for (container, size) in list {
+        match engine.remove(container, false) {
+            Ok(()) => {
+                lines.push_str(&format!("{}\n", container.id));
+                reclaimed += size;
+            }
+            Err(error) => {
+                output::error(error);
+                failed = true;
+            }
+        }
+    }
+    if !lines.is_empty() {
+        print(format_args!("Deleted Containers:\n{lines}\n"));
+    }
+    (reclaimed, failed)
+}
+
+fn remove_images(engine: &Engine, filter: &PruneFilter) -> Result<u64, Failure> {
+    let pruned = engine.images.prune(filter)?;
+    if !pruned.deleted.is_empty() {
+        let mut text = "Deleted Images:\n".to_owned();
+        for line in &pruned.deleted {
+            text.push_str(&match line {
+                Removed::Untagged(name) => format!("untagged: {name}\n"),
+                Removed::Deleted(id) => format!("deleted: {id}\n"),
+            });
+        }
+        print(format_args!("{text}\n"));
+    }
+    Ok(pruned.reclaimed)
+}
+
+fn total(bytes: u64) {
+    print(format_args!("Total reclaimed space: {}\n", units::size_long(bytes)));
+}
+
+pub(super) fn images(engine: &Engine, args: &Images) -> Done {
+    let filters = Filters::new(&args.filters, &["dangling", "label", "label!", "until"])?;
+    let all = args.all || filters.flag("dangling")? == Some(false);
+    let filter = image_filter(&filters, all)?;
+    let warning = if all {
+        "WARNING! This will remove all images without at least one container associated to them."
+    } else {
+        "WARNING! This will remove all dangling images."
+    };
+    if !args.force && !confirmed(warning) {
+        return Ok(0);
+    }
+    total(remove_images(engine, &filter)?);
+    Ok(0)
+}
+
+pub(super) fn containers(engine: &Engine, args: &Containers) -> Done {
+    let filters = Filters::new(&args.filters, &FILTERS)?;
+    if !args.force && !confirmed("WARNING! This will remove all stopped containers.") {
+        return Ok(0);
+    }
+    let (bytes, failed) = remove_containers(engine, &stopped(engine, &filters)?);
+    total(bytes);
+    Ok(u8::from(failed))
+}
+
+pub(super) fn system(engine: &Engine, args: &System) -> Done {
+    let filters = Filters::new(&args.filters, &FILTERS)?;
+    let filter = image_filter(&filters, args.all)?;
+    let images =
+        if args.all { "all images without at least one container associated to them" } else { "all dangling images" };
+    let warning = format!("WARNING! This will remove:\n  - all stopped containers\n  - {images}\n");
+    if !args.force && !confirmed(&warning) {
+        return Ok(0);
+    }
+    let (written, failed) = remove_containers(engine, &stopped(engine, &filters)?);
+    total(written + remove_images(engine, &filter)?);
+    Ok(u8::from(failed))
+}

@@ -46,8 +46,10 @@ impl Records {
     }
 
     fn set(&mut self, key: &[u8], value: &[u8], global: bool) -> Result<(), String> {
-        let one_entrys = matches!(key, b"path" | b"linkpath" | b"size") || key.starts_with(b"GNU.sparse.");
-        if global && one_entrys {
+        // Attributes of all entries would also make much work of few bytes.
+        let prefixes = [&b"GNU.sparse."[..], b"SCHILY.xattr.", b"LIBARCHIVE.xattr."];
+        let one_entrys = matches!(key, b"path" | b"linkpath" | b"size");
+        if global && (one_entrys || prefixes.iter().any(|prefix| key.starts_with(prefix))) {
             return Err(format!("a global extended header sets `{}` of all entries", super::name::text(key)));
         }
         // An empty value takes back what was set before.

@@ -139,8 +139,6 @@ impl<R: Read> Reader<R> {
                 b'g' => {
                     let text = self.extension(at, header)?;
                     self.global.parse(&text, true).map_err(refuse)?;
-                    unique(&mut self.global.xattrs);
-                    self.check_xattrs(at, &self.global.xattrs)?;
                     // It belongs to no entry.
                     continue;
                 }
@@ -256,8 +254,7 @@ impl<R: Read> Reader<R> {
         let uid = id("user ID", records.uid.or(self.global.uid), || header.uid()).map_err(refuse)?;
         let gid = id("group ID", records.gid.or(self.global.gid), || header.gid()).map_err(refuse)?;
         let mode = header.mode().map_err(refuse)?;
-        let mut xattrs = self.global.xattrs.clone();
-        xattrs.append(&mut records.xattrs);
+        let mut xattrs = std::mem::take(&mut records.xattrs);
         unique(&mut xattrs);
         self.check_xattrs(at, &xattrs)?;
 

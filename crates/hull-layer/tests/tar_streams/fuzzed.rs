@@ -25,7 +25,7 @@ fn archive() -> Vec<u8> {
         .file("a", &[1; 700])
         .link("b", b'1', "a")
         .link("c", b'2', "../x")
-        .pax(b'g', &[("comment", b"0123456789"), ("SCHILY.xattr.user.g", b"v")])
+        .pax(b'g', &[("comment", b"0123456789"), ("mtime", b"7")])
         .pax(
             b'x',
             &[("path", &b"long/x".repeat(60)), ("mtime", b"1.5"), ("SCHILY.xattr.security.capability", b"\x01\0=\n")],

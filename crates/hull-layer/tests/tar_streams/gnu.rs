@@ -2,11 +2,14 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use hull_layer::tar::Writer;
+use hull_layer::tar::walk::{Options, write_directory};
 use hull_testkit::tier;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 
@@ -25,7 +28,9 @@ fn source(root: &Path, privileged: bool) {
         let content: Vec<u8> = (0..size).map(|place| (place % 251) as u8).collect();
         fs::write(common.join(format!("file-{size}")), content).expect("file");
     }
-    for (name, mode) in [("file-1", 0o4755), ("file-511", 0o2700), ("file-512", 0o000), ("sticky", 0o1777)] {
+    for (name, mode) in
+        [("file-1", 0o4755), ("file-511", 0o2700), ("file-512", if privileged { 0 } else { 0o400 }), ("sticky", 0o1777)]
+    {
         fs::set_permissions(common.join(name), Permissions::from_mode(mode)).expect("mode");
     }
     fs::hard_link(common.join("file-513"), common.join("a-link")).expect("link");
@@ -147,6 +152,36 @@ fn compare_all(privileged: bool) {
     }
     compare(root, &["--format=gnu", "--label=a volume"], &["common"]);
     compare(root, &["--format=posix", "--label=a volume"], &["common"]);
+}
+
+/// GNU tar extracts what we write of a directory, and gets the directory.
+fn extract_ours(privileged: bool) {
+    let root = tempfile::tempdir().expect("directory");
+    source(root.path(), privileged);
+    let _ = rustix::fs::setxattr(root.path().join("common/file-1"), "user.a=b%", b"value\n", XattrFlags::empty());
+    let archive = tempfile::NamedTempFile::new().expect("archive");
+    let mut writer = Writer::new(archive.as_file());
+    let options = Options { root: true, ..Options::default() };
+    write_directory(&mut writer, File::open(root.path()).expect("directory").as_fd(), &options).expect("written");
+    writer.finish().expect("written");
+    let out = tempfile::tempdir().expect("directory");
+    let name = archive.path().to_str().expect("a path in UTF-8");
+    tar(&["-x", "-f", name, "--xattrs", "--xattrs-include=*", "-p"], out.path());
+    seen::assert_same(&seen::directory(out.path()), &seen::directory(root.path()), "extracted by GNU tar");
+}
+
+#[test]
+fn gnu_tar_extracts_our_archives() {
+    if tier::tool("tar").is_some() {
+        extract_ours(false);
+    }
+}
+
+#[test]
+fn root_gnu_tar_extracts_our_devices_and_owners() {
+    if tier::root() && tier::tool("tar").is_some() {
+        extract_ours(true);
+    }
 }
 
 #[test]

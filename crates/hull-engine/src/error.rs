@@ -81,6 +81,12 @@ pub enum Error {
     /// An archive or a layer.
     #[error(transparent)]
     Layer(#[from] hull_layer::Error),
+    /// An image could not be put together of packages.
+    #[error("{0}")]
+    Bootstrap(String),
+    /// Packages and their archives.
+    #[error(transparent)]
+    Debian(#[from] hull_debian::Error),
     /// The runtime.
     #[error(transparent)]
     Runtime(#[from] hull_runtime::Error),

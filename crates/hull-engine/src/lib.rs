@@ -6,6 +6,7 @@
 //! * [`launch`]: an image, a record and a specification become a running container.
 //! * [`monitor`]: who owns its streams until it ends, and cleans up after it. In the foreground that is the command
 //!   itself; in the background a process forked from it.
+//! * [`bootstrap`]: an image from a distribution's packages.
 //! * [`exec`], [`control`], [`logs`], [`inspect`]: commands on containers that exist.
 //! * [`diff`] and [`commit`]: what a container changed, as a list, a layer or an archive.
 //! * [`image_mount`]: an image's files at a path of the host.
@@ -13,6 +14,7 @@
 //! The crate is synchronous and, except in `commit`, single-threaded: it clones processes.
 
 pub mod commit;
+pub mod bootstrap;
 pub mod config;
 pub mod control;
 pub mod diff;

@@ -453,8 +453,10 @@ impl Engine {
     /// # Errors
     /// The first thing that could not be undone; everything else was tried, and the intent stays for the next command.
     pub fn repair(&self) -> Result<(), Error> {
+        // What a dead command's container still holds in its work directory goes with the container.
+        let containers = self.repair_containers();
         let images = self.images.repair().map(drop).map_err(Error::from).and(self.repair_image_mounts());
-        self.repair_containers().and(images)
+        containers.and(images)
     }
 
     fn repair_containers(&self) -> Result<(), Error> {

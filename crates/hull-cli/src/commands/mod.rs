@@ -2,6 +2,7 @@
 //! repair, exit codes.
 
 mod archives;
+mod bootstrap;
 mod commit;
 mod containers;
 mod df;
@@ -88,6 +89,8 @@ enum Command {
     Load(archives::Load),
     /// Save images to an archive
     Save(archives::Save),
+    /// Make an image of a distribution's signed packages
+    Bootstrap(bootstrap::Args),
     /// Make an image of a tar archive of a root file system
     Import(archives::Import),
     /// Make an image of a container's changes
@@ -124,7 +127,7 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
     };
     // A container must never reach the machine's own binary through a process that starts in it.
     let starts = match &cli.command {
-        Command::Run(_) | Command::Exec(_) => true,
+        Command::Run(_) | Command::Exec(_) | Command::Bootstrap(_) => true,
         Command::Container(command) => command.starts(),
         _ => false,
     };
@@ -150,6 +153,7 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         Command::Images(args) => images::main(&engine, &args),
         Command::History(args) => history::main(&engine, &args),
         Command::Tag(args) => names::tag(&engine, &args),
+        Command::Bootstrap(args) => bootstrap::main(&engine, args),
         Command::Rmi(args) => names::remove(&engine, &args),
         Command::Load(args) => archives::load(&engine, args),
         Command::Save(args) => archives::save(&engine, &args),

@@ -256,15 +256,19 @@ impl Store {
         self.set_setting(SETTING, Some(&budget.to_string()))
     }
 
-    /// Brings the store below its budget; called after transfers. First go compressed blobs of layers that have their
+    /// Brings the store below its budget, as the end of each transfer does with [`Self::budget`]. First go compressed blobs of layers that have their
     /// tar, then images without any name, then images that only a repository digest names; within each, the ones used
     /// least recently, by a counter. Never goes what a tag names, a container holds or a running command relies on.
     ///
     /// # Errors
     /// As [`Self::prune`].
     pub fn gc(&self, budget: Budget) -> Result<Pruned, Error> {
-        let excess = self.database.read(|connection| self.excess(connection, budget))?;
-        if excess == 0 {
+        self.gc_keeping(budget, &BTreeSet::new())
+    }
+
+    /// [`Self::gc`] that leaves some images alone: the ones that a transfer has just brought.
+    pub(crate) fn gc_keeping(&self, budget: Budget, keep: &BTreeSet<Digest>) -> Result<Pruned, Error> {
+        if budget == Budget::Unlimited || self.database.read(|connection| self.excess(connection, budget))? == 0 {
             return Ok(Pruned::default());
         }
         let (deleted, reclaimed) = self.delete(|transaction, victims| {
@@ -285,7 +289,7 @@ impl Store {
                 if excess == 0 {
                     break;
                 }
-                if !leased.contains(&id) {
+                if !leased.contains(&id) && !keep.contains(&id) {
                     delete_image(transaction, row)?;
                     deleted.push(Removed::Deleted(id.to_string()));
                     excess = excess.saturating_sub(size);

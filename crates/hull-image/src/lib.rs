@@ -41,6 +41,12 @@
 //! store. A container calls [`Store::hold`] with `container:ID` after [`Store::find`] and before it opens the layers
 //! ([`Store::layer_path`]), and [`Store::release`] when it is removed.
 //!
+//! # What goes by itself
+//!
+//! After each transfer, and by [`Store::gc`], the store is brought below a [`Budget`]: compressed copies of layers that
+//! have their tar, then images without any name. `HULL_DISK_BUDGET`, else the setting [`Store::set_budget`] makes, says
+//! how much of them may stay.
+//!
 //! The records must never be taken for commands: labels, names and histories are text of strangers.
 
 pub mod archive;
@@ -60,7 +66,6 @@ pub mod squash;
 mod store;
 pub mod time;
 mod transfer;
-pub mod unpack;
 mod usage;
 
 pub use changes::apply as apply_changes;

@@ -451,27 +451,4 @@ impl Store {
         disk::create_private(&self.root)?;
         Ok(crate::snapshot::probe::Capabilities::of(&self.root)?.kind)
     }
-
-    /// Makes an image of one layer, an archive in any compression that Hull knows, and names it.
-    ///
-    /// # Errors
-    /// As [`crate::Transfer::layer`].
-    pub fn import(
-        &self,
-        archive: impl std::io::Read + Send,
-        name: &str,
-        config: hull_oci::image::ContainerConfig,
-    ) -> Result<Image, Error> {
-        let name = name.parse::<Reference>()?.or_latest();
-        let transfer = self.begin()?;
-        let layer = transfer.layer(archive, crate::LayerSource::default())?;
-        let config = ImageConfig {
-            platform: hull_oci::image::Platform::native(),
-            config,
-            rootfs: hull_oci::image::RootFs { diff_ids: vec![layer.diff_id], ..Default::default() },
-            ..ImageConfig::default()
-        };
-        let bytes = serde_json::to_vec(&config).map_err(|error| Error::image(&name, error.to_string()))?;
-        transfer.image(&bytes, None, &[name])
-    }
 }

@@ -5,10 +5,10 @@
 //! directories and commits the records. A killed transfer leaves its work directory, unlocked, and perhaps files
 //! without records: the next repair removes both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{Read, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hull_oci::digest::Hasher;
@@ -21,7 +21,7 @@ use crate::disk::{self, Work};
 use crate::image::{Image, Kind, Layer};
 use crate::publish::{Moved, Publication, known};
 use crate::store::{digest, row_of};
-use crate::{Error, Store, layer};
+use crate::{Budget, Error, Store, layer};
 
 /// What is known about a layer before it is read, and what to keep of it.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +35,8 @@ pub struct LayerSource {
     pub keep_blob: bool,
 }
 
-/// A running import, load, pull, commit or build. Dropping it leaves nothing of what no image was made of.
+/// A running import, load, pull, commit or build. Dropping it leaves nothing of what no image was made of, and when
+/// images were made brings the rest of the store below its budget.
 ///
 /// It may be used from several threads.
 #[derive(Debug)]
@@ -43,6 +44,7 @@ pub struct Transfer {
     pub(crate) store: Store,
     work: Work,
     kind: Kind,
+    budget: Budget,
     pending: Mutex<Pending>,
 }
 
@@ -50,6 +52,8 @@ pub struct Transfer {
 pub(crate) struct Pending {
     count: u64,
     leased: bool,
+    /// Images that it has made.
+    made: BTreeSet<Digest>,
     pub(crate) layers: BTreeMap<Digest, NewLayer>,
     pub(crate) blobs: BTreeMap<Digest, NewBlob>,
 }
@@ -75,12 +79,12 @@ impl Store {
     /// # Errors
     /// When its work directory cannot be made.
     pub fn begin(&self) -> Result<Transfer, Error> {
-        let kind = self.snapshotter()?;
+        let (kind, budget) = (self.snapshotter()?, self.budget()?);
         for directory in ["blobs/sha256", "layers", "trash"] {
             disk::create_private(&self.root.join(directory))?;
         }
         let work = Work::create(&self.ingest())?;
-        Ok(Transfer { store: self.clone(), work, kind, pending: Mutex::default() })
+        Ok(Transfer { store: self.clone(), work, kind, budget, pending: Mutex::default() })
     }
 
     /// Keeps an image from being removed while a command reads it.
@@ -356,6 +360,29 @@ impl Transfer {
         Ok(layer)
     }
 
+    /// Makes a file the blob of a layer that came with this transfer. The file, which is on the store's own file system,
+    /// is moved; its bytes are those that the layer was read from. An uncompressed archive is removed: the layer has it.
+    ///
+    /// # Errors
+    /// When the file cannot be synced or moved.
+    pub fn keep_file(&self, path: &Path, blob: &Descriptor, diff_id: &Digest) -> Result<(), Error> {
+        let known = self.pending().layers.get(diff_id).is_some_and(|new| new.layer.kind == Kind::Erofs);
+        // The directory snapshotter has kept it already.
+        if blob.digest == *diff_id || !known {
+            return fs::remove_file(path).map_err(Error::io("remove", path));
+        }
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        file.sync_data().map_err(Error::io("sync", path))?;
+        let kept = self.next("blob");
+        fs::rename(path, &kept).map_err(Error::io("rename", path))?;
+        self.keep_blob(blob, kept);
+        if let Some(new) = self.pending().layers.get_mut(diff_id) {
+            new.compressions.insert(blob.digest.clone(), blob.size);
+            new.layer.blob = Some((blob.digest.clone(), blob.size));
+        }
+        Ok(())
+    }
+
     /// Makes an image of layers that are in the store or came with this transfer. Records and names appear at once, and
     /// all bytes are on disk before.
     ///
@@ -423,6 +450,7 @@ impl Transfer {
         let gone = |path: &PathBuf| moved.iter().any(|(from, _)| from == path);
         pending.layers.retain(|_, new| !gone(&new.directory));
         pending.blobs.retain(|_, new| !gone(&new.path));
+        pending.made.extend(result.is_ok().then_some(id));
         drop(pending);
         self.store.database.tidy();
         result
@@ -467,6 +495,11 @@ impl Drop for Transfer {
                 Ok(transaction.execute("DELETE FROM leases WHERE work = ?1", [self.work.name()])?)
             });
             self.store.database.tidy();
+        }
+        let made = std::mem::take(&mut self.pending().made);
+        if !made.is_empty() {
+            // What cannot go now goes after the next transfer.
+            let _ = self.store.gc_keeping(self.budget, &made);
         }
     }
 }

@@ -18,7 +18,7 @@ pub struct Usage {
     pub blobs: u64,
     /// `hull.db` and its log.
     pub database: u64,
-    /// `ingest/` and `trash/`: of commands that run now, or were killed.
+    /// `ingest/`, `trash/` and `partial/`: of commands that run now, or were killed or cut off.
     pub running: u64,
     /// What images without containers occupy: removing them would give back as much.
     pub reclaimable: u64,
@@ -104,7 +104,7 @@ impl Store {
         usage.blobs = part("blobs");
         // By stat(2) alone: opening these files here would drop the locks of the database.
         usage.database = ["hull.db", "hull.db-wal", "hull.db-shm"].map(part).iter().sum();
-        usage.running = part("ingest") + part("trash");
+        usage.running = part("ingest") + part("trash") + part("partial");
         Ok(usage)
     }
 }

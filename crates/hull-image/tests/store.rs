@@ -280,6 +280,13 @@ fn the_budget_takes_compressed_copies_first() {
     let held = Layered::new(&[&[9; 100_000]]).add(&store, &[]);
     store.hold("container:1", &held.id).unwrap();
     assert_eq!(store.gc(Budget::Unlimited).unwrap().deleted, []);
+    // What a transfer brings is not what it takes away at its end.
+    store.set_budget(Budget::Bytes(0)).unwrap();
+    let fresh = Layered::new(&[&[10; 1000]]).add(&store, &[]);
+    assert!(store.get(&fresh.id).is_ok());
+    assert!(store.get(&dangling.id).is_err());
+    store.set_budget(Budget::Default).unwrap();
+    let dangling = Layered::new(&[&[8; 100_000]]).add(&store, &[]);
     assert_eq!(store.gc(Budget::Bytes(1 << 40)).unwrap().deleted, []);
     let blobs = |store: &Store| store.list().unwrap().iter().filter(|image| image.layers[0].blob.is_some()).count();
     let erofs = store.find("named").unwrap().layers[0].kind == hull_image::Kind::Erofs;

@@ -476,3 +476,103 @@ fn a_newer_database_is_refused() {
     let refused = Store::open(directory.path()).unwrap_err().to_string();
     assert!(refused.contains("99"), "{refused}");
 }
+
+/// What a user may do to a store of a few images and names.
+#[derive(Clone, Debug)]
+enum Step {
+    Add(u8, u8),
+    Tag(u8, u8),
+    RemoveName(u8, bool),
+    RemoveId(u8, bool),
+    Hold(u8, u8),
+    Release(u8),
+    Prune(bool),
+    Gc(u32),
+}
+
+fn step() -> impl proptest::strategy::Strategy<Value = Step> {
+    use proptest::prelude::*;
+    let (image, label) = (0..4_u8, 0..4_u8);
+    prop_oneof![
+        (image.clone(), label.clone()).prop_map(|(image, label)| Step::Add(image, label)),
+        (image.clone(), label.clone()).prop_map(|(image, label)| Step::Tag(image, label)),
+        (label.clone(), any::<bool>()).prop_map(|(label, force)| Step::RemoveName(label, force)),
+        (image.clone(), any::<bool>()).prop_map(|(image, force)| Step::RemoveId(image, force)),
+        (label.clone(), image).prop_map(|(owner, image)| Step::Hold(owner, image)),
+        label.prop_map(Step::Release),
+        any::<bool>().prop_map(Step::Prune),
+        (0..2_000_u32).prop_map(Step::Gc),
+    ]
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 12, ..Default::default() })]
+
+    /// After any steps the store is whole, has no more than its images need, and names and holds have kept theirs.
+    #[test]
+    fn any_order_of_steps_keeps_what_is_named_or_held(steps in proptest::collection::vec(step(), 1..25)) {
+        let (directory, store) = store();
+        let images: Vec<Layered> = (0..4_u8).map(|number| Layered::new(&[b"base", &[number], &[number / 2, 9]])).collect();
+        let (mut names, mut holds) = (BTreeMap::new(), BTreeMap::new());
+        let label = |number: u8| format!("label{number}");
+        let running = |_: &str| false;
+        for step in steps {
+            match step {
+                Step::Add(image, to) => {
+                    images[image as usize].try_add(&store, &[&label(to)]).unwrap();
+                    names.insert(to, image);
+                }
+                Step::Tag(image, to) => {
+                    if store.tag(&images[image as usize].id, &name(&label(to))).is_ok() {
+                        names.insert(to, image);
+                    }
+                }
+                Step::RemoveName(from, force) => {
+                    if store.remove(&label(from), force, &running).is_ok() {
+                        let image = names.remove(&from).unwrap();
+                        // By force the last name takes stopped containers' holds along.
+                        if !names.values().any(|other| *other == image) {
+                            holds.retain(|_, held| *held != image);
+                        }
+                    }
+                }
+                Step::RemoveId(image, force) => {
+                    if store.remove(&images[image as usize].id.to_string(), force, &running).is_ok() {
+                        names.retain(|_, other| *other != image);
+                        holds.retain(|_, held| *held != image);
+                    }
+                }
+                Step::Hold(owner, image) => {
+                    if store.hold(&format!("container:{owner}"), &images[image as usize].id).is_ok() {
+                        holds.insert(owner, image);
+                    }
+                }
+                Step::Release(owner) => {
+                    store.release(&format!("container:{owner}")).unwrap();
+                    holds.remove(&owner);
+                }
+                Step::Prune(all) => {
+                    store.prune(&PruneFilter { all, ..PruneFilter::default() }).unwrap();
+                    if all {
+                        names.retain(|_, image| holds.values().any(|held| held == image));
+                    }
+                }
+                Step::Gc(bytes) => drop(store.gc(Budget::Bytes(bytes.into())).unwrap()),
+            }
+            for (to, image) in &names {
+                proptest::prop_assert_eq!(&store.find(&label(*to)).unwrap().id, &images[*image as usize].id);
+            }
+            for image in holds.values() {
+                proptest::prop_assert!(store.get(&images[*image as usize].id).is_ok());
+            }
+        }
+        assert_whole(&store);
+        for owner in holds.keys() {
+            store.release(&format!("container:{owner}")).unwrap();
+        }
+        store.prune(&PruneFilter { all: true, ..PruneFilter::default() }).unwrap();
+        for left in ["layers", "blobs/sha256"] {
+            proptest::prop_assert!(names_below(&directory.path().join(left)).is_empty());
+        }
+    }
+}

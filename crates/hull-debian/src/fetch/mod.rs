@@ -1,8 +1,6 @@
 //! Downloads: `http`, `https` and `file` addresses, whole or from a place on.
 
-mod agent;
 mod cache;
-pub mod dns;
 mod proxy;
 
 pub use cache::{Cache, Wanted};
@@ -12,14 +10,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Seek as _, SeekFrom, Write};
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use hull_http::{Body, Tls};
 use hull_oci::digest::{Algorithm, Hasher};
-use ureq::http::Uri;
 
 use crate::error::{Error, one_line};
-use agent::Route;
 
 /// Redirections followed.
 const MAX_HOPS: usize = 8;
@@ -31,7 +28,8 @@ const MAX_ATTEMPTS: u32 = 3;
 #[derive(Debug)]
 pub struct Client {
     proxies: Proxies,
-    agents: Mutex<BTreeMap<(Route, bool), ureq::Agent>>,
+    /// By proxy.
+    clients: Mutex<BTreeMap<Option<String>, Arc<hull_http::Client>>>,
 }
 
 /// The beginning of an answer.
@@ -45,7 +43,7 @@ impl Client {
     /// A client that uses these proxies.
     #[must_use]
     pub fn new(proxies: Proxies) -> Self {
-        Self { proxies, agents: Mutex::new(BTreeMap::new()) }
+        Self { proxies, clients: Mutex::new(BTreeMap::new()) }
     }
 
     /// A small file, whole.
@@ -131,35 +129,38 @@ impl Client {
         }
         let mut at = url.to_owned();
         for _ in 0..MAX_HOPS {
-            let uri: Uri = at.parse().map_err(|error| Error::download(&at, error))?;
-            let agent = self.agent(&uri).map_err(|reason| Error::download(&at, reason))?;
-            let mut request = agent.get(&at);
-            if offset > 0 {
-                request = request.header("range", format!("bytes={offset}-"));
-            }
-            if let Some(credentials) = self.credentials(&uri) {
-                request = request.header("proxy-authorization", credentials);
-            }
-            let response = request.call().map_err(|error| Error::download(&at, error))?;
-            let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-            match response.status().as_u16() {
-                200 => return Ok(Answer { offset: 0, reader: Box::new(response.into_body().into_reader()) }),
+            let (scheme, host) =
+                host(&at).ok_or_else(|| Error::download(&at, "only http, https and file can be used"))?;
+            let proxy = self.proxies.of(scheme, host);
+            let range = format!("bytes={offset}-");
+            // A tunnel shows its credentials itself.
+            let credentials = proxy.as_deref().filter(|_| scheme == "http").and_then(credentials);
+            let mut headers: Vec<(&str, &str)> = Vec::new();
+            headers.extend((offset > 0).then_some(("range", range.as_str())));
+            headers.extend(credentials.as_deref().map(|value| ("proxy-authorization", value)));
+            let client = self.client(proxy);
+            let response = client.send("GET", &at, &headers, Body::None, &Tls::default());
+            let response = response.map_err(|error| Error::download(&at, error))?;
+            match response.status {
+                200 => return Ok(Answer { offset: 0, reader: response.body }),
                 206 => {
-                    let start = header("content-range")
+                    let start = response
+                        .header("content-range")
                         .and_then(|value| value.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok());
                     if start != Some(offset) {
                         return Err(Error::download(&at, "the server sent another part of it than was asked for"));
                     }
-                    return Ok(Answer { offset, reader: Box::new(response.into_body().into_reader()) });
+                    return Ok(Answer { offset, reader: response.body });
                 }
                 301 | 302 | 303 | 307 | 308 => {
-                    let place = header("location").ok_or_else(|| Error::download(&at, "a redirection to nowhere"))?;
-                    at = absolute(&uri, place).ok_or_else(|| Error::download(&at, "a redirection to no address"))?;
+                    let place = response.header("location");
+                    let place = place.ok_or_else(|| Error::download(&at, "a redirection to nowhere"))?;
+                    at = absolute(&at, place).ok_or_else(|| Error::download(&at, "a redirection to no address"))?;
                 }
                 status => {
                     return Err(Error::Download {
                         url: one_line(&at),
-                        reason: format!("the server answered {}", response.status()),
+                        reason: format!("the server answered {status}"),
                         missing: status == 404 || status == 410,
                     });
                 }
@@ -168,36 +169,31 @@ impl Client {
         Err(Error::download(url, "too many redirections"))
     }
 
-    fn proxy(&self, uri: &Uri) -> Option<String> {
-        self.proxies.of(uri.scheme_str().unwrap_or("http"), uri.host().unwrap_or_default())
+    /// The client that goes through a proxy, or through none.
+    fn client(&self, proxy: Option<String>) -> Arc<hull_http::Client> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = clients.entry(proxy).or_insert_with_key(|proxy| {
+            let variable = |name: &str| proxy.clone().filter(|_| matches!(name, "http_proxy" | "https_proxy"));
+            let proxies = hull_http::proxy::Proxies::from_variables(&variable);
+            Arc::new(hull_http::Client::new(concat!("hull/", env!("CARGO_PKG_VERSION")), proxies))
+        });
+        Arc::clone(client)
     }
+}
 
-    /// What a proxy for plain requests wants to know; a tunnel tells it itself.
-    fn credentials(&self, uri: &Uri) -> Option<String> {
-        let proxy = self.proxy(uri).filter(|_| uri.scheme_str() == Some("http"))?;
-        let (credentials, _) = proxy.split_once("://")?.1.rsplit_once('@')?;
-        Some(format!("Basic {}", base64(credentials.as_bytes())))
-    }
+/// Scheme and host of an address.
+fn host(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit('@').next()?;
+    let port = host.rfind(':').filter(|at| !host[*at..].contains(']'));
+    Some((scheme, &host[..port.unwrap_or(host.len())]))
+}
 
-    fn agent(&self, uri: &Uri) -> Result<ureq::Agent, String> {
-        let encrypted = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            _ => return Err("only http, https and file addresses can be used".to_owned()),
-        };
-        let route = match self.proxy(uri) {
-            None => Route::Direct,
-            Some(proxy) if encrypted => Route::Tunnel(proxy),
-            Some(proxy) => Route::Forward(proxy),
-        };
-        let mut agents = self.agents.lock().map_err(|_| "a download was interrupted".to_owned())?;
-        if let Some(agent) = agents.get(&(route.clone(), encrypted)) {
-            return Ok(agent.clone());
-        }
-        let agent = agent::agent(&route, encrypted)?;
-        agents.insert((route, encrypted), agent.clone());
-        Ok(agent)
-    }
+/// What a proxy for plain requests wants to know.
+fn credentials(proxy: &str) -> Option<String> {
+    let (credentials, _) = proxy.split_once("://")?.1.rsplit_once('@')?;
+    Some(format!("Basic {}", base64(credentials.as_bytes())))
 }
 
 fn open_file(url: &str, path: &str, offset: u64) -> Result<Answer, Error> {
@@ -215,19 +211,21 @@ fn open_file(url: &str, path: &str, offset: u64) -> Result<Answer, Error> {
 }
 
 /// The address that a redirection leads to.
-fn absolute(from: &Uri, place: &str) -> Option<String> {
+fn absolute(from: &str, place: &str) -> Option<String> {
     if place.contains("://") {
         return Some(place.to_owned());
     }
-    let (scheme, authority) = (from.scheme_str()?, from.authority()?);
+    let (scheme, rest) = from.split_once("://")?;
     if let Some(rest) = place.strip_prefix("//") {
         return Some(format!("{scheme}://{rest}"));
     }
+    let rest = rest.split(['?', '#']).next()?;
+    let authority = rest.split('/').next()?;
     if place.starts_with('/') {
         return Some(format!("{scheme}://{authority}{place}"));
     }
-    let directory = from.path().rsplit_once('/').map_or("", |(directory, _)| directory);
-    Some(format!("{scheme}://{authority}{directory}/{place}"))
+    let directory = rest.rsplit_once('/').map_or(authority, |(directory, _)| directory);
+    Some(format!("{scheme}://{directory}/{place}"))
 }
 
 fn base64(bytes: &[u8]) -> String {

@@ -6,28 +6,14 @@ use crate::apt::Conf;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
     conf: Conf,
-    http: Option<String>,
-    https: Option<String>,
-    no_proxy: Vec<String>,
+    environment: hull_http::proxy::Proxies,
 }
 
 impl Proxies {
     /// apt's options, and a way to read environment variables.
     #[must_use]
     pub fn new(conf: &Conf, variable: &dyn Fn(&str) -> Option<String>) -> Self {
-        let first = |names: &[&str]| names.iter().find_map(|name| variable(name)).filter(|value| !value.is_empty());
-        let list = first(&["no_proxy", "NO_PROXY"]).unwrap_or_default();
-        Self {
-            conf: conf.clone(),
-            // The upper-case form is left to web servers' request headers.
-            http: first(&["http_proxy", "all_proxy", "ALL_PROXY"]),
-            https: first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
-            no_proxy: list
-                .split(',')
-                .map(|one| one.trim().to_ascii_lowercase())
-                .filter(|one| !one.is_empty())
-                .collect(),
-        }
+        Self { conf: conf.clone(), environment: hull_http::proxy::Proxies::from_variables(variable) }
     }
 
     /// The proxy for a host, as `http://[user:password@]host:port`.
@@ -38,22 +24,14 @@ impl Proxies {
             own.or_else(|| self.conf.get(&format!("Acquire::{scheme}::Proxy"))).filter(|value| !value.is_empty())
         };
         let of_apt = if scheme == "https" { named("https").or_else(|| named("http")) } else { named(scheme) };
-        let chosen = match of_apt {
-            Some(value) if value.eq_ignore_ascii_case("direct") || value.eq_ignore_ascii_case("false") => return None,
-            Some(value) => value.to_owned(),
-            None if self.is_exempt(host) => return None,
-            None => if scheme == "https" { self.https.clone() } else { self.http.clone() }?,
-        };
-        let chosen = chosen.trim_end_matches('/');
-        Some(if chosen.contains("://") { chosen.to_owned() } else { format!("http://{chosen}") })
-    }
-
-    fn is_exempt(&self, host: &str) -> bool {
-        let host = host.to_ascii_lowercase();
-        self.no_proxy.iter().any(|one| {
-            let domain = one.trim_start_matches("*.").trim_start_matches('.');
-            one == "*" || host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
-        })
+        match of_apt {
+            Some(value) if value.eq_ignore_ascii_case("direct") || value.eq_ignore_ascii_case("false") => None,
+            Some(value) => {
+                let value = value.trim_end_matches('/');
+                Some(if value.contains("://") { value.to_owned() } else { format!("http://{value}") })
+            }
+            None => self.environment.of(scheme, host),
+        }
     }
 }
 

@@ -39,18 +39,22 @@ pub(super) enum Member {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     members: BTreeMap<String, Member>,
-    documents: u64,
+    /// Bytes of documents, names and links in memory.
+    held: u64,
 }
 
 impl Table {
     /// Adds a member. A name that comes twice could mean one thing to Hull and another to other readers.
     pub(super) fn add(&mut self, name: String, member: Member) -> Result<(), Error> {
-        if let Member::Bytes(bytes) = &member {
-            self.documents += bytes.len() as u64;
-        }
-        if self.members.len() == MAX_MEMBERS || self.documents > MAX_DOCUMENTS_BYTES {
+        self.held += match &member {
+            Member::Bytes(text) => text.len() as u64,
+            Member::Link(text) | Member::Refused { reason: text, .. } => text.len() as u64,
+            Member::Data { .. } | Member::Layer { .. } => 0,
+        };
+        self.held += name.len() as u64;
+        if self.members.len() == MAX_MEMBERS || self.held > MAX_DOCUMENTS_BYTES {
             return Err(refuse(format!(
-                "it has more than {MAX_MEMBERS} members, or documents of more than {MAX_DOCUMENTS_BYTES} bytes"
+                "it has more than {MAX_MEMBERS} members, or names and documents of more than {MAX_DOCUMENTS_BYTES} bytes"
             )));
         }
         if self.members.contains_key(&name) {

@@ -251,3 +251,38 @@ fn hostile_docker_archives_are_refused_by_one_line() {
     let mut archive = Memory::default();
     archive.put("repositories", "{}").refused("before 1.10");
 }
+
+proptest::proptest! {
+    #[test]
+    fn spoiled_documents_are_read_or_refused_by_one_line(
+        changes in proptest::collection::vec((proptest::prelude::any::<u16>(), proptest::prelude::any::<u8>()), 1..8),
+        cut in proptest::option::of(0..400_usize),
+        which in 0..4_usize,
+    ) {
+        let mut archive = Memory::default();
+        let config = config(&native(), 1);
+        let hex = Digest::of(&config).hex().to_owned();
+        let manifest = archive.manifest(&config, &[media_type::LAYER]);
+        let nested = archive.index(std::slice::from_ref(&manifest));
+        let text = format!(r#"[{{"Config":"blobs/sha256/{hex}","RepoTags":["a:1"],"Layers":["x/layer.tar"]}}]"#);
+        archive.top(&[named(manifest, NAME, "docker.io/library/a:1"), nested]).put("manifest.json", text);
+        let name = ["index.json", "manifest.json", "oci-layout", "config"][which];
+        let mut bytes = archive.0.get(name).cloned().unwrap_or(config);
+        for (at, byte) in changes {
+            let at = usize::from(at) % bytes.len();
+            bytes[at] = byte;
+        }
+        bytes.truncate(cut.unwrap_or(usize::MAX));
+        if name == "config" {
+            // With a manifest that points at it, so that it is parsed and not only hashed.
+            let manifest = archive.manifest(&bytes, &[media_type::LAYER]);
+            archive.0.remove("manifest.json");
+            archive.top(&[manifest]);
+        } else {
+            archive.put(name, bytes);
+        }
+        if let Err(error) = archive.images() {
+            proptest::prop_assert!(!error.contains(char::is_control), "{error}");
+        }
+    }
+}

@@ -292,8 +292,8 @@ pub(crate) fn stack() -> Vec<Vec<u8>> {
             file("replaced/above", "only this"),
             whiteout("never-was"),
             directory("new"),
-            hard_link("twin", "big"),
             file("big", &"0123456789".repeat(5000)),
+            hard_link("twin", "big"),
         ]),
     ]
 }

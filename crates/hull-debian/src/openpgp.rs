@@ -171,7 +171,7 @@ fn name(key: &impl KeyDetails) -> String {
 
 fn issuer(signature: &Signature) -> String {
     let fingerprint = signature.issuer_fingerprint().first().map(|one| hex(one.as_bytes()));
-    let id = || signature.issuer_key_id().first().map(|one| hex(one));
+    let id = || signature.issuer_key_id().first().map(hex);
     fingerprint.or_else(id).map_or_else(|| "an unnamed key".to_owned(), |id| format!("key {id}"))
 }
 

@@ -36,7 +36,7 @@ pub(super) fn one_line(text: &str) -> Vec<Source> {
 }
 
 fn line_source(line: &str) -> Option<Source> {
-    let mut rest = line.trim().strip_prefix("deb")?.trim_start_matches(|one: char| one == ' ' || one == '\t');
+    let mut rest = line.trim().strip_prefix("deb")?.trim_start_matches([' ', '\t']);
     // `deb-src` leaves a hyphen here.
     if rest.starts_with('-') || rest.len() == line.trim().len() - 3 {
         return None;

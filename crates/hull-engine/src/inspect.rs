@@ -46,16 +46,17 @@ pub fn status(state: &State, now: SystemTime) -> String {
 pub fn age(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let plural = |number: u64, unit: &str| format!("{number} {unit}{}", if number == 1 { "" } else { "s" });
+    let hours = (seconds + 1800) / 3600;
     match seconds {
         0 => "Less than a second".to_owned(),
         1..60 => plural(seconds, "second"),
         60..120 => "About a minute".to_owned(),
         120..3600 => plural(seconds / 60, "minute"),
-        3600..7200 => "About an hour".to_owned(),
-        7200..172_800 => plural(seconds / 3600, "hour"),
-        172_800..1_209_600 => plural(seconds / 86_400, "day"),
-        1_209_600..5_184_000 => plural(seconds / 604_800, "week"),
-        5_184_000..63_072_000 => plural(seconds / 2_592_000, "month"),
+        _ if hours == 1 => "About an hour".to_owned(),
+        _ if hours < 48 => plural(hours, "hour"),
+        _ if hours < 336 => plural(hours / 24, "day"),
+        _ if hours < 1440 => plural(hours / 168, "week"),
+        _ if hours < 17_520 => plural(hours / 720, "month"),
         _ => plural(seconds / 31_536_000, "year"),
     }
 }

@@ -1,0 +1,208 @@
+//! Layers as file systems: both snapshotters show what GNU tar extracts, and containers run on both.
+
+mod changes;
+mod home;
+mod sharing;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use hull_testkit::{finish, tier};
+
+use home::{Home, KINDS, assert_same, describe, every_type, tar, untar};
+
+/// What an image looks like where `image mount` shows it.
+#[track_caller]
+fn mounted(h: &Home, image: &str) -> std::collections::BTreeMap<String, String> {
+    let path = h.ok(&["image", "mount", image]).text().to_owned();
+    let found = describe(Path::new(&path));
+    let _ = h.ok(&["image", "unmount", image]);
+    found
+}
+
+#[test]
+fn root_one_layer_is_what_gnu_tar_extracts() {
+    for kind in KINDS {
+        let Some(h) = Home::new(kind) else { continue };
+        let source = h.path("source");
+        every_type(&source);
+        h.image("all", &[&source]);
+        let (archive, reference) = (h.path("one.tar"), h.path("reference"));
+        tar(&source, &archive);
+        untar(&archive, &reference);
+        assert_same(&describe(&reference), &mounted(&h, "all"), kind);
+        h.assert_clean();
+    }
+}
+
+#[test]
+fn root_layers_hide_and_replace_each_other() {
+    for kind in KINDS {
+        let Some(h) = Home::new(kind) else { continue };
+        let layer = |number: usize, files: &[(&str, &str)]| {
+            let root = h.path(&format!("layer{number}"));
+            fs::create_dir_all(&root).expect("create directory");
+            for (path, content) in files {
+                let path = root.join(path);
+                fs::create_dir_all(path.parent().expect("parent")).expect("create directory");
+                match content.strip_prefix("= ") {
+                    Some(target) => fs::hard_link(root.join(target), path).expect("link"),
+                    None => fs::write(path, content).expect("write"),
+                }
+            }
+            root
+        };
+        let layers = [
+            layer(0, &[("a/one", "1"), ("a/two", "2"), ("b/keep", "k"), ("b/sub/x", "x"), ("gone/x", "x"), ("f", "f")]),
+            layer(1, &[("a/.wh.one", ""), ("a/three", "3"), ("b/.wh..wh..opq", ""), ("b/new", "n"), (".wh.gone", "")]),
+            layer(
+                2,
+                &[("gone/again", "y"), (".wh.f", ""), ("f/now/a/directory", "d"), ("a/four", "= a/five")]
+                    .map(|(path, content)| if path == "a/four" { ("a/five", "5") } else { (path, content) }),
+            ),
+            layer(3, &[("a/six", "6"), ("a/seven", "= a/six"), ("b/.wh.never", "")]),
+        ];
+        h.image("merged", &layers.iter().map(|path| path.as_path()).collect::<Vec<_>>());
+        // The reference: GNU tar, and by hand what the names of whiteouts mean.
+        let reference = h.path("reference");
+        fs::create_dir(&reference).expect("create directory");
+        for (number, layer) in layers.iter().enumerate() {
+            for path in describe(layer).into_keys() {
+                let path = Path::new(&path);
+                let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+                let directory = reference.join(path.parent().expect("parent"));
+                if name == ".wh..wh..opq" {
+                    fs::remove_dir_all(&directory).expect("remove");
+                    fs::create_dir(&directory).expect("create directory");
+                } else if let Some(hidden) = name.strip_prefix(".wh.") {
+                    let hidden = directory.join(hidden);
+                    let _ = if hidden.is_dir() { fs::remove_dir_all(hidden) } else { fs::remove_file(hidden) };
+                }
+            }
+            let archive = h.path(&format!("{number}.tar"));
+            let _ = finish(
+                Command::new("tar")
+                    .arg("--exclude=.wh.*")
+                    .args(["--format=pax", "-cf"])
+                    .arg(&archive)
+                    .arg("-C")
+                    .arg(layer)
+                    .arg("."),
+            )
+            .ok();
+            untar(&archive, &reference);
+        }
+        assert_same(&describe(&reference), &mounted(&h, "merged"), kind);
+        h.assert_clean();
+    }
+}
+
+#[test]
+fn root_two_hundred_layers() {
+    for kind in KINDS {
+        let Some(h) = Home::new(kind) else { continue };
+        let mut layers = vec![h.rootfs()];
+        for number in 0..199 {
+            let layer = h.path(&format!("layer{number}"));
+            fs::create_dir(&layer).expect("create directory");
+            fs::write(layer.join(format!("file{number}")), number.to_string()).expect("write");
+            fs::write(layer.join("last"), number.to_string()).expect("write");
+            layers.push(layer);
+        }
+        h.image("many", &layers.iter().map(|path| path.as_path()).collect::<Vec<_>>());
+        let out = h.run(&["many", "/probe", "cat", "/file0", "+", "cat", "/file100", "+", "cat", "/last"]).ok();
+        assert_eq!(out.lines(), ["0", "100", "198"], "{kind}");
+        h.assert_clean();
+    }
+}
+
+#[test]
+fn root_a_layer_can_come_twice() {
+    for kind in KINDS {
+        let Some(h) = Home::new(kind) else { continue };
+        let (base, twin, other) = (h.rootfs(), h.path("twin"), h.path("other"));
+        for (path, content) in [(&twin, "twin"), (&other, "other")] {
+            fs::create_dir(path).expect("create directory");
+            fs::write(path.join("which"), content).expect("write");
+        }
+        h.image("twice", &[&base, &twin, &other, &twin]);
+        assert_eq!(h.run(&["twice", "/probe", "cat", "/which"]).ok().text(), "twin", "{kind}");
+    }
+}
+
+#[test]
+fn root_containers_write_above_their_image() {
+    for kind in KINDS {
+        let Some(h) = Home::new(kind) else { continue };
+        h.image("base", &[&h.rootfs()]);
+        let words =
+            ["base", "/probe", "write", "/etc/name", "changed", "+", "cat", "/etc/name", "+", "cat", "/srv/sub/b"];
+        let out = h.run(&words).ok();
+        assert!(out.text().ends_with("changed\nb"), "{kind}: {}", out.stdout);
+        assert_eq!(h.run(&["base", "/probe", "cat", "/etc/name"]).ok().text(), "hull", "{kind}");
+        // Files that Hull gives every container are not in the image.
+        assert!(h.run(&["base", "/probe", "cat", "/etc/hosts"]).ok().stdout.contains("localhost"));
+        // The image's user is looked up in the image's own files.
+        fs::write(h.path("rootfs/etc/passwd"), "app:x:1234:77::/:/x\n").expect("write");
+        h.image("users", &[&h.path("rootfs")]);
+        let out = h.run(&["--user", "app", "users", "/probe", "id"]).ok();
+        assert!(out.stdout.contains("1234") && out.stdout.contains("77"), "{}", out.stdout);
+        h.assert_clean();
+    }
+}
+
+#[test]
+fn root_the_snapshotter_is_chosen_and_told() {
+    let Some(h) = Home::new("directory") else { return };
+    h.image("base", &[&h.rootfs()]);
+    assert!(h.ok(&["info"]).stdout.contains("Snapshotter: directory (HULL_SNAPSHOTTER=directory)"));
+    let layers = || {
+        let entries = fs::read_dir(h.path("data/layers")).expect("layers").flatten().map(|entry| entry.path());
+        entries.collect::<Vec<_>>()
+    };
+    assert!(layers().iter().all(|layer| layer.join("tree").is_dir() && !layer.join("index").exists()));
+    // What was said stays without being said again.
+    let info = finish(h.hull(&["info"]).env_remove("HULL_SNAPSHOTTER")).ok();
+    assert!(info.stdout.contains("Snapshotter: directory"), "{}", info.stdout);
+    finish(h.hull(&["info"]).env("HULL_SNAPSHOTTER", "zfs")).fails("expected erofs or directory");
+}
+
+/// A store on another file system, in a mount namespace of the test's own.
+#[track_caller]
+fn elsewhere(mount: &str) -> Option<(Home, hull_testkit::Finished)> {
+    let h = Home::new("directory")?;
+    let Some(unshare) = tier::tool("unshare") else { return None };
+    let rootfs = h.rootfs();
+    let archive = h.path("rootfs.tar");
+    tar(&rootfs, &archive);
+    let script = format!(
+        "set -e; cd {dir}; mkdir store lower upper work; {mount}; hull='{hull} --root {dir}/store/data --state {dir}/run'; \
+         $hull info | grep -E 'Backing|Snapshotter'; $hull import rootfs.tar mine >/dev/null; \
+         ls store/data/layers/*/tree/srv; $hull run --rm --network=none mine /probe cat /etc/name; $hull system check",
+        dir = h.dir.path().display(),
+        hull = env!("CARGO_BIN_EXE_hull"),
+    );
+    let mut command = Command::new(unshare);
+    command.args(["-m", "--propagation", "private", "sh", "-c", &script]).env_remove("HULL_SNAPSHOTTER");
+    let out = finish(&mut command);
+    Some((h, out))
+}
+
+#[test]
+fn root_a_store_on_tmpfs_uses_directories() {
+    let Some((_h, out)) = elsewhere("mount -t tmpfs none store") else { return };
+    let out = out.ok();
+    assert!(out.stdout.contains("Backing Filesystem: tmpfs"), "{}", out.stdout);
+    assert!(out.stdout.contains("Snapshotter: directory (EROFS cannot be mounted from a file here"), "{}", out.stdout);
+    assert!(out.stdout.contains("\nhull"), "the container ran: {}", out.stdout);
+}
+
+#[test]
+fn root_a_store_on_overlayfs_uses_directories() {
+    let mount = "mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work none store";
+    let Some((_h, out)) = elsewhere(mount) else { return };
+    assert!(out.stdout.contains("Backing Filesystem: overlayfs"), "{}{}", out.stdout, out.stderr);
+    assert!(out.stdout.contains("Snapshotter: directory"), "{}", out.stdout);
+    assert!(out.stdout.contains("\nsub"), "the layer was unpacked: {}{}", out.stdout, out.stderr);
+}

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hull_cgroup::Cgroup;
+pub use hull_fs::start_time as process_start_time;
 use hull_oci::spec::{Hooks, Spec};
 use hull_oci::{State, Status};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
@@ -348,8 +349,6 @@ pub(crate) fn wait_gone(pidfd: &OwnedFd) -> bool {
     let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
     rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&limit))).is_ok_and(|ready| ready > 0)
 }
-
-pub use hull_fs::start_time as process_start_time;
 
 /// Reads a whole file of bounded size.
 pub(crate) fn read(path: &Path, max: usize) -> Result<Vec<u8>, Error> {

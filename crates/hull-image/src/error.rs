@@ -97,9 +97,18 @@ pub enum Error {
         /// Of this program.
         known: u32,
     },
+    /// A registry failed or refused.
+    #[error(transparent)]
+    Registry(Box<hull_registry::Error>),
     /// Files and locks.
     #[error(transparent)]
     Fs(#[from] hull_fs::Error),
+}
+
+impl From<hull_registry::Error> for Error {
+    fn from(error: hull_registry::Error) -> Self {
+        Self::Registry(Box::new(error))
+    }
 }
 
 impl Error {

@@ -7,6 +7,7 @@
 //! ├─ blobs/ALGORITHM/HEX   bytes as they came: configurations, manifests, compressed layers
 //! ├─ layers/HEX/           HEX is the diff ID: `tar` and `index`, or `tree/`
 //! ├─ ingest/RANDOM/        what a running transfer writes; locked by flock(2) while it lives
+//! ├─ partial/ALGORITHM-HEX what came of a blob whose transfer broke off: [`registry`]
 //! └─ trash/RANDOM/         what a running deletion unlinks; locked likewise
 //! ```
 //!
@@ -61,6 +62,7 @@ mod image;
 mod layer;
 mod names;
 mod publish;
+pub mod registry;
 pub mod snapshot;
 pub mod squash;
 mod store;
@@ -69,6 +71,7 @@ mod transfer;
 mod usage;
 
 pub use changes::apply as apply_changes;
+pub use disk::open_up;
 pub use check::Problem;
 pub use error::Error;
 pub use gc::{Budget, LabelFilter, PruneFilter, Pruned};

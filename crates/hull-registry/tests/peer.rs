@@ -1,10 +1,8 @@
 //! The client against the registry that most people run, Debian's package `docker-registry`.
 
 use std::io::Read as _;
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
 
 use hull_oci::image::{Descriptor, Document, media_type};
 use hull_oci::{Digest, Reference};
@@ -12,62 +10,13 @@ use hull_registry::client::{Put, Uploaded};
 use hull_registry::credentials::Credentials;
 use hull_registry::hosts::Sources;
 use hull_registry::{Client, Error};
+use hull_testkit::registry::Peer;
 
-struct Registry {
-    child: Child,
-    port: u16,
-    _directory: tempfile::TempDir,
+fn reference(registry: &Peer, rest: &str) -> Reference {
+    format!("127.0.0.1:{}/{rest}", registry.port).parse().expect("reference")
 }
 
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Registry {
-    /// Starts one; `None` where it is not installed.
-    fn start(more: &str) -> Option<Self> {
-        let program =
-            ["/usr/bin/docker-registry", "/usr/local/bin/docker-registry"].iter().find(|path| Path::new(path).exists());
-        let Some(program) = program else {
-            hull_testkit::tier::skip("docker-registry", "docker-registry is not installed");
-            return None;
-        };
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let port = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address").port();
-        let config = directory.path().join("config.yml");
-        let data = directory.path().join("data");
-        let text = format!(
-            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  \
-             delete: {{enabled: true}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n{more}",
-            data.display()
-        );
-        std::fs::write(&config, text).expect("write");
-        let child = Command::new(program)
-            .arg("serve")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("start docker-registry");
-        let registry = Self { child, port, _directory: directory };
-        for _ in 0..200 {
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Some(registry);
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        panic!("docker-registry does not answer on port {port}");
-    }
-
-    fn reference(&self, rest: &str) -> Reference {
-        format!("127.0.0.1:{}/{rest}", self.port).parse().expect("reference")
-    }
-}
-
-fn client(credentials: &Path) -> Client {
+fn client(credentials: &Path) -> Arc<Client> {
     let none = PathBuf::from("/nonexistent");
     let sources = Sources {
         containerd: vec![none.clone()],
@@ -91,9 +40,9 @@ fn image() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
 
 #[test]
 fn an_image_goes_there_and_back() {
-    let Some(registry) = Registry::start("") else { return };
+    let Some(registry) = Peer::start("") else { return };
     let client = client(Path::new("/nonexistent"));
-    let reference = registry.reference("team/app:1");
+    let reference = reference(&registry, "team/app:1");
     let remote = client.push_to(&reference).expect("remote");
     let (layer, config, manifest) = image();
     let blob = Descriptor::of(media_type::LAYER, &layer);
@@ -129,18 +78,18 @@ fn an_image_goes_there_and_back() {
 
 #[test]
 fn chunks_and_mounts() {
-    let Some(registry) = Registry::start("") else { return };
+    let Some(registry) = Peer::start("") else { return };
     let client = client(Path::new("/nonexistent"));
     let (layer, _, _) = image();
     let blob = Descriptor::of(media_type::LAYER, &layer);
-    let first = client.push_to(&registry.reference("one/a")).expect("remote");
+    let first = client.push_to(&reference(&registry, "one/a")).expect("remote");
     let put = Put { chunk: Some(100_000), ..Put::default() };
     assert_eq!(first.put_blob(&blob, &layer, &put).expect("pushed"), Uploaded::Sent);
-    let second = client.push_to(&registry.reference("two/b")).expect("remote");
+    let second = client.push_to(&reference(&registry, "two/b")).expect("remote");
     let sources = ["one/a".to_owned()];
     let put = Put { sources: &sources, chunk: None };
     assert_eq!(second.put_blob(&blob, &layer, &put).expect("mounted"), Uploaded::Mounted);
-    let third = client.push_to(&registry.reference("three/c")).expect("remote");
+    let third = client.push_to(&reference(&registry, "three/c")).expect("remote");
     let sources = ["no/such".to_owned()];
     let put = Put { sources: &sources, chunk: None };
     assert_eq!(third.put_blob(&blob, &layer, &put).expect("pushed"), Uploaded::Sent);
@@ -148,9 +97,9 @@ fn chunks_and_mounts() {
 
 #[test]
 fn what_is_not_there_is_said() {
-    let Some(registry) = Registry::start("") else { return };
+    let Some(registry) = Peer::start("") else { return };
     let client = client(Path::new("/nonexistent"));
-    let reference = registry.reference("no/app:1");
+    let reference = reference(&registry, "no/app:1");
     let source = client.pull_from(&reference).expect("remote");
     let error = source.manifest("1").expect_err("nothing there");
     assert!(error.is_not_found(), "{error:?}");
@@ -176,8 +125,8 @@ fn a_password_is_sent_when_it_is_asked_for() {
     let htpasswd = directory.path().join("htpasswd");
     std::fs::write(&htpasswd, format!("{hash}\n")).expect("write");
     let more = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", htpasswd.display());
-    let Some(registry) = Registry::start(&more) else { return };
-    let reference = registry.reference("team/app:1");
+    let Some(registry) = Peer::start(&more) else { return };
+    let reference = reference(&registry, "team/app:1");
     let anonymous = client(Path::new("/nonexistent"));
     let error = anonymous.pull_from(&reference).expect("remote").manifest("1").expect_err("refused");
     assert!(matches!(error, Error::Denied { anonymous: true, .. }), "{error:?}");

@@ -6,6 +6,7 @@
 //! - [`tier`]: skips with a reason.
 //! - [`race`]: threads that exchange files while a command runs.
 //! - [`vm`]: a virtual machine with pure cgroup v2.
+//! - [`registry`]: registries, one of them faulty.
 //! - [`leak`]: what is on the machine that a container may have left.
 //!
 //! It must never touch a mount, cgroup or process that a test did not make.
@@ -14,6 +15,7 @@ mod bundle;
 mod command;
 pub mod leak;
 pub mod race;
+pub mod registry;
 mod spec;
 pub mod tier;
 pub mod vm;

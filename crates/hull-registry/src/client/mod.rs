@@ -16,9 +16,11 @@ mod pull;
 mod push;
 mod token;
 
+use std::sync::Arc;
+
 use hull_oci::Reference;
 
-use crate::credentials::Credentials;
+use crate::credentials::{Credential, Credentials};
 use crate::error::Error;
 use crate::hosts::{self, Endpoint, Sources};
 
@@ -36,8 +38,8 @@ pub struct Client {
 
 /// One repository, at each place where it may be.
 #[derive(Clone, Debug)]
-pub struct Remote<'a> {
-    client: &'a Client,
+pub struct Remote {
+    client: Arc<Client>,
     /// `HOST/PATH` as users know it.
     name: String,
     /// The registry's name, which credentials are kept under.
@@ -48,13 +50,13 @@ pub struct Remote<'a> {
 impl Client {
     /// A client with these credentials and places.
     #[must_use]
-    pub fn new(http: hull_http::Client, credentials: Credentials, sources: Sources) -> Self {
-        Self { http, credentials, sources, tokens: token::Cache::default() }
+    pub fn new(http: hull_http::Client, credentials: Credentials, sources: Sources) -> Arc<Self> {
+        Arc::new(Self { http, credentials, sources, tokens: token::Cache::default() })
     }
 
     /// A client as the environment and the machine's files say.
     #[must_use]
-    pub fn from_environment() -> Self {
+    pub fn from_environment() -> Arc<Self> {
         let agent = concat!("hull/", env!("CARGO_PKG_VERSION"));
         let http = hull_http::Client::new(agent, hull_http::proxy::Proxies::from_environment());
         Self::new(http, Credentials::from_environment(), Sources::system())
@@ -66,11 +68,39 @@ impl Client {
         &self.credentials
     }
 
+    /// Asks a registry whether it takes a credential. Nothing is kept.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] when it does not; others when it cannot be asked.
+    pub fn log_in(&self, domain: &str, credential: &Credential) -> Result<(), Error> {
+        let what = format!("login to {domain}");
+        let bad = |reason: String| Error::Answer { what: what.clone(), host: domain.to_owned(), reason };
+        let reference: Reference = format!("{domain}/login").parse().map_err(|error| bad(format!("{error}")))?;
+        let endpoint = hosts::endpoints(&self.sources, &reference)?.pop();
+        let endpoint = endpoint.ok_or_else(|| bad("the configuration of registries names no place".to_owned()))?;
+        let scope = token::Scope { domain, repository: "", text: String::new(), known: Some(credential) };
+        let target = format!("{}/", endpoint.prefix);
+        let request = exchange::Request {
+            endpoint: &endpoint,
+            scope: &scope,
+            method: "GET",
+            target: &target,
+            headers: &[],
+            what: &what,
+            repeatable: true,
+        };
+        let response = self.exchange(&request, &mut || Ok(hull_http::Body::None))?;
+        match response.status {
+            200 => Ok(()),
+            _ => Err(exchange::refused(what, response, false)),
+        }
+    }
+
     /// A repository's places for reading: mirrors, then the registry.
     ///
     /// # Errors
     /// [`Error::Hosts`].
-    pub fn pull_from(&self, reference: &Reference) -> Result<Remote<'_>, Error> {
+    pub fn pull_from(self: &Arc<Self>, reference: &Reference) -> Result<Remote, Error> {
         let mut endpoints = hosts::endpoints(&self.sources, reference)?;
         endpoints.retain(|endpoint| endpoint.pull);
         Ok(self.remote(reference, endpoints))
@@ -80,18 +110,18 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Hosts`].
-    pub fn push_to(&self, reference: &Reference) -> Result<Remote<'_>, Error> {
+    pub fn push_to(self: &Arc<Self>, reference: &Reference) -> Result<Remote, Error> {
         let endpoints = hosts::endpoints(&self.sources, reference)?;
         let own = endpoints.into_iter().rfind(|endpoint| endpoint.push);
         Ok(self.remote(reference, own.into_iter().collect()))
     }
 
-    fn remote(&self, reference: &Reference, endpoints: Vec<Endpoint>) -> Remote<'_> {
-        Remote { client: self, name: reference.repository(), domain: reference.domain().to_owned(), endpoints }
+    fn remote(self: &Arc<Self>, reference: &Reference, endpoints: Vec<Endpoint>) -> Remote {
+        Remote { client: self.clone(), name: reference.repository(), domain: reference.domain().to_owned(), endpoints }
     }
 }
 
-impl Remote<'_> {
+impl Remote {
     /// `HOST/PATH` as users know it.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -61,11 +61,11 @@ pub struct Page {
     pub words: Vec<String>,
 }
 
-impl Remote<'_> {
+impl Remote {
     pub(super) fn scope(&self, endpoint: &Endpoint, actions: &str) -> Scope<'_> {
         let repository = self.name.split_once('/').map_or("", |(_, path)| path);
         let text = format!("repository:{}:{actions}", endpoint.repository);
-        Scope { domain: &self.domain, repository, text }
+        Scope { domain: &self.domain, repository, text, known: None }
     }
 
     pub(super) fn get(

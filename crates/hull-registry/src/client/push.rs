@@ -52,7 +52,7 @@ pub struct Put<'a> {
     pub chunk: Option<u64>,
 }
 
-impl Remote<'_> {
+impl Remote {
     fn send(&self, request: &Request<'_>, body: MakeBody<'_>) -> Result<Response, Error> {
         self.client.exchange(request, body)
     }

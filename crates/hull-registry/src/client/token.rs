@@ -84,6 +84,8 @@ pub(super) struct Scope<'a> {
     pub(super) repository: &'a str,
     /// `repository:NAME:pull`, ...; several separated by spaces.
     pub(super) text: String,
+    /// A credential to try instead of the ones that are kept.
+    pub(super) known: Option<&'a Credential>,
 }
 
 impl Client {
@@ -95,7 +97,10 @@ impl Client {
         challenges: &[crate::challenge::Challenge],
     ) -> Result<Option<Authorization>, Error> {
         use crate::challenge::Challenge;
-        let credential = self.credentials.find(scope.domain, scope.repository)?;
+        let credential = match scope.known {
+            Some(known) => Some(known.clone()),
+            None => self.credentials.find(scope.domain, scope.repository)?,
+        };
         if let Some(Credential::Bearer(token)) = &credential {
             return Ok(Some(Authorization::Bearer(token.clone())));
         }

@@ -1,0 +1,84 @@
+//! Images from registries and to them.
+//!
+//! ```text
+//! pull: manifest ──> platform ──> configuration ──> layers that the store lacks, several at once
+//!                                                     └─ Download: partial/ALGORITHM-HEX, continued by Range
+//!                                                          └─ Transfer::layer, while it arrives
+//! push: layers that the registry lacks, several at once ──> configuration ──> manifest
+//! ```
+//!
+//! A layer that is on its way is in `partial/` below the store, locked by flock(2) by whoever fetches it: the same layer
+//! is fetched once, whatever images and commands want it, and goes on where a failed or killed command stopped. Its
+//! digest is checked when it is whole; one that is wrong is thrown away.
+
+mod download;
+mod pull;
+mod push;
+
+pub use pull::{PullOptions, Pulled, pull, pull_all};
+pub use push::{PushOptions, Pushed, push};
+
+use hull_oci::Digest;
+
+/// What happens to one layer, for whoever shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Its turn has not come.
+    Waiting,
+    /// The store or the registry has it.
+    Exists,
+    /// So many bytes of so many have come.
+    Downloading(u64, u64),
+    /// The connection broke; it is tried again after this reason.
+    Retrying(String),
+    /// It is in the store.
+    PullComplete,
+    /// It is compressed for the first time.
+    Compressing,
+    /// So many bytes of so many were sent.
+    Pushing(u64, u64),
+    /// The registry took it from another repository.
+    Mounted(String),
+    /// The registry has it now.
+    Pushed,
+}
+
+/// Hears of every step. Called from several threads, often: it must return at once.
+pub trait Progress: Sync {
+    /// Something happened to a layer: its blob's digest when pulling, its diff ID when pushing.
+    fn layer(&self, layer: &Digest, event: Event);
+}
+
+/// Nobody looks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn layer(&self, _: &Digest, _: Event) {}
+}
+
+/// Runs work on several threads at once and returns the first failure, after all have ended.
+pub(crate) fn in_parallel<T: Sync>(
+    items: &[T],
+    threads: usize,
+    work: impl Fn(&T) -> Result<(), crate::Error> + Sync,
+) -> Result<(), crate::Error> {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let failed = std::sync::Mutex::new(None);
+    let failure = || failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(items.len()) {
+            scope.spawn(|| {
+                while failure().is_none() {
+                    let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let Some(item) = items.get(index) else { return };
+                    if let Err(error) = work(item) {
+                        failure().get_or_insert(error);
+                    }
+                }
+            });
+        }
+    });
+    let result = failure().take();
+    result.map_or(Ok(()), Err)
+}

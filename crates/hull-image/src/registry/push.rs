@@ -1,0 +1,214 @@
+//! `push`.
+
+use std::fs::File;
+use std::io::{self, Read, Seek as _, SeekFrom};
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use hull_layer::compression::{Compression, Encoder};
+use hull_oci::image::{Descriptor, Document, Manifest, media_type};
+use hull_oci::{Digest, Reference};
+use hull_registry::client::{Content, Put, Uploaded};
+use hull_registry::{Client, Remote};
+
+use super::{Event, Progress, in_parallel};
+use crate::{Error, Image, Layer, Store, Transfer};
+
+/// How to send.
+#[derive(Clone, Debug)]
+pub struct PushOptions {
+    /// Bytes of one request, for proxies that limit them; `None` sends each layer by one.
+    pub chunk: Option<u64>,
+    /// Layers that go at once.
+    pub at_once: usize,
+}
+
+impl Default for PushOptions {
+    fn default() -> Self {
+        Self { chunk: None, at_once: 5 }
+    }
+}
+
+/// What the registry has now.
+#[derive(Clone, Debug)]
+pub struct Pushed {
+    /// Digest of the manifest.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// Sends an image under a name. The manifest that it came with is sent as it came as long as its compressed layers are
+/// held; else layers are compressed here, once, and the image has the new manifest from then on.
+///
+/// # Errors
+/// When the registry fails or refuses, or the store cannot be read.
+pub fn push(
+    store: &Store,
+    client: &Arc<Client>,
+    image: &Image,
+    reference: &Reference,
+    options: &PushOptions,
+    progress: &dyn Progress,
+) -> Result<Pushed, Error> {
+    let reference = reference.clone().or_latest();
+    let Some(tag) = reference.tag().filter(|_| reference.digest().is_none()) else {
+        return Err(Error::image(reference.familiar(), "cannot push a digest reference: give it a tag"));
+    };
+    let _pin = store.pin(&image.id)?;
+    // What the caller knows of its blobs may be from before they went for want of space.
+    let image = &store.get(&image.id)?;
+    let remote = client.push_to(&reference)?;
+    let transfer = store.begin()?;
+    let (bytes, kind, manifest) = match original(store, image)? {
+        Some(original) => original,
+        None => compressed(store, &transfer, image, progress)?,
+    };
+    let sources = sources(store, image, &reference)?;
+    let layers: Vec<(&Descriptor, &Layer)> = manifest.layers.iter().zip(&image.layers).collect();
+    in_parallel(&layers, options.at_once.max(1), |(blob, layer)| {
+        let content = Stored { store, blob, layer, progress };
+        let put = Put { sources: &sources, chunk: options.chunk };
+        progress.layer(&layer.diff_id, Event::Waiting);
+        let event = match remote.put_blob(blob, &content, &put)? {
+            Uploaded::Existed => Event::Exists,
+            Uploaded::Mounted => Event::Mounted(sources.first().cloned().unwrap_or_default()),
+            Uploaded::Sent => Event::Pushed,
+        };
+        progress.layer(&layer.diff_id, event);
+        Ok(())
+    })?;
+    let config = store.config_bytes(&image.id)?;
+    remote.put_blob(&manifest.config, &config, &Put::default())?;
+    put_manifest(&remote, tag, &kind, &bytes)?;
+    let digest = Digest::of(&bytes);
+    // From now on the store knows where it is.
+    transfer.image(&config, Some((&bytes, &kind)), &[reference.with_digest(digest.clone())])?;
+    Ok(Pushed { digest, size: bytes.len() as u64 })
+}
+
+fn put_manifest(remote: &Remote, tag: &str, kind: &str, bytes: &[u8]) -> Result<(), Error> {
+    remote.put_manifest(tag, kind, bytes)?;
+    Ok(())
+}
+
+/// The manifest that the image came with, if every layer can be sent as it says.
+fn original(store: &Store, image: &Image) -> Result<Option<(Vec<u8>, String, Manifest)>, Error> {
+    let Some(bytes) = store.manifest_bytes(&image.id)? else { return Ok(None) };
+    let Document::Manifest(manifest) = Document::parse(&bytes, None)? else { return Ok(None) };
+    let held = manifest.layers.len() == image.layers.len()
+        && manifest
+            .layers
+            .iter()
+            .zip(&image.layers)
+            .all(|(blob, layer)| blob.digest == layer.diff_id || store.open_blob(&blob.digest).is_ok());
+    if !held {
+        return Ok(None);
+    }
+    let named = Some(manifest.media_type.clone()).filter(|name| !name.is_empty());
+    let kind = named.unwrap_or_else(|| media_type::MANIFEST.to_owned());
+    Ok(Some((bytes, kind, *manifest)))
+}
+
+/// A manifest of layers that are compressed by gzip, which every registry and engine takes. Compressing is
+/// deterministic: the same layer has the same blob wherever it is done.
+fn compressed(
+    store: &Store,
+    transfer: &Transfer,
+    image: &Image,
+    progress: &dyn Progress,
+) -> Result<(Vec<u8>, String, Manifest), Error> {
+    let blobs: Mutex<Vec<(Digest, Descriptor)>> = Mutex::default();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    in_parallel(&image.layers, threads, |layer| {
+        let blob = match &layer.blob {
+            Some((digest, size)) if *digest != layer.diff_id => {
+                let mut magic = [0; 4];
+                let mut file = store.open_blob(digest)?;
+                file.read_exact(&mut magic).map_err(Error::io("read", digest.to_string()))?;
+                let kind = match Compression::detect(&magic) {
+                    Some(Compression::Zstd) => media_type::LAYER_ZSTD,
+                    _ => media_type::LAYER_GZIP,
+                };
+                Descriptor::new(kind, digest.clone(), *size)
+            }
+            _ => {
+                progress.layer(&layer.diff_id, Event::Compressing);
+                compress(store, transfer, layer)?
+            }
+        };
+        blobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((layer.diff_id.clone(), blob));
+        Ok(())
+    })?;
+    let blobs = blobs.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let config = store.config_bytes(&image.id)?;
+    let of = |layer: &Layer| blobs.iter().find(|(diff_id, _)| *diff_id == layer.diff_id).map(|(_, blob)| blob.clone());
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: media_type::MANIFEST.to_owned(),
+        artifact_type: None,
+        config: Descriptor::of(media_type::CONFIG, &config),
+        layers: image.layers.iter().filter_map(of).collect(),
+        annotations: std::collections::BTreeMap::new(),
+        subject: None,
+    };
+    let bytes = serde_json::to_vec(&manifest).map_err(|error| Error::image(&image.id, error.to_string()))?;
+    transfer.image(&config, Some((&bytes, media_type::MANIFEST)), &[])?;
+    Ok((bytes, media_type::MANIFEST.to_owned(), manifest))
+}
+
+fn compress(store: &Store, transfer: &Transfer, layer: &Layer) -> Result<Descriptor, Error> {
+    let path = transfer.directory()?.join("blob");
+    let file = File::create_new(&path).map_err(Error::io("create", &path))?;
+    let mut tar = store.layer_tar(layer)?;
+    let mut encoder = Encoder::new(Compression::Gzip, None, io::BufWriter::with_capacity(256 << 10, file))?;
+    io::copy(&mut tar, &mut encoder).map_err(Error::io("compress", layer.diff_id.to_string()))?;
+    let output = encoder.finish().map_err(Error::io("write", &path))?;
+    output.into_inner().map_err(|error| Error::io("write", &path)(error.into_error()))?;
+    let mut blob = transfer.blob(File::open(&path).map_err(Error::io("open", &path))?, None)?;
+    std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+    blob.media_type = media_type::LAYER_GZIP.to_owned();
+    Ok(blob)
+}
+
+/// Repositories of the same registry that are known to have the image's layers.
+fn sources(store: &Store, image: &Image, reference: &Reference) -> Result<Vec<String>, Error> {
+    let mut found = Vec::new();
+    for other in store.list()? {
+        if !other.layers.iter().any(|layer| image.layers.iter().any(|own| own.diff_id == layer.diff_id)) {
+            continue;
+        }
+        for (repository, _) in &other.repo_digests {
+            if let Some((domain, path)) = repository.split_once('/')
+                && domain == reference.domain()
+                && path != reference.path()
+                && !found.iter().any(|known| known == path)
+            {
+                found.push(path.to_owned());
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A layer's blob in the store, reported as it is read.
+struct Stored<'a> {
+    store: &'a Store,
+    blob: &'a Descriptor,
+    layer: &'a Layer,
+    progress: &'a dyn Progress,
+}
+
+impl Content for Stored<'_> {
+    fn open(&self, offset: u64) -> io::Result<Box<dyn Read>> {
+        self.progress.layer(&self.layer.diff_id, Event::Pushing(offset, self.blob.size));
+        if self.blob.digest != self.layer.diff_id {
+            let mut file = self.store.open_blob(&self.blob.digest).map_err(io::Error::other)?;
+            file.seek(SeekFrom::Start(offset))?;
+            return Ok(Box::new(file));
+        }
+        let mut tar = self.store.layer_tar(self.layer).map_err(io::Error::other)?;
+        io::copy(&mut tar.by_ref().take(offset), &mut io::sink())?;
+        Ok(tar)
+    }
+}

@@ -193,7 +193,7 @@ fn last_words(path: &Path) -> String {
     let text = String::from_utf8_lossy(&bytes);
     let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
     let wrong = |line: &&str| ["dpkg: error", "E: ", "error:"].iter().any(|start| line.starts_with(start));
-    let found = lines().find(wrong).or_else(|| lines().last()).unwrap_or("the container said nothing");
+    let found = lines().find(wrong).or_else(|| lines().next_back()).unwrap_or("the container said nothing");
     // dpkg breaks the line after a colon.
     let next = lines().skip_while(|line| *line != found).nth(1).filter(|_| found.ends_with(':'));
     format!("{found} {}", next.unwrap_or_default()).trim().to_owned()

@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use hull_layer::tar::{Entry, EntryKind, Writer};
+use hull_layer::tree::Xattrs;
 use hull_oci::Digest;
 use hull_oci::digest::{Algorithm, Hasher};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
@@ -234,7 +235,7 @@ fn next_component(path: &[u8]) -> Option<&'static str> {
 }
 
 /// The attributes that programs of the image rely on, sorted.
-fn xattrs(file: &File) -> io::Result<Vec<(Box<[u8]>, Box<[u8]>)>> {
+fn xattrs(file: &File) -> io::Result<Xattrs> {
     let mut names = vec![0; MAX_XATTR];
     let length = match rustix::fs::flistxattr(file, &mut names[..]) {
         Ok(length) => length,

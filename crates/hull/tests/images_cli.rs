@@ -51,6 +51,12 @@ impl Home {
     /// Imports a root file system of the probe and one file; returns the ID.
     #[track_caller]
     fn import(&self, name: &str, content: &str, flags: &[&str]) -> String {
+        self.import_at(None, name, content, flags)
+    }
+
+    /// The same, made at this second since 1970.
+    #[track_caller]
+    fn import_at(&self, made: Option<&str>, name: &str, content: &str, flags: &[&str]) -> String {
         let rootfs = self.dir.path().join("rootfs");
         for sub in ["", "proc", "dev", "sys", "tmp", "etc"] {
             std::fs::create_dir_all(rootfs.join(sub)).expect("create root file system");
@@ -63,7 +69,15 @@ impl Home {
         let mut words = vec!["import"];
         words.extend(flags);
         words.extend([archive.as_str(), name]);
-        self.ok(&words).trim().to_owned()
+        let mut command = self.command(&words);
+        command.envs(made.map(|made| ("SOURCE_DATE_EPOCH", made)));
+        finish(&mut command).ok().text().to_owned()
+    }
+
+    /// Now, as listings show it.
+    fn date(&self) -> String {
+        let output = Command::new("date").args(["-u", "+%Y-%m-%d %H:%M:%S +0000 UTC"]).output().expect("date");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     #[track_caller]
@@ -176,9 +190,8 @@ fn wrong_formats_are_explained_in_docker_s_words() {
 #[test]
 fn filters_choose() {
     let h = Home::new();
-    let old = h.import("old:1", "one", &["-c", "LABEL kind=a"]);
-    std::thread::sleep(std::time::Duration::from_millis(1100));
-    let new = h.import("new:1", "two", &["-c", "LABEL kind=b", "-c", "LABEL extra=x"]);
+    let old = h.import_at(Some("1000000000"), "old:1", "one", &["-c", "LABEL kind=a"]);
+    let new = h.import_at(Some("1100000000"), "new:1", "two", &["-c", "LABEL kind=b", "-c", "LABEL extra=x"]);
     let list = |filters: &[&str]| {
         let mut words = vec!["images", "-q", "--no-trunc"];
         for filter in filters {
@@ -198,15 +211,16 @@ fn filters_choose() {
         (&["reference=old", "reference=new:1"], vec![&new, &old]),
         (&["dangling=true"], vec![]),
         (&["dangling=false"], vec![&new, &old]),
-        (&["until=1h"], vec![]),
-        (&["until=2999-01-01"], vec![&new, &old]),
+        (&["until=2001-01-01"], vec![]),
+        (&["until=2002-01-01T00:00:00Z"], vec![&old]),
+        (&["until=24h"], vec![&new, &old]),
     ] {
         let expected: Vec<String> = expected.into_iter().cloned().collect();
         assert_eq!(list(filters), expected, "{filters:?}");
     }
     // The name moves to another image; the old one stays without.
     h.ok(&["tag", "new:1", "old:1"]);
-    assert_eq!(list(&["dangling=true"]), [old.clone()]);
+    assert_eq!(list(&["dangling=true"]), std::slice::from_ref(&old));
     assert!(h.ok(&["images"]).contains("<none>"), "{}", h.ok(&["images"]));
     let pruned = h.ok(&["image", "prune", "-f"]);
     assert!(pruned.starts_with(&format!("Deleted Images:\ndeleted: {old}\n")), "{pruned}");
@@ -515,8 +529,8 @@ fn root_containers_become_images() {
     assert_ne!(squashed, id);
     assert_eq!(h.ok(&["inspect", "-f", "{{len .RootFS.Layers}}", "app:flat"]), "1\n");
 
-    let conflict = format!("conflict: unable to remove repository reference \"app\" (must force) - container ");
-    h.hull(&["rmi", "app"]).fails(&conflict);
+    let conflict = "conflict: unable to remove repository reference \"app\" (must force) - container ";
+    h.hull(&["rmi", "app"]).fails(conflict);
     h.hull(&["rmi", short(&base)]).fails("(must be forced) - image is being used by stopped container ");
     let kept = h.ok(&["image", "prune", "-af"]);
     assert!(kept.contains("untagged: app:new\n") && !kept.contains("untagged: app:latest"), "{kept}");
@@ -546,6 +560,11 @@ fn root_ps_has_docker_s_columns_formats_and_filters() {
             code,
         ]);
         assert_eq!(out.code.to_string(), code, "{}", out.stderr);
+        // Records have seconds, and containers of one second no order.
+        let made = h.ok(&["ps", "-l", "--format", "{{.CreatedAt}}"]);
+        while h.date() <= made {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
     }
     let list = |words: &[&str]| {
         let mut all = vec!["ps", "--format", "{{.Names}}"];

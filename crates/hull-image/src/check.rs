@@ -376,7 +376,7 @@ impl Store {
                 )?;
                 let layers = statement.query_map([row.id], |row| digest(row, 0))?.collect::<Result<Vec<_>, _>>()?;
                 // Damaged bytes are the blob's problem and have been named.
-                if let Ok(bytes) = self.config_bytes(&row.digest) {
+                if let Ok(bytes) = self.document(&row.digest, hull_oci::image::MAX_CONFIG_BYTES) {
                     read.push((row.digest, layers, bytes));
                 }
             }

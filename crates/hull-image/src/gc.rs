@@ -69,7 +69,7 @@ pub struct Pruned {
 /// How much may lie around that nobody asked to keep: compressed copies of layers, and images without a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Budget {
-    /// A tenth of the file system, at most 20 GB, and nothing while less than a twentieth of it is free.
+    /// A tenth of the file system, at most 20 GB; less where otherwise not a twentieth of it, or 2 GB, would be free.
     Default,
     /// This many bytes.
     Bytes(u64),
@@ -313,7 +313,7 @@ impl Store {
                     rustix::fs::statvfs(self.root.as_path()).map_err(Error::io("stat", self.root.as_path()))?;
                 let (total, free) = (status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize);
                 let over = reclaimable.saturating_sub((total / 10).min(20_000_000_000));
-                over.max((total / 20).saturating_sub(free).min(reclaimable))
+                over.max((total / 20).min(2_000_000_000).saturating_sub(free).min(reclaimable))
             }
         })
     }

@@ -111,7 +111,7 @@ impl Store {
     /// # Errors
     /// [`Error::NoImage`]; [`Error::Damaged`] when the configuration is not what its digest says.
     pub fn find(&self, text: &str) -> Result<Image, Error> {
-        let found = self.database.read(|connection| match find_row(connection, text)? {
+        let found = self.settled(|connection| match find_row(connection, text)? {
             Some(row) => self.load(connection, &row).map(Some),
             None => Ok(None),
         })?;
@@ -130,7 +130,7 @@ impl Store {
     /// # Errors
     /// As [`Self::find`].
     pub fn get(&self, id: &Digest) -> Result<Image, Error> {
-        let found = self.database.read(|connection| match row_of(connection, id)? {
+        let found = self.settled(|connection| match row_of(connection, id)? {
             Some(row) => self.load(connection, &row).map(Some),
             None => Ok(None),
         })?;
@@ -142,7 +142,7 @@ impl Store {
     /// # Errors
     /// When the database or a configuration cannot be read.
     pub fn list(&self) -> Result<Vec<Image>, Error> {
-        let mut images = self.database.read(|connection| {
+        let mut images = self.settled(|connection| {
             let mut statement = connection.prepare("SELECT id, digest, manifest, added FROM images")?;
             let rows = statement.query_map((), Row::read)?.collect::<Result<Vec<_>, _>>()?;
             rows.iter().map(|row| self.load(connection, row)).collect::<Result<Vec<_>, _>>()
@@ -156,7 +156,11 @@ impl Store {
     /// # Errors
     /// As [`Self::find`].
     pub fn config_bytes(&self, id: &Digest) -> Result<Vec<u8>, Error> {
-        self.document(id, MAX_CONFIG_BYTES)
+        self.settled(|connection| match row_of(connection, id)? {
+            Some(_) => self.document(id, MAX_CONFIG_BYTES).map(Some),
+            None => Ok(None),
+        })?
+        .ok_or_else(|| Error::NoImage(id.to_string()))
     }
 
     /// The bytes of the manifest that the image came with last; absent for an image that was made without one.
@@ -164,8 +168,26 @@ impl Store {
     /// # Errors
     /// As [`Self::find`].
     pub fn manifest_bytes(&self, id: &Digest) -> Result<Option<Vec<u8>>, Error> {
-        let Some(manifest) = self.get(id)?.manifest else { return Ok(None) };
-        self.document(&manifest, MAX_MANIFEST_BYTES).map(Some)
+        let found = self.settled(|connection| match row_of(connection, id)? {
+            Some(Row { manifest: Some(manifest), .. }) => {
+                self.document(&manifest, MAX_MANIFEST_BYTES).map(|bytes| Some(Some(bytes)))
+            }
+            Some(_) => Ok(Some(None)),
+            None => Ok(None),
+        })?;
+        found.ok_or_else(|| Error::NoImage(id.to_string()))
+    }
+
+    /// Reads records and the documents that they name. A removal takes files away after its records, so a reader that
+    /// saw the records before may miss a file: it looks again. What is damaged is so the last time too.
+    fn settled<T: Default>(&self, body: impl Fn(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+        for _ in 0..20 {
+            match self.database.read(&body) {
+                Err(Error::Damaged { .. }) => {}
+                result => return result,
+            }
+        }
+        self.database.read(body)
     }
 
     /// A held blob, opened for reading: a document or a compressed layer.
@@ -190,7 +212,7 @@ impl Store {
         crate::layer::decompressed(self.open_blob(blob)?)
     }
 
-    fn document(&self, digest: &Digest, max: u64) -> Result<Vec<u8>, Error> {
+    pub(crate) fn document(&self, digest: &Digest, max: u64) -> Result<Vec<u8>, Error> {
         let path = disk::blob(&self.root, digest);
         let mut bytes = Vec::new();
         let file = File::open(&path).map_err(|error| Error::damaged(format!("blob {digest}"), error))?;

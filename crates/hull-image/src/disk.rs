@@ -51,14 +51,36 @@ pub(crate) fn rename_if_there(from: &Path, to: &Path) -> Result<bool, Error> {
 
 /// Removes a file or a tree, if it is there.
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
-    let removed = match fs::symlink_metadata(path) {
+    let once = || match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
         Err(error) => Err(error),
     };
+    let removed = match once() {
+        // An ordinary user's own directories that it may not write: of a layer, or of overlayfs.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            open_up(path);
+            once()
+        }
+        result => result,
+    };
     match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
         _ => Ok(()),
+    }
+}
+
+/// Lets the owner into all directories of a tree, as far as they are its own.
+pub fn open_up(path: &Path) {
+    let mut pending = vec![path.to_path_buf()];
+    while let Some(directory) = pending.pop() {
+        // What cannot be changed is what the removal then names.
+        let _ = set_mode(&directory, 0o700);
+        let Ok(entries) = fs::read_dir(&directory) else { continue };
+        // The type of the entry itself: links are not followed.
+        pending.extend(
+            entries.flatten().filter(|one| one.file_type().is_ok_and(|kind| kind.is_dir())).map(|one| one.path()),
+        );
     }
 }
 

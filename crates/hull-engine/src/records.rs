@@ -440,7 +440,15 @@ impl Engine {
                 let _ = fs::remove_file(&link);
             }
         }
-        match fs::remove_dir_all(&removing) {
+        let removed = match fs::remove_dir_all(&removing) {
+            // Overlayfs's work directory lets nobody in but root.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                hull_image::open_up(&removing);
+                fs::remove_dir_all(&removing)
+            }
+            result => result,
+        };
+        match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &removing)(error)),
             _ => Ok(()),
         }

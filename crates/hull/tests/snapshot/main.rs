@@ -206,3 +206,51 @@ fn root_a_store_on_overlayfs_uses_directories() {
     assert!(out.stdout.contains("Snapshotter: directory"), "{}", out.stdout);
     assert!(out.stdout.contains("\nsub"), "the layer was unpacked: {}{}", out.stdout, out.stderr);
 }
+
+/// An ordinary user's store: directories, and its own work directories can be removed again.
+#[test]
+fn root_an_ordinary_user_has_a_store_of_directories() {
+    let Some(h) = Home::new("directory") else { return };
+    let Some(setpriv) = tier::tool("setpriv") else { return };
+    let source = h.path("source");
+    every_type(&source);
+    // Not even its owner could look into it, and so nothing could check it.
+    fs::set_permissions(source.join("private"), std::os::unix::fs::PermissionsExt::from_mode(0o500)).expect("chmod");
+    let (own, archive, hull) = (h.path("own"), h.path("source.tar"), h.path("hull"));
+    tar(&source, &archive);
+    fs::create_dir(&own).expect("create directory");
+    fs::copy(env!("CARGO_BIN_EXE_hull"), &hull).expect("copy");
+    for path in [h.dir.path(), &own] {
+        std::os::unix::fs::chown(path, Some(65_534), Some(65_534)).expect("chown");
+    }
+    let user = |words: &[&str]| {
+        let mut command = Command::new(&setpriv);
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&hull)
+            .arg("--root")
+            .arg(own.join("data"));
+        finish(command.arg("--state").arg(own.join("run")).args(words).current_dir("/"))
+    };
+    let info = user(&["info"]).ok();
+    assert!(info.stdout.contains("Snapshotter: directory (mounting EROFS needs root"), "{}", info.stdout);
+    let _ = user(&["import", archive.to_str().expect("UTF-8"), "mine"]).ok();
+    let layer = fs::read_dir(own.join("data/layers")).expect("layers").flatten().next().expect("a layer").path();
+    let (mut found, mut expected) = (describe(&layer.join("tree")), describe(&source));
+    // Without owners, devices, privileged attributes and set-user-ID bits; names, content and times are all there.
+    expected.retain(|name, _| !matches!(name.as_str(), "etc/null" | "etc/disk"));
+    for tree in [&mut expected, &mut found] {
+        for text in tree.values_mut() {
+            let words: Vec<&str> = text.split(' ').collect();
+            let time = words.get(2).copied().unwrap_or_default();
+            let content = text.split_once(" content ").map_or("", |(_, content)| content);
+            *text = format!("{time} {content}");
+        }
+    }
+    assert_same(&expected, &found, "trees");
+    let _ = user(&["system", "check"]).ok();
+    let _ = user(&["rmi", "mine"]).ok();
+    for directory in ["layers", "ingest", "trash"] {
+        assert_eq!(fs::read_dir(own.join("data").join(directory)).expect("list").count(), 0, "{directory}");
+    }
+}

@@ -181,7 +181,7 @@ fn batches(peers: &Peers, stage: &Path) -> Result<()> {
 }
 
 /// Makes `root` the root directory of this mount namespace, without the v2 hierarchy of a hybrid host.
-fn enter(root: &Path) -> Result<()> {
+pub(super) fn enter(root: &Path) -> Result<()> {
     if Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists() {
         rustix::mount::unmount("/sys/fs/cgroup/unified", UnmountFlags::DETACH)?;
     }

@@ -11,6 +11,7 @@
 //! write after one waits for a grace period of the kernel, as it does for a user who types a command.
 
 mod bundle;
+mod images;
 mod inside;
 mod report;
 
@@ -20,7 +21,8 @@ use std::process::{Command, Stdio};
 use crate::{Result, release, workspace};
 
 const USAGE: &str = "\
-usage: cargo xtask bench [OPTION...]
+usage: cargo xtask bench [images] [OPTION...]
+  images             measure loading, removing and mounting images instead of starting containers
   --runs N           runs of each contender (default 40, at least 30)
   --pause MS         pause before each run (default 50)
   --peers-root DIR   a root directory with crun and runc in it (default $HULL_PEERS_ROOT, else those in PATH)
@@ -43,6 +45,8 @@ struct Options {
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     match arguments.first().map(String::as_str) {
         Some("inside") => return inside::run(&arguments[1..]),
+        Some("inside-images") => return images::inside(&arguments[1..]),
+        Some("images") => return images::run(&parse(&arguments[1..])?),
         Some("--help" | "-h") => {
             println!("{USAGE}");
             return Ok(());

@@ -95,6 +95,35 @@ pub(super) fn table(figures: &Figures, options: &Options, size: u64) -> String {
     text
 }
 
+/// The rows about images: the contender, what it does, and the row it is compared with.
+const IMAGE_ROWS: &[(&str, &str, &str)] = &[
+    ("hull-load", "`hull load -i image.tar`", "hull-load"),
+    ("hull-load-stdin", "`hull load < image.tar`", "hull-load"),
+    ("umoci-unpack", "`umoci unpack` of the same layout", "hull-load"),
+    ("podman-load", "`podman load -i image.tar`", "hull-load"),
+    ("hull-rmi", "`hull rmi`", "hull-rmi"),
+    ("umoci-rm", "`rm -rf` of umoci's bundle", "hull-rmi"),
+    ("podman-rmi", "`podman rmi`", "hull-rmi"),
+    ("hull-mount-60", "`hull image mount` of 60 layers", "hull-mount-60"),
+    ("hull-unmount-60", "`hull image unmount` of 60 layers", "hull-mount-60"),
+];
+
+/// The Markdown table about images.
+pub(super) fn images(figures: &Figures, about: &str) -> String {
+    let mut text = String::new();
+    let version = |name: &str| figures.versions.get(name).map_or("-", String::as_str);
+    let (kernel, umoci, podman) = (version("kernel"), version("umoci"), version("podman"));
+    let _ = writeln!(text, "Measured {}, kernel {kernel}; {umoci}; {podman}. The image: {about}.\n", today());
+    text.push_str("| work | median ms | min ms | ratio of medians |\n|---|---:|---:|---:|\n");
+    for (name, work, against) in IMAGE_ROWS {
+        let Some(times) = figures.times.get(*name) else { continue };
+        let least = times.iter().copied().fold(f64::INFINITY, f64::min);
+        let ratio = figures.times.get(*against).map_or(1.0, |base| median(times) / median(base));
+        let _ = writeln!(text, "| {work} | {:.1} | {:.1} | {ratio:.2} |", median(times) / 1000.0, least / 1000.0);
+    }
+    text
+}
+
 /// Puts the table between the markers of `section`, or at the end with new markers.
 pub(super) fn write(path: &Path, section: &str, table: &str) -> Result<()> {
     let document = std::fs::read_to_string(path)?;

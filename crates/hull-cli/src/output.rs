@@ -14,6 +14,12 @@ pub(crate) fn error(message: impl Display) {
     let _ = writeln!(std::io::stderr(), "hull: {text}");
 }
 
+/// Writes one line to standard error, as it is: Docker's warnings have no prefix.
+pub(crate) fn warning(message: impl Display) {
+    // Only whoever closed standard error could be told.
+    let _ = writeln!(std::io::stderr(), "{}", hull_oci::spec::one_line(&message.to_string()));
+}
+
 /// Writes to standard output; a reader that has gone away has seen enough.
 pub(crate) fn print(text: impl Display) {
     let _ = write!(std::io::stdout(), "{text}");

@@ -119,8 +119,8 @@ fn what_is_not_there_is_said() {
 
 #[test]
 fn a_password_is_sent_when_it_is_asked_for() {
-    // htpasswd of hull:secret, bcrypt.
-    let hash = "hull:$2b$05$kJZ5q8eVZ8v0mQw0l1Jt7u1m2Qe2bqOaG5fOZr0n5b7l3o2m0y3fK";
+    // The user "hull" with the password "secret".
+    let hash = "hull:$2b$05$K434y7jG27rqQ5ApkRkCn.5T6FJ.V5qMg2MJblmBeQZmVx6jgi29K";
     let directory = tempfile::tempdir().expect("temporary directory");
     let htpasswd = directory.path().join("htpasswd");
     std::fs::write(&htpasswd, format!("{hash}\n")).expect("write");
@@ -131,4 +131,14 @@ fn a_password_is_sent_when_it_is_asked_for() {
     let error = anonymous.pull_from(&reference).expect("remote").manifest("1").expect_err("refused");
     assert!(matches!(error, Error::Denied { anonymous: true, .. }), "{error:?}");
     assert!(error.to_string().contains("hull login"), "{error}");
+    let file = directory.path().join("config.json");
+    std::fs::write(
+        &file,
+        format!(r#"{{"auths":{{"127.0.0.1:{}":{{"username":"hull","password":"secret"}}}}}}"#, registry.port),
+    )
+    .expect("write");
+    let (layer, _, _) = image();
+    let remote = client(&file).push_to(&reference).expect("remote");
+    let uploaded = remote.put_blob(&Descriptor::of(media_type::LAYER, &layer), &layer, &Put::default());
+    assert_eq!(uploaded.expect("pushed"), Uploaded::Sent);
 }

@@ -17,8 +17,10 @@ mod inspect;
 mod logs;
 mod mount;
 mod names;
+mod progress;
 mod prune;
 mod ps;
+mod registry;
 mod rm;
 mod run;
 mod signals;
@@ -85,6 +87,14 @@ enum Command {
     Tag(names::Tag),
     /// Remove names of images, and images without names
     Rmi(names::Rmi),
+    /// Download an image from a registry
+    Pull(registry::Pull),
+    /// Upload an image to a registry
+    Push(registry::Push),
+    /// Log in to a registry
+    Login(registry::Login),
+    /// Log out from a registry
+    Logout(registry::Logout),
     /// Load images from an archive
     Load(archives::Load),
     /// Save images to an archive
@@ -155,6 +165,10 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         Command::Tag(args) => names::tag(&engine, &args),
         Command::Bootstrap(args) => bootstrap::main(&engine, args),
         Command::Rmi(args) => names::remove(&engine, &args),
+        Command::Pull(args) => registry::pull(&engine, &args),
+        Command::Push(args) => registry::push(&engine, &args),
+        Command::Login(args) => registry::login(args),
+        Command::Logout(args) => registry::logout(&args),
         Command::Load(args) => archives::load(&engine, args),
         Command::Save(args) => archives::save(&engine, &args),
         Command::Import(args) => archives::import(&engine, args),

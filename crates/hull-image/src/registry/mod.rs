@@ -23,8 +23,10 @@ use hull_oci::Digest;
 /// What happens to one layer, for whoever shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Its turn has not come.
+    /// It is to be pulled.
     Waiting,
+    /// It is to be pushed.
+    Preparing,
     /// The store or the registry has it.
     Exists,
     /// So many bytes of so many have come.

@@ -69,7 +69,7 @@ pub fn push(
     in_parallel(&layers, options.at_once.max(1), |(blob, layer)| {
         let content = Stored { store, blob, layer, progress };
         let put = Put { sources: &sources, chunk: options.chunk };
-        progress.layer(&layer.diff_id, Event::Waiting);
+        progress.layer(&layer.diff_id, Event::Preparing);
         let event = match remote.put_blob(blob, &content, &put)? {
             Uploaded::Existed => Event::Exists,
             Uploaded::Mounted => Event::Mounted(sources.first().cloned().unwrap_or_default()),

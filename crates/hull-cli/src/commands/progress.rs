@@ -1,0 +1,121 @@
+//! How layers come and go: bars with bytes and speed on a terminal, a line for each step elsewhere.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hull_image::registry::{Event, Progress};
+use hull_oci::Digest;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::output::print;
+
+/// Shows every event.
+#[derive(Debug)]
+pub(super) struct Shown {
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// `--quiet`.
+    Not,
+    /// The last line of each layer, so that none is printed twice.
+    Lines(Mutex<BTreeMap<Digest, String>>),
+    Bars(MultiProgress, Mutex<BTreeMap<Digest, ProgressBar>>),
+}
+
+impl Shown {
+    pub(super) fn new(quiet: bool) -> Self {
+        let way = if quiet {
+            Way::Not
+        } else if std::io::stdout().is_terminal() {
+            Way::Bars(MultiProgress::with_draw_target(indicatif::ProgressDrawTarget::stdout()), Mutex::default())
+        } else {
+            Way::Lines(Mutex::default())
+        };
+        Self { way }
+    }
+
+    /// Leaves what is drawn as it is; nothing is drawn any more.
+    pub(super) fn end(&self) {
+        if let Way::Bars(_, bars) = &self.way {
+            lock(bars).values().for_each(ProgressBar::abandon);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What stands after the layer's digits; `None` for what only a bar shows.
+fn words(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::Waiting => "Pulling fs layer".to_owned(),
+        Event::Preparing => "Preparing".to_owned(),
+        Event::Exists => "Already exists".to_owned(),
+        Event::Downloading(..) | Event::Pushing(..) => return None,
+        Event::Retrying(reason) => format!("Retrying: {}", hull_oci::spec::one_line(reason)),
+        Event::PullComplete => "Pull complete".to_owned(),
+        Event::Compressing => "Compressing".to_owned(),
+        Event::Mounted(from) => format!("Mounted from {}", hull_oci::spec::one_line(from)),
+        Event::Pushed => "Pushed".to_owned(),
+    })
+}
+
+impl Progress for Shown {
+    fn layer(&self, layer: &Digest, event: Event) {
+        match &self.way {
+            Way::Not => {}
+            Way::Lines(last) => {
+                let Some(words) = words(&event) else { return };
+                let mut last = lock(last);
+                if last.insert(layer.clone(), words.clone()).as_ref() != Some(&words) {
+                    print(format_args!("{}: {words}\n", layer.short()));
+                }
+            }
+            Way::Bars(all, bars) => {
+                let mut bars = lock(bars);
+                let bar = bars.entry(layer.clone()).or_insert_with(|| {
+                    let bar = all.add(ProgressBar::new(0).with_prefix(layer.short().to_owned()));
+                    bar.set_style(plain());
+                    bar
+                });
+                show(bar, &event);
+            }
+        }
+    }
+}
+
+fn show(bar: &ProgressBar, event: &Event) {
+    let (word, numbers) = match event {
+        Event::Downloading(done, all) => ("Downloading", Some((done, all))),
+        Event::Pushing(done, all) => ("Pushing", Some((done, all))),
+        _ => ("", None),
+    };
+    if let Some((done, all)) = numbers {
+        if bar.length() != Some(*all) {
+            bar.set_style(moving());
+            bar.set_length(*all);
+        }
+        bar.set_message(word);
+        bar.set_position(*done);
+        return;
+    }
+    bar.set_style(plain());
+    bar.set_message(words(event).unwrap_or_default());
+    if !matches!(event, Event::Waiting | Event::Preparing | Event::Retrying(_) | Event::Compressing) {
+        bar.abandon();
+    }
+}
+
+fn plain() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix}: {msg}").unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+fn moving() -> ProgressStyle {
+    let template = "{prefix}: {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.progress_chars("=> ")
+}

@@ -1,0 +1,297 @@
+//! `hull pull`, `hull push`, `hull login` and `hull logout`.
+
+use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
+
+use hull_engine::Engine;
+use hull_image::registry::{self, PullOptions, PushOptions};
+use hull_oci::Reference;
+use hull_oci::image::Platform;
+use hull_registry::Client;
+use hull_registry::credentials::{Credential, Kept};
+
+use super::progress::Shown;
+use super::{Done, Failure};
+use crate::output::{print, warning};
+
+/// A password on standard input is at most so long.
+const MAX_PASSWORD: u64 = 1 << 20;
+
+/// Download an image from a registry
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  hull pull debian:bookworm\n  hull pull --platform linux/arm64 registry.example.com/team/app@sha256:..."
+)]
+pub(super) struct Pull {
+    /// Download all tags of the repository
+    #[arg(short, long)]
+    all_tags: bool,
+    /// Choose this platform where there are several
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]", value_parser = Platform::parse)]
+    platform: Option<Platform>,
+    /// Print only the name
+    #[arg(short, long)]
+    quiet: bool,
+    /// Accepted for compatibility; signatures are the policy's business
+    #[arg(long, hide = true)]
+    disable_content_trust: Option<bool>,
+    /// NAME[:TAG|@DIGEST]
+    #[arg(value_name = "NAME[:TAG|@DIGEST]")]
+    image: String,
+}
+
+/// Upload an image to a registry
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  hull push registry.example.com/team/app:v1\n  hull push --all-tags registry.example.com/team/app"
+)]
+pub(super) struct Push {
+    /// Upload every tag of the repository
+    #[arg(short, long)]
+    all_tags: bool,
+    /// Upload layers in requests of at most this many bytes, for proxies that limit them
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    chunk_size: Option<u64>,
+    /// Print only the name
+    #[arg(short, long)]
+    quiet: bool,
+    /// Accepted for compatibility
+    #[arg(long, hide = true)]
+    disable_content_trust: Option<bool>,
+    /// NAME[:TAG]
+    #[arg(value_name = "NAME[:TAG]")]
+    image: String,
+}
+
+/// Log in to a registry
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  hull login registry.example.com\n  echo \"$TOKEN\" | hull login -u robot --password-stdin registry.example.com"
+)]
+pub(super) struct Login {
+    /// User name
+    #[arg(short, long, value_name = "NAME")]
+    username: Option<String>,
+    /// Password; others on this machine may see it: better use --password-stdin
+    #[arg(short, long, value_name = "PASSWORD", conflicts_with = "password_stdin")]
+    password: Option<String>,
+    /// Read the password from standard input
+    #[arg(long)]
+    password_stdin: bool,
+    /// The registry [default: docker.io]
+    #[arg(value_name = "SERVER")]
+    server: Option<String>,
+}
+
+/// Log out from a registry
+#[derive(Debug, clap::Args)]
+pub(super) struct Logout {
+    /// The registry [default: docker.io]
+    #[arg(value_name = "SERVER")]
+    server: Option<String>,
+}
+
+pub(super) fn pull(engine: &Engine, args: &Pull) -> Done {
+    let reference: Reference = args.image.parse().map_err(|error| Failure::new(format!("{error}")))?;
+    let client = Client::from_environment();
+    let options = PullOptions { platform: args.platform.clone(), ..PullOptions::default() };
+    let done = |pulled: &registry::Pulled| {
+        if args.quiet {
+            return;
+        }
+        let status = if pulled.is_newer { "Downloaded newer image for" } else { "Image is up to date for" };
+        print(format_args!("Digest: {}\nStatus: {status} {}\n", pulled.digest, pulled.reference.familiar()));
+    };
+    if args.all_tags {
+        if reference.tag().is_some() || reference.digest().is_some() {
+            return Err(Failure::new("tag can't be used with --all-tags/-a"));
+        }
+        let shown = Shown::new(args.quiet);
+        registry::pull_all(&engine.images, &client, &reference, &options, &shown, &mut |pulled| {
+            shown.end();
+            done(pulled);
+        })?;
+        print(format_args!("{}\n", reference.repository()));
+        return Ok(0);
+    }
+    if !args.quiet {
+        if reference.tag().is_none() && reference.digest().is_none() {
+            print("Using default tag: latest\n");
+        }
+        let whole = reference.clone().or_latest();
+        let at = whole.digest().map(ToString::to_string).or(whole.tag().map(str::to_owned)).unwrap_or_default();
+        print(format_args!("{at}: Pulling from {}\n", short_path(&reference)));
+    }
+    let shown = Shown::new(args.quiet);
+    let pulled = registry::pull(&engine.images, &client, &reference, &options, &shown);
+    shown.end();
+    let pulled = pulled?;
+    done(&pulled);
+    print(format_args!("{}\n", pulled.reference));
+    Ok(0)
+}
+
+/// The repository as Docker shows it here: without its registry, if that is Docker's own.
+fn short_path(reference: &Reference) -> String {
+    if reference.domain() == "docker.io" { reference.path().to_owned() } else { reference.repository() }
+}
+
+pub(super) fn push(engine: &Engine, args: &Push) -> Done {
+    let reference: Reference = args.image.parse().map_err(|error| Failure::new(format!("{error}")))?;
+    let names: Vec<Reference> = if args.all_tags {
+        if reference.tag().is_some() {
+            return Err(Failure::new("tag can't be used with --all-tags/-a"));
+        }
+        let all = engine.images.list()?.into_iter().flat_map(|image| image.names);
+        let mut own: Vec<Reference> = all.filter(|name| name.repository() == reference.repository()).collect();
+        own.sort();
+        own
+    } else {
+        if !args.quiet && reference.tag().is_none() && reference.digest().is_none() {
+            print("Using default tag: latest\n");
+        }
+        vec![reference.clone().or_latest()]
+    };
+    let missing =
+        || Failure::new(format!("An image does not exist locally with the tag: {}", reference.familiar_repository()));
+    if names.is_empty() {
+        return Err(missing());
+    }
+    if !args.quiet {
+        print(format_args!("The push refers to repository [{}]\n", reference.repository()));
+    }
+    let client = Client::from_environment();
+    let options = PushOptions { chunk: args.chunk_size, ..PushOptions::default() };
+    for name in &names {
+        let image = engine.images.find(&name.to_string()).map_err(|_| missing())?;
+        let shown = Shown::new(args.quiet);
+        let pushed = registry::push(&engine.images, &client, &image, name, &options, &shown);
+        shown.end();
+        let pushed = pushed?;
+        if !args.quiet {
+            let tag = name.tag().unwrap_or_default();
+            print(format_args!("{tag}: digest: {} size: {}\n", pushed.digest, pushed.size));
+        }
+    }
+    if args.quiet {
+        names.iter().for_each(|name| print(format_args!("{name}\n")));
+    }
+    Ok(0)
+}
+
+/// The registry's name as references have it: users give addresses too.
+fn domain(server: Option<&str>) -> Result<String, Failure> {
+    let server = server.unwrap_or("docker.io");
+    let bare = server.strip_prefix("https://").or_else(|| server.strip_prefix("http://")).unwrap_or(server);
+    let bare = bare.trim_end_matches('/');
+    let bare = bare.strip_suffix("/v1").or_else(|| bare.strip_suffix("/v2")).unwrap_or(bare);
+    if matches!(bare, "docker.io" | "index.docker.io" | "registry-1.docker.io") {
+        return Ok("docker.io".to_owned());
+    }
+    let parsed: Option<Reference> = format!("{bare}/x").parse().ok();
+    match parsed {
+        Some(reference) if reference.domain() == bare => Ok(bare.to_owned()),
+        _ => Err(Failure::new(format!("{server:?} is no registry: expected HOST[:PORT]"))),
+    }
+}
+
+pub(super) fn login(args: Login) -> Done {
+    let domain = domain(args.server.as_deref())?;
+    if args.password_stdin && args.username.is_none() {
+        return Err(Failure::new(
+            "the --password-stdin option requires --username: Must provide --username with --password-stdin",
+        ));
+    }
+    if args.password.is_some() {
+        warning("WARNING! Using --password via the CLI is insecure. Use --password-stdin.");
+    }
+    let username = match args.username {
+        Some(username) => username,
+        None => ask("Username: ", true)?,
+    };
+    let password = match args.password {
+        Some(password) => password,
+        None if args.password_stdin => {
+            let mut text = String::new();
+            let read = std::io::stdin().lock().take(MAX_PASSWORD).read_to_string(&mut text);
+            read.map_err(|error| Failure::new(format!("read the password from standard input: {error}")))?;
+            text.trim_end_matches(['\r', '\n']).to_owned()
+        }
+        None => ask("Password: ", false)?,
+    };
+    if username.is_empty() || username.contains(':') || password.is_empty() {
+        return Err(Failure::new("username and password must not be empty, and no username has a colon in it"));
+    }
+    let client = Client::from_environment();
+    let credential = Credential::Password { username, password };
+    client.log_in(&domain, &credential).map_err(|error| Failure::new(error.to_string()))?;
+    let kept = client.credentials().store(&domain, &credential).map_err(|error| Failure::new(error.to_string()))?;
+    if let Kept::File(path) = kept {
+        warning(format_args!(
+            "WARNING! Your credentials are stored unencrypted in '{}'. Configure a credential helper to keep them elsewhere.",
+            path.display()
+        ));
+    }
+    print("Login Succeeded\n");
+    Ok(0)
+}
+
+pub(super) fn logout(args: &Logout) -> Done {
+    let domain = domain(args.server.as_deref())?;
+    let client = Client::from_environment();
+    let known = client.credentials().erase(&domain).map_err(|error| Failure::new(error.to_string()))?;
+    if known {
+        print(format_args!("Removing login credentials for {domain}\n"));
+    } else {
+        print(format_args!("Not logged in to {domain}\n"));
+    }
+    Ok(0)
+}
+
+/// Asks on the terminal.
+fn ask(prompt: &str, echo: bool) -> Result<String, Failure> {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Failure::new(
+            "cannot perform an interactive login from a non TTY device: use --username and --password-stdin",
+        ));
+    }
+    let failed = |error: std::io::Error| Failure::new(format!("read from the terminal: {error}"));
+    eprint(prompt);
+    let before = tcgetattr(&stdin).map_err(|errno| failed(errno.into()))?;
+    if !echo {
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&stdin, OptionalActions::Now, &silent).map_err(|errno| failed(errno.into()))?;
+    }
+    let mut line = String::new();
+    let read = stdin.lock().read_line(&mut line);
+    if !echo {
+        tcsetattr(&stdin, OptionalActions::Now, &before).map_err(|errno| failed(errno.into()))?;
+        eprint("\n");
+    }
+    read.map_err(failed)?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn eprint(text: &str) {
+    // A prompt that nobody sees changes nothing.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_as_users_write_them() {
+        let of = |server: &str| domain(Some(server)).ok();
+        assert_eq!(domain(None).ok().as_deref(), Some("docker.io"));
+        assert_eq!(of("https://index.docker.io/v1/").as_deref(), Some("docker.io"));
+        assert_eq!(of("https://r.example:5000/").as_deref(), Some("r.example:5000"));
+        assert_eq!(of("localhost:5000").as_deref(), Some("localhost:5000"));
+        for bad in ["", "a b", "r.example/team", "nodots", "ftp://r.example"] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+    }
+}

@@ -21,15 +21,15 @@ fn container(digit: char, name: &str) -> Container {
 #[test]
 fn containers_are_found_by_id_prefix_and_name() {
     let (_directory, engine) = engine();
-    engine.register(&container('a', "one")).unwrap();
+    engine.register(&container('a', "one"), None).unwrap();
     let mut similar = container('a', "two");
     similar.id.replace_range(60.., "bbbb");
-    engine.register(&similar).unwrap();
+    engine.register(&similar, None).unwrap();
     assert_eq!(engine.find("one").unwrap().id, "a".repeat(64));
     assert_eq!(engine.find(&similar.id[..61]).unwrap().name, "two");
     assert!(matches!(engine.find("aa"), Err(Error::Ambiguous(_))));
     assert!(matches!(engine.find("../x"), Err(Error::NoContainer(_))));
-    assert!(matches!(engine.register(&container('c', "one")), Err(Error::NameTaken { .. })));
+    assert!(matches!(engine.register(&container('c', "one"), None), Err(Error::NameTaken { .. })));
     engine.erase(&"c".repeat(64)).unwrap();
     engine.erase(&"a".repeat(64)).unwrap();
     assert!(matches!(engine.find("one"), Err(Error::NoContainer(_))));
@@ -49,7 +49,7 @@ fn intents_are_parsed() {
 fn what_a_dead_owner_left_is_removed() {
     let (_directory, engine) = engine();
     let container = container('d', "gone");
-    engine.register(&container).unwrap();
+    engine.register(&container, None).unwrap();
     let live = engine.live();
     create_private(&live).unwrap();
     // No process has started before the machine.
@@ -65,7 +65,7 @@ fn a_living_owner_is_left_alone() {
     let (_directory, engine) = engine();
     let container = container('e', "here");
     let intent = engine.intend(&container.id, Work::Run).unwrap();
-    engine.register(&container).unwrap();
+    engine.register(&container, None).unwrap();
     engine.repair().unwrap();
     assert_eq!(engine.list().unwrap().len(), 1);
     intent.clear().unwrap();

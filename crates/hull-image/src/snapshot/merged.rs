@@ -4,6 +4,7 @@
 //! overlay for that would cost more than the look-ups: unmounting waits for all processors. Every step is one name below
 //! an open directory, and symbolic links are followed by hand, so nothing of an image leads out of it.
 
+use std::cell::OnceCell;
 use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -29,6 +30,8 @@ const PREFIXES: [&str; 2] = ["trusted.overlay.", "user.overlay."];
 #[derive(Clone, Debug)]
 pub struct Merged {
     layers: Vec<Arc<OwnedFd>>,
+    /// The layers down to the first that hides those below it.
+    root: OnceCell<Vec<Arc<OwnedFd>>>,
 }
 
 /// A directory of the merged tree: its parts in the layers that have one, uppermost first.
@@ -100,21 +103,19 @@ impl Merged {
     /// The layers of an image, uppermost first.
     #[must_use]
     pub fn new(layers: Vec<Arc<OwnedFd>>) -> Self {
-        Self { layers }
+        Self { layers, root: OnceCell::new() }
     }
 
     /// The directory that everything is in.
     #[must_use]
     pub fn root(&self) -> Directory {
-        let mut parts = Vec::new();
-        for layer in &self.layers {
-            parts.push(Arc::clone(layer));
+        let visible = || {
             // A single layer hides nothing.
-            if self.layers.len() > 1 && is_opaque(layer.as_fd()) {
-                break;
-            }
-        }
-        Directory(parts)
+            let many = self.layers.len() > 1;
+            let hiding = self.layers.iter().position(|layer| many && is_opaque(layer.as_fd()));
+            self.layers[..hiding.map_or(self.layers.len(), |last| last + 1)].to_vec()
+        };
+        Directory(self.root.get_or_init(visible).clone())
     }
 
     /// Finds a path without following any link; `None` when it does not exist.

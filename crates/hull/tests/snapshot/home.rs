@@ -264,7 +264,7 @@ pub(crate) fn every_type(root: &Path) {
     // cap_net_raw+ep, version 2.
     let capability = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let own = |name: &str, uid: u32, gid: u32| {
-        std::os::unix::fs::lchown(root.join(name), Some(uid), Some(gid)).expect("chown")
+        std::os::unix::fs::lchown(root.join(name), Some(uid), Some(gid)).expect("chown");
     };
     own("bin/page", 70_000, 80_000);
     own("bin/link", 5, 6);

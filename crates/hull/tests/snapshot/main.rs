@@ -172,7 +172,7 @@ fn root_the_snapshotter_is_chosen_and_told() {
 #[track_caller]
 fn elsewhere(mount: &str) -> Option<(Home, hull_testkit::Finished)> {
     let h = Home::new("directory")?;
-    let Some(unshare) = tier::tool("unshare") else { return None };
+    let unshare = tier::tool("unshare")?;
     let rootfs = h.rootfs();
     let archive = h.path("rootfs.tar");
     tar(&rootfs, &archive);

@@ -1,5 +1,4 @@
 //! Random stacks of layers, squashed in random ranges, against an account of the layer rules that knows only paths.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

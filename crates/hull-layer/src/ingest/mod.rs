@@ -160,7 +160,7 @@ fn run<T: Send>(
         check_room(directory, size.saturating_mul(u64::from(options.keep_blob) + u64::from(data.is_some())))?;
     }
     let blob = if options.keep_blob { Some(create(directory, BLOB)?) } else { None };
-    let done = stages::run(input, blob.as_ref(), data, options, limits, consume)?;
+    let done = stages::run(input, directory, [blob.as_ref(), data], options, limits, consume)?;
     if let (Some(blob), true) = (&blob, options.sync) {
         blob.sync_data().map_err(Error::file("sync", BLOB))?;
     }
@@ -172,6 +172,20 @@ fn create(directory: BorrowedFd<'_>, name: &'static str) -> Result<File, Error> 
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR);
     file.map(File::from).map_err(Error::file("create", name))
+}
+
+/// What a layer leaves free on a disk: its hundredth part, at most 256 MB.
+fn reserve(stat: &rustix::fs::StatVfs) -> u64 {
+    (stat.f_blocks.saturating_mul(stat.f_frsize) / 100).min(256 << 20)
+}
+
+/// Fails where a stream that goes on would take the last of the disk.
+fn check_reserve(directory: BorrowedFd<'_>) -> Result<(), Error> {
+    let stat = rustix::fs::fstatvfs(directory.as_fd()).map_err(Error::file("look at the free space of", "layer"))?;
+    if stat.f_bavail.saturating_mul(stat.f_frsize) < reserve(&stat) {
+        return Err(Error::file("make room for", "layer")(Errno::NOSPC));
+    }
+    Ok(())
 }
 
 /// Fails early where the disk cannot even take the bytes as received. What they expand to is found out by writing.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, Read};
+use std::os::fd::BorrowedFd;
 use std::thread::{self, ScopedJoinHandle};
 
 use hull_oci::Digest;
@@ -12,6 +13,9 @@ use super::sink::Sink;
 use super::{BLOB, Ingested, Options, TAR};
 use crate::compression::{Compression, Decoder, PREFIX};
 use crate::{Error, Limits};
+
+/// Bytes after which the free space is looked at.
+const CHECK: usize = 16 << 20;
 
 /// Why a stage ended early.
 enum Stop {
@@ -34,8 +38,8 @@ impl From<Error> for Stop {
 
 pub(super) fn run<T: Send>(
     input: impl Read,
-    blob: Option<&File>,
-    data: Option<&File>,
+    directory: BorrowedFd<'_>,
+    [blob, data]: [Option<&File>; 2],
     options: &Options,
     limits: &Limits,
     consume: impl FnOnce(&mut Stream<'_>) -> Result<T, Error> + Send,
@@ -69,7 +73,7 @@ pub(super) fn run<T: Send>(
         let decoder_pool = pool.clone();
         let decode = scope.spawn(move || decode(compression, packed, [to_hash, to_consume], &decoder_pool, limits));
         let hash = scope.spawn(move || hash(hashed, hasher));
-        let consume = scope.spawn(move || Stream::new(consumed, data).run(consume));
+        let consume = scope.spawn(move || Stream::new(consumed, data, Some(directory)).run(consume));
         let read = receive.run(source, first, &pool, received);
         (read, join(decode), join(hash), join(consume))
     });
@@ -211,7 +215,7 @@ fn decode(
             send(buffer)?;
         }
     } else {
-        let input = Stream::new(packed, None);
+        let input = Stream::new(packed, None, None);
         let mut decoder = Decoder::new(compression, input, limits)?;
         loop {
             let mut buffer = pool.take();
@@ -245,6 +249,10 @@ pub struct Stream<'a> {
     queue: Queue,
     /// Where the archive is kept.
     data: Option<Sink<'a>>,
+    /// On the file system that what comes of the archive is on.
+    directory: Option<BorrowedFd<'a>>,
+    /// Bytes that came since the disk was looked at.
+    unchecked: usize,
     current: Option<Shared>,
     /// What of the current buffer was taken.
     at: usize,
@@ -262,8 +270,8 @@ enum State {
 }
 
 impl<'a> Stream<'a> {
-    fn new(queue: Queue, data: Option<Sink<'a>>) -> Self {
-        Self { queue, data, current: None, at: 0, state: State::Open }
+    fn new(queue: Queue, data: Option<Sink<'a>>, directory: Option<BorrowedFd<'a>>) -> Self {
+        Self { queue, data, directory, unchecked: 0, current: None, at: 0, state: State::Open }
     }
 
     /// The fourth stage: lets `consume` read, and reads what it leaves.
@@ -283,11 +291,27 @@ impl<'a> Stream<'a> {
         }
     }
 
+    /// A small stream can expand to anything: it ends before the disk is full.
+    fn room(&mut self, length: usize) -> Result<(), Error> {
+        self.unchecked += length;
+        match self.directory {
+            Some(directory) if self.unchecked >= CHECK => {
+                self.unchecked = 0;
+                super::check_reserve(directory)
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn advance(&mut self) {
         (self.current, self.at) = (None, 0);
         match self.queue.next() {
             Ok(Some(buffer)) => {
-                if let Some(Err(error)) = self.data.as_mut().map(|data| data.write(&buffer)) {
+                let kept = self.room(buffer.len()).and_then(|()| match &mut self.data {
+                    Some(data) => data.write(&buffer),
+                    None => Ok(()),
+                });
+                if let Err(error) = kept {
                     self.state = State::Unwritten(error);
                 } else {
                     self.current = Some(buffer);

@@ -346,6 +346,11 @@ impl Document {
             let reason = "schemaVersion is not 2".to_owned();
             return Err(DocumentError::Invalid { what: "manifest", reason });
         }
+        let known = |name: &&str| media_type::is_manifest(name) || media_type::is_index(name);
+        if let Some(name) = probe.media_type.as_deref().filter(|name| !name.is_empty() && !known(name)) {
+            let reason = format!("mediaType {name:?} is unknown");
+            return Err(DocumentError::Invalid { what: "manifest", reason });
+        }
         let index = probe.manifests.is_some();
         if index && (probe.config.is_some() || probe.layers.is_some()) {
             return Err(DocumentError::Ambiguous("it has both `manifests` and `config` or `layers`".to_owned()));
@@ -588,6 +593,8 @@ mod tests {
         assert!(matches!(Document::parse(manifest("").as_bytes(), None), Ok(Document::Manifest(_))));
         let both = manifest(r#""manifests":[],"#);
         assert!(matches!(Document::parse(both.as_bytes(), None), Err(DocumentError::Ambiguous(_))));
+        let own = manifest(r#""mediaType":"application/x-own","#);
+        assert!(matches!(Document::parse(own.as_bytes(), None), Err(DocumentError::Invalid { .. })));
         let called = Document::parse(manifest("").as_bytes(), Some(media_type::INDEX));
         assert!(matches!(called, Err(DocumentError::Ambiguous(_))));
         let old = br#"{"schemaVersion":1,"fsLayers":[]}"#;

@@ -196,13 +196,15 @@ fn found(candidate: Candidate, name: Option<&Reference>) -> Result<Found, Error>
     let config = config(&config_bytes, &blob_name(&manifest.config.digest))?;
     // Builders put statements beside layers; those are never unpacked.
     let all = manifest.layers.len();
+    let other = manifest.layers.iter().find(|layer| !media_type::is_layer(&layer.media_type));
+    let other = other.map(|layer| format!(" and a blob of unknown type {:?}", layer.media_type)).unwrap_or_default();
     let blobs: Vec<Descriptor> =
         manifest.layers.into_iter().filter(|layer| media_type::is_layer(&layer.media_type)).collect();
     // A manifest that names what the store does not keep could not be written again.
     let whole = blobs.len() == all;
     if blobs.len() != config.rootfs.diff_ids.len() {
         return Err(refuse(format!(
-            "{what}: {} layers, but its configuration has {}",
+            "{what}: {} layers{other}, but its configuration has {}",
             blobs.len(),
             config.rootfs.diff_ids.len()
         )));

@@ -26,14 +26,31 @@ pub struct Problem {
     pub reason: String,
     /// It has been put right.
     pub repaired: bool,
+    /// Images that have the object: their names, or the ID of one without.
+    pub images: Vec<String>,
 }
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{}: {}", self.object, hull_oci::spec::one_line(&self.reason))?;
+        if !self.images.is_empty() {
+            write!(formatter, "; of image {}", self.images.join(", "))?;
+        }
         formatter.write_str(if self.repaired { " (repaired)" } else { "" })
     }
 }
+
+/// Images, with their names, whose configuration, manifest or compressed layer a blob is.
+const BLOB_IMAGES: &str = "
+    SELECT images.digest, names.name FROM images LEFT JOIN names ON names.image = images.id
+    WHERE images.digest = ?1 OR images.id IN (SELECT image FROM manifests WHERE digest = ?1)
+    OR images.id IN (SELECT image FROM image_layers JOIN compressions USING (layer) WHERE blob = ?1)
+    OR images.id IN (SELECT image FROM image_layers JOIN layers ON layers.id = layer WHERE diff_id = ?1)";
+
+/// The same for a layer.
+const LAYER_IMAGES: &str = "
+    SELECT images.digest, names.name FROM images LEFT JOIN names ON names.image = images.id
+    WHERE images.id IN (SELECT image FROM image_layers JOIN layers ON layers.id = layer WHERE diff_id = ?1)";
 
 struct Found {
     problems: Vec<Problem>,
@@ -41,7 +58,11 @@ struct Found {
 
 impl Found {
     fn add(&mut self, object: impl Into<String>, reason: impl ToString, repaired: bool) {
-        self.problems.push(Problem { object: object.into(), reason: reason.to_string(), repaired });
+        self.problems.push(Problem { object: object.into(), reason: reason.to_string(), repaired, images: Vec::new() });
+    }
+
+    fn add_of(&mut self, object: impl Into<String>, reason: impl ToString, repaired: bool, images: Vec<String>) {
+        self.problems.push(Problem { object: object.into(), reason: reason.to_string(), repaired, images });
     }
 }
 
@@ -170,6 +191,7 @@ impl Store {
         self.check_blobs(repair, &mut found)?;
         self.check_layers(repair, &mut found)?;
         self.check_images(&mut found)?;
+        self.check_downloads(repair, &mut found)?;
         Ok(found.problems)
     }
 
@@ -214,14 +236,30 @@ impl Store {
             if !self.blob_is_recorded(&blob)? {
                 continue;
             }
+            let images = self.images_with(BLOB_IMAGES, &blob)?;
             // A compressed copy of a layer that has its tar can be done without.
             let repaired = repair && spare;
             if repaired {
                 self.forget_blob(&blob)?;
             }
-            found.add(format!("blob {blob}"), reason, repaired);
+            found.add_of(format!("blob {blob}"), reason, repaired, images);
         }
         Ok(())
+    }
+
+    /// The names of the images that a query finds for a digest.
+    fn images_with(&self, sql: &str, object: &Digest) -> Result<Vec<String>, Error> {
+        self.database.read(|connection| {
+            let mut statement = connection.prepare(sql)?;
+            let mut rows = statement.query([object.to_string()])?;
+            let mut images = std::collections::BTreeSet::new();
+            while let Some(row) = rows.next()? {
+                let (id, name): (String, Option<String>) = (row.get(0)?, row.get(1)?);
+                let name = name.map(|name| name.parse().map_or(name, |one: hull_oci::Reference| one.familiar()));
+                images.insert(name.unwrap_or(id));
+            }
+            Ok(images.into_iter().collect())
+        })
     }
 
     /// Whether a blob that could not be read has not simply been deleted meanwhile.
@@ -260,7 +298,8 @@ impl Store {
                 continue;
             }
             let repaired = repair && self.rebuild(&layer, &damage).unwrap_or(false);
-            found.add(format!("layer {}", layer.diff_id), damage.reason(), repaired);
+            let images = self.images_with(LAYER_IMAGES, &layer.diff_id)?;
+            found.add_of(format!("layer {}", layer.diff_id), damage.reason(), repaired, images);
         }
         Ok(())
     }
@@ -363,6 +402,25 @@ impl Store {
         disk::sync(&directory)?;
         work.remove()?;
         Ok(true)
+    }
+
+    /// A file of the cache has the digest that it is named by; what came of a cut transfer is only known by its name.
+    fn check_downloads(&self, repair: bool, found: &mut Found) -> Result<(), Error> {
+        for one in self.downloads()? {
+            let reason = match &one.digest {
+                None => "it has no digest as its name".to_owned(),
+                Some(_) if one.partial => continue,
+                Some(digest) => match File::open(&one.path).and_then(|file| hash(file, digest)) {
+                    Ok((content, _)) if content == *digest => continue,
+                    Ok((content, _)) => format!("its content has digest {content}"),
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                    Err(error) => error.to_string(),
+                },
+            };
+            let repaired = repair && one.remove()?;
+            found.add(format!("download {}", one.name), reason, repaired);
+        }
+        Ok(())
     }
 
     fn check_images(&self, found: &mut Found) -> Result<(), Error> {

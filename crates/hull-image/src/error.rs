@@ -76,6 +76,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// No space is left where the store is.
+    #[error("{error}; the file system of {root} has no room left: `hull system prune -a` frees what nothing uses")]
+    Full {
+        /// What could not be written.
+        error: Box<Error>,
+        /// The data directory.
+        root: String,
+    },
     /// A setting's value cannot be used.
     #[error("{setting} {value:?}: {reason}")]
     Setting {
@@ -116,6 +124,18 @@ impl Error {
     pub fn io<E: Into<std::io::Error>>(operation: &'static str, object: impl AsRef<Path>) -> impl FnOnce(E) -> Self {
         let object = object.as_ref().display().to_string();
         move |source| Self::Io { operation, object, source: source.into() }
+    }
+
+    /// Names the store whose file system is full, if that is what is wrong.
+    pub(crate) fn full(self, root: &Path) -> Self {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        let full = match &self {
+            Self::Io { source, .. } | Self::Layer(hull_layer::Error::File { source, .. }) => {
+                matches!(source.kind(), StorageFull | QuotaExceeded)
+            }
+            _ => false,
+        };
+        if full { Self::Full { error: Box::new(self), root: root.display().to_string() } } else { self }
     }
 
     /// What does not fit in an image.

@@ -66,7 +66,8 @@ pub struct Pruned {
     pub reclaimed: u64,
 }
 
-/// How much may lie around that nobody asked to keep: compressed copies of layers, and images without a name.
+/// How much may lie around that nobody asked to keep: downloads that are in no image, compressed copies of layers, and
+/// images without a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Budget {
     /// A tenth of the file system, at most 20 GB; less where otherwise not a twentieth of it, or 2 GB, would be free.
@@ -256,8 +257,8 @@ impl Store {
         self.set_setting(SETTING, Some(&budget.to_string()))
     }
 
-    /// Brings the store below its budget, as the end of each transfer does with [`Self::budget`]. First go compressed blobs of layers that have their
-    /// tar, then images without any name, then images that only a repository digest names; within each, the ones used
+    /// Brings the store below its budget, as the end of each transfer does with [`Self::budget`]. First go downloads that
+    /// were not used for an hour, then compressed blobs of layers that have their tar, then images without any name, then images that only a repository digest names; within each, the ones used
     /// least recently, by a counter. Never goes what a tag names, a container holds or a running command relies on.
     ///
     /// # Errors
@@ -268,8 +269,12 @@ impl Store {
 
     /// [`Self::gc`] that leaves some images alone: the ones that a transfer has just brought.
     pub(crate) fn gc_keeping(&self, budget: Budget, keep: &BTreeSet<Digest>) -> Result<Pruned, Error> {
-        if budget == Budget::Unlimited || self.database.read(|connection| self.excess(connection, budget))? == 0 {
+        if budget == Budget::Unlimited {
             return Ok(Pruned::default());
+        }
+        let freed = self.expire_downloads(self.database.read(|connection| self.excess(connection, budget))?)?;
+        if self.database.read(|connection| self.excess(connection, budget))? == 0 {
+            return Ok(Pruned { deleted: Vec::new(), reclaimed: freed });
         }
         let (deleted, reclaimed) = self.delete(|transaction, victims| {
             let mut excess = self.excess(transaction, budget)?;
@@ -297,14 +302,14 @@ impl Store {
             }
             Ok(deleted)
         })?;
-        Ok(Pruned { deleted, reclaimed })
+        Ok(Pruned { deleted, reclaimed: reclaimed + freed })
     }
 
     /// Bytes that are over the budget.
     fn excess(&self, connection: &Connection, budget: Budget) -> Result<u64, Error> {
         let spare: u64 = spare_blobs(connection)?.iter().map(|(_, size)| size).sum();
         let unnamed: u64 = unnamed_images(connection)?.iter().map(|(_, _, size)| size).sum();
-        let reclaimable = spare + unnamed;
+        let reclaimable = spare + unnamed + self.downloaded()?;
         Ok(match budget {
             Budget::Unlimited => 0,
             Budget::Bytes(bytes) => reclaimable.saturating_sub(bytes),

@@ -8,6 +8,7 @@
 //! ├─ layers/HEX/           HEX is the diff ID: `tar` and `index`, or `tree/`
 //! ├─ ingest/RANDOM/        what a running transfer writes; locked by flock(2) while it lives
 //! ├─ partial/ALGORITHM-HEX what came of a blob whose transfer broke off: [`registry`]
+//! ├─ cache/debian/SHA256   files of Debian archives
 //! └─ trash/RANDOM/         what a running deletion unlinks; locked likewise
 //! ```
 //!
@@ -55,6 +56,7 @@ mod changes;
 mod check;
 mod db;
 mod disk;
+mod downloads;
 mod error;
 mod gc;
 pub mod hello;
@@ -71,8 +73,8 @@ mod transfer;
 mod usage;
 
 pub use changes::apply as apply_changes;
-pub use disk::open_up;
 pub use check::Problem;
+pub use disk::open_up;
 pub use error::Error;
 pub use gc::{Budget, LabelFilter, PruneFilter, Pruned};
 pub use hull_oci::image::ContainerConfig as Config;

@@ -261,7 +261,7 @@ impl Transfer {
             Ok(descriptor) => self.keep_blob(descriptor, path),
             Err(_) => drop(fs::remove_file(&path)),
         }
-        result
+        result.map_err(|error| error.full(&self.store.root))
     }
 
     fn keep_blob(&self, descriptor: &Descriptor, path: PathBuf) {
@@ -302,7 +302,7 @@ impl Transfer {
             Ok(written) => written,
             Err(error) => {
                 let _ = disk::remove(&directory);
-                return Err(error);
+                return Err(error.full(&self.store.root));
             }
         };
         let media = source.blob.as_ref().map_or("", |blob| blob.media_type.as_str());
@@ -453,7 +453,7 @@ impl Transfer {
         pending.made.extend(result.is_ok().then_some(id));
         drop(pending);
         self.store.database.tidy();
-        result
+        result.map_err(|error| error.full(&self.store.root))
     }
 
     fn check_manifest(&self, id: &Digest, config: &ImageConfig, manifest: &Manifest) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use hull_oci::Digest;
 use crate::store::digest;
 use crate::{Error, Store, disk};
 
-/// Bytes that the parts of the store occupy. `layers + blobs + database + running` is what `du` says of them.
+/// Bytes that the parts of the store occupy. `layers + blobs + database + running + downloads` is what `du` says of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// The images, in the order of [`Store::list`].
@@ -18,8 +18,12 @@ pub struct Usage {
     pub blobs: u64,
     /// `hull.db` and its log.
     pub database: u64,
-    /// `ingest/`, `trash/` and `partial/`: of commands that run now, or were killed or cut off.
+    /// `ingest/` and `trash/`: of commands that run now, or were killed.
     pub running: u64,
+    /// `partial/` and `cache/`: downloads that are in no image.
+    pub downloads: u64,
+    /// How many files these are.
+    pub downloaded: usize,
     /// What images without containers occupy: removing them would give back as much.
     pub reclaimable: u64,
 }
@@ -28,7 +32,7 @@ impl Usage {
     /// Everything.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.layers + self.blobs + self.database + self.running
+        self.layers + self.blobs + self.database + self.running + self.downloads
     }
 }
 
@@ -104,7 +108,13 @@ impl Store {
         usage.blobs = part("blobs");
         // By stat(2) alone: opening these files here would drop the locks of the database.
         usage.database = ["hull.db", "hull.db-wal", "hull.db-shm"].map(part).iter().sum();
-        usage.running = part("ingest") + part("trash") + part("partial");
+        usage.running = part("ingest") + part("trash");
+        usage.downloads = part("partial") + part("cache");
+        usage.downloaded = self.downloads()?.len();
+        if usage.downloaded == 0 {
+            // Only directories: they are part of what else there is.
+            usage.downloads = 0;
+        }
         Ok(usage)
     }
 }

@@ -30,6 +30,7 @@ const STORE: &[(&str, &str)] = &[
     ("Containers", "CONTAINERS"),
     ("Database", "DATABASE"),
     ("Running", "RUNNING"),
+    ("Downloads", "DOWNLOADS"),
     ("Other", "OTHER"),
     ("Total", "TOTAL"),
 ];
@@ -100,12 +101,16 @@ fn summary(measured: &Measured, format: &str) -> Result<String, Failure> {
     let written: u64 = measured.containers.iter().map(|(_, _, size)| size).sum();
     let kept: u64 = measured.containers.iter().filter(running).map(|(_, _, size)| size).sum();
     let active = measured.containers.iter().filter(running).count();
-    let rows = [
+    let mut rows = vec![
         row("Images", store.images.len(), used, size, share(store.reclaimable.min(size), size)),
         row("Containers", measured.containers.len(), active, written, share(written - kept, written)),
         row("Local Volumes", 0, 0, 0, "0B".to_owned()),
         row("Build Cache", 0, 0, 0, "0B".to_owned()),
     ];
+    // Docker has no such row; it is there when it says something.
+    if store.downloads > 0 {
+        rows.push(row("Downloads", store.downloaded, 0, store.downloads, share(store.downloads, store.downloads)));
+    }
     let table = "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}";
     Listing { format, table, raw: None, headers: HEADERS }.render(rows).map_err(Failure::new)
 }
@@ -149,6 +154,7 @@ fn verbose(engine: &Engine, measured: &Measured, format: &str) -> Result<String,
         .with("Containers", units::size_long(containers))
         .with("Database", units::size_long(store.database))
         .with("Running", units::size_long(store.running))
+        .with("Downloads", units::size_long(store.downloads))
         .with("Total", units::size_long(total))
         .with("Other", units::size_long(total - known));
     Ok(format!(
@@ -158,7 +164,8 @@ fn verbose(engine: &Engine, measured: &Measured, format: &str) -> Result<String,
         table(CONTAINERS, ps::HEADERS, container_rows)?,
         table("{{.Name}}\t{{.Links}}\t{{.Size}}", VOLUMES, Vec::new())?,
         table(
-            "{{.Layers}}\t{{.Blobs}}\t{{.Containers}}\t{{.Database}}\t{{.Running}}\t{{.Other}}\t{{.Total}}",
+            "{{.Layers}}\t{{.Blobs}}\t{{.Containers}}\t{{.Database}}\t{{.Running}}\t{{.Downloads}}\t{{.Other}}\t\
+             {{.Total}}",
             STORE,
             vec![store_row]
         )?,

@@ -47,7 +47,7 @@ pub struct RunConfig {
     pub domainname: Option<String>,
     /// Container name.
     pub name: Option<String>,
-    /// Labels.
+    /// Labels; in a record with those of the image.
     pub labels: BTreeMap<String, String>,
     /// Annotations of the specification.
     pub annotations: BTreeMap<String, String>,

@@ -88,7 +88,7 @@ pub fn document(engine: &Engine, container: &Container, state: &State) -> Value 
     let mounts: Vec<Value> = config.mounts.iter().map(mount).collect();
     json!({
         "Id": container.id,
-        "Created": time(container.created * 1_000_000_000),
+        "Created": time(container.created),
         "Path": container.args.first(),
         "Args": container.args.get(1..).unwrap_or_default(),
         "State": {

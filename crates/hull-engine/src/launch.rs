@@ -148,6 +148,11 @@ impl Engine {
                     || fs::symlink_metadata(format!("{}{target}", context.rootfs)).is_ok_and(|one| one.is_file())
             })
             .collect();
+        if let Some((image, _)) = &image {
+            for (key, value) in &image.config.config.labels {
+                config.labels.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
         let spec = spec::spec(&config, &context)?;
         let capabilities = spec::capabilities(&config, &context.available);
         let builtin = matches!(config.security.seccomp, SeccompChoice::Builtin) && !config.security.privileged;
@@ -157,7 +162,7 @@ impl Engine {
             .unwrap_or(15);
         let container = Container {
             name: config.name.clone().unwrap_or_else(|| names::generated(&random)),
-            created: now() / 1_000_000_000,
+            created: now(),
             image_id: image.as_ref().map(|(image, _)| image.id.to_string()).unwrap_or_default(),
             args: spec.process.as_ref().map(|process| process.args.clone()).unwrap_or_default(),
             config,

@@ -53,7 +53,7 @@ pub struct Container {
     pub id: String,
     /// Given or generated.
     pub name: String,
-    /// Seconds since 1970.
+    /// Nanoseconds since 1970.
     pub created: u64,
     /// ID of the image; empty for a plain directory.
     pub image_id: String,

@@ -9,7 +9,7 @@ use hull_engine::{Container, Engine, State};
 use hull_image::{LabelFilter, PruneFilter, Removed};
 
 use super::filter::{self, Filter, Filters};
-use super::{Done, Failure, images};
+use super::{Done, Failure, images, ps};
 use crate::output::{self, print, units};
 
 const FILTERS: [&str; 3] = ["label", "label!", "until"];
@@ -41,7 +41,7 @@ pub(super) struct Containers {
     filters: Vec<Filter>,
 }
 
-/// Remove stopped containers and images that nothing uses
+/// Remove stopped containers, images that nothing uses, and downloads that are in no image
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  hull system prune\n  hull system prune -af")]
 pub(super) struct System {
@@ -91,7 +91,7 @@ fn stopped(engine: &Engine, filters: &Filters) -> Result<Vec<(Container, u64)>, 
     let until = until(filters)?;
     let fits = |(container, state): &(Container, State)| {
         state.phase != Phase::Running
-            && until.is_none_or(|until| i64::try_from(container.created).is_ok_and(|created| created < until))
+            && until.is_none_or(|until| ps::created(container) < until)
             && filters.labels(&container.config.labels)
     };
     let list = engine.list()?.into_iter().filter(fits);
@@ -172,11 +172,16 @@ pub(super) fn system(engine: &Engine, args: &System) -> Done {
     let filter = image_filter(&filters, args.all)?;
     let images =
         if args.all { "all images without at least one container associated to them" } else { "all dangling images" };
-    let warning = format!("WARNING! This will remove:\n  - all stopped containers\n  - {images}\n");
+    let warning = format!(
+        "WARNING! This will remove:\n  - all stopped containers\n  - {images}\n  - all downloads that are in no image\n"
+    );
     if !args.force && !confirmed(&warning) {
         return Ok(0);
     }
     let (written, failed) = remove_containers(engine, &stopped(engine, &filters)?);
-    total(written + remove_images(engine, &filter)?);
+    let images = remove_images(engine, &filter)?;
+    // They have neither labels nor a time to filter by.
+    let downloads = if args.filters.is_empty() { engine.images.prune_downloads()? } else { 0 };
+    total(written + images + downloads);
     Ok(u8::from(failed))
 }

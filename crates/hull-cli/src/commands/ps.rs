@@ -71,9 +71,9 @@ pub(super) struct Args {
     size: bool,
 }
 
-/// Nanoseconds since 1970 do not fit seconds; the record has seconds.
-fn created(container: &Container) -> i64 {
-    i64::try_from(container.created).unwrap_or(i64::MAX)
+/// Seconds since 1970.
+pub(super) fn created(container: &Container) -> i64 {
+    i64::try_from(container.created / 1_000_000_000).unwrap_or(i64::MAX)
 }
 
 fn image_name(container: &Container) -> String {
@@ -187,7 +187,7 @@ pub(super) fn row(
     });
     let mounts: Vec<String> = mounts.collect();
     let image = image_name(container);
-    let started = UNIX_EPOCH + Duration::from_secs(container.created);
+    let started = UNIX_EPOCH + Duration::from_nanos(container.created);
     let size = if sized { sizes(engine, container) } else { "0B".to_owned() };
     Row::new("ContainerContext")
         .with("ID", if whole { &container.id } else { short(&container.id) })

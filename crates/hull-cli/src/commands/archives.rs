@@ -3,12 +3,15 @@
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal as _, Write as _};
 use std::ops::RangeInclusive;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
 use hull_engine::Engine;
 use hull_image::Error;
 use hull_image::archive::{self, Format, ImportOptions, Layers, LoadOptions, SaveOptions};
 use hull_oci::image::Platform;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::names::name;
 use super::{Done, Failure};
@@ -153,24 +156,42 @@ pub(super) fn save(engine: &Engine, args: &Save) -> Done {
     Ok(0)
 }
 
-/// Writes a file that appears complete or not at all; what is no plain file is written directly.
+/// Writes a file that appears complete or not at all; what is no plain file is written directly. The file gets its name
+/// when it is complete, so that a killed command leaves nothing.
 pub(super) fn write_file(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let open = |path: &Path| -> Result<File, Failure> { Ok(File::create(path).map_err(Error::io("create", path))?) };
-    let finish = |mut output: BufWriter<File>| output.flush().map_err(Error::io("write", path));
-    if path.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
-        let mut output = BufWriter::with_capacity(1 << 20, open(path)?);
+    let create = |path: &Path| -> Result<File, Failure> { Ok(File::create(path).map_err(Error::io("create", path))?) };
+    let fill = |file: File| -> Result<File, Failure> {
+        let mut output = BufWriter::with_capacity(1 << 20, file);
         write(&mut output)?;
-        return Ok(finish(output)?);
+        Ok(output.into_inner().map_err(|error| Error::io("write", path)(error.into_error()))?)
+    };
+    if path.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return fill(create(path)?).map(drop);
     }
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.part", std::process::id()));
     let part = PathBuf::from(name);
-    let mut output = BufWriter::with_capacity(1 << 20, open(&part)?);
-    let written = write(&mut output).and_then(|()| Ok(finish(output)?));
-    let result = written.and_then(|()| Ok(std::fs::rename(&part, path).map_err(Error::io("rename", path))?));
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let result = match rustix::fs::open(directory, flags, Mode::from_raw_mode(0o666)) {
+        Ok(unnamed) => fill(unnamed.into()).and_then(|file| {
+            let itself = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+            let link = |to: &Path| rustix::fs::linkat(CWD, itself.as_str(), CWD, to, AtFlags::SYMLINK_FOLLOW);
+            match link(path) {
+                Err(Errno::EXIST) => Ok(link(&part)
+                    .and_then(|()| rustix::fs::rename(&part, path))
+                    .map_err(Error::io("replace", path))?),
+                other => Ok(other.map_err(Error::io("create", path))?),
+            }
+        }),
+        // The file system has no unnamed files.
+        Err(_) => create(&part)
+            .and_then(fill)
+            .and_then(|_| Ok(rustix::fs::rename(&part, path).map_err(Error::io("rename", &part))?)),
+    };
     if result.is_err() {
         let _ = std::fs::remove_file(&part);
     }

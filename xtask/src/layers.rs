@@ -18,8 +18,13 @@ const MOST_LINES: usize = 700;
 const SYSTEM_CRATE: &str = "hull-sys";
 
 /// Third-party crates that only certain crates may name directly.
-const FENCED: &[(&str, &[&str])] =
-    &[("libc", &[SYSTEM_CRATE]), ("nix", &[]), ("regex", &[]), ("tokio", &["hull-api"]), ("hyper", &["hull-api"])];
+const FENCED: &[(&str, &[&str])] = &[
+    ("libc", &[SYSTEM_CRATE]),
+    ("nix", &[]),
+    ("regex", &[]),
+    ("tokio", &["hull-api", "hull-registry-server"]),
+    ("hyper", &["hull-api", "hull-registry-server"]),
+];
 
 /// A crate's place: a layer, or beside them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,6 +23,7 @@ mod ps;
 mod registry;
 mod rm;
 mod run;
+mod serve;
 mod signals;
 
 use std::ffi::OsString;
@@ -95,6 +96,9 @@ enum Command {
     Login(registry::Login),
     /// Log out from a registry
     Logout(registry::Logout),
+    /// Commands on registries
+    #[command(subcommand)]
+    Registry(serve::Registry),
     /// Load images from an archive
     Load(archives::Load),
     /// Save images to an archive
@@ -169,6 +173,7 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         Command::Push(args) => registry::push(&engine, &args),
         Command::Login(args) => registry::login(args),
         Command::Logout(args) => registry::logout(&args),
+        Command::Registry(command) => command.main(&engine),
         Command::Load(args) => archives::load(&engine, args),
         Command::Save(args) => archives::save(&engine, &args),
         Command::Import(args) => archives::import(&engine, args),

@@ -1,0 +1,120 @@
+//! Who may use the registry: a file of Apache's `htpasswd -B`, one `USER:BCRYPT-HASH` a line.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hull_oci::Digest;
+use hyper::StatusCode;
+
+use crate::Error;
+use crate::refusal::Refusal;
+
+/// Longer passwords than bcrypt sees would be cut silently.
+const MAX_PASSWORD: usize = 72;
+
+/// Checked credentials that are remembered.
+const MOST_KNOWN: usize = 1000;
+
+/// Compared with when a user is not known, so that the answer takes as long.
+const NOBODY: &str = "$2b$10$abcdefghijklmnopqrstuuB4M0hyLWZ2Yq6IKjFnW2vmjdJ3Zl0Fm";
+
+/// Users and the hashes of their passwords.
+pub(crate) struct Users {
+    hashes: HashMap<String, String>,
+    /// Digests of credentials that were right, as bcrypt is slow on purpose.
+    known: Mutex<Vec<Digest>>,
+    /// One comparison at a time: many would take all cores.
+    turn: Mutex<()>,
+}
+
+impl std::fmt::Debug for Users {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Users").field("users", &self.hashes.len()).finish_non_exhaustive()
+    }
+}
+
+impl Users {
+    /// Reads the file.
+    pub(crate) fn read(path: &Path) -> Result<Self, Error> {
+        let io = |source| Error::File { path: path.to_owned(), source };
+        let text = std::fs::read_to_string(path).map_err(io)?;
+        let mut hashes = HashMap::new();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let entry = line.split_once(':').filter(|(_, hash)| {
+                ["$2y$", "$2a$", "$2b$", "$2x$"].iter().any(|prefix| hash.starts_with(prefix)) && hash.len() == 60
+            });
+            let Some((user, hash)) = entry else {
+                return Err(Error::Htpasswd { path: path.to_owned(), line: number + 1 });
+            };
+            hashes.insert(user.to_owned(), hash.to_owned());
+        }
+        Ok(Self { hashes, known: Mutex::default(), turn: Mutex::default() })
+    }
+
+    /// Whether a request with this `Authorization` header may go on. Takes long for new credentials.
+    pub(crate) fn check(&self, header: Option<&str>) -> Result<(), Refusal> {
+        let refused = || {
+            let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "authentication required");
+            refusal.with("www-authenticate", "Basic realm=\"hull registry\", charset=\"UTF-8\"")
+        };
+        let decoded = header
+            .and_then(|header| header.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"))
+            .and_then(|(_, text)| STANDARD.decode(text.trim()).ok())
+            .and_then(|bytes| String::from_utf8(bytes).ok());
+        let Some((user, password)) = decoded.as_deref().and_then(|text| text.split_once(':')) else {
+            return Err(refused());
+        };
+        let hash = self.hashes.get(user).map(String::as_str);
+        let secret = Digest::of(format!("{}\0{user}\0{password}", hash.unwrap_or_default()).as_bytes());
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().contains(&secret) {
+            return Ok(());
+        }
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().contains(&secret) {
+            return Ok(());
+        }
+        let fits = bcrypt::verify(password, hash.unwrap_or(NOBODY)).unwrap_or(false);
+        if !fits || hash.is_none() || password.len() > MAX_PASSWORD {
+            return Err(refused());
+        }
+        let mut known = known();
+        if known.len() >= MOST_KNOWN {
+            known.clear();
+        }
+        known.push(secret);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_known_by_their_passwords() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("htpasswd");
+        let hash = bcrypt::hash("secret", 4).expect("hash").replacen("$2b$", "$2y$", 1);
+        std::fs::write(&path, format!("# users\n\nanna:{hash}\n")).expect("written");
+        let users = Users::read(&path).expect("read");
+        let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
+        assert!(users.check(Some(&basic("anna:secret"))).is_ok());
+        assert!(users.check(Some(&basic("anna:secret"))).is_ok(), "the second time it is remembered");
+        for wrong in ["anna:Secret", "anna:", "otto:secret", "anna", ":"] {
+            assert_eq!(users.check(Some(&basic(wrong))).expect_err("refused").code, "UNAUTHORIZED", "{wrong}");
+        }
+        assert!(users.check(None).is_err() && users.check(Some("Basic %%%")).is_err());
+        assert!(users.check(Some("Bearer x")).is_err());
+        std::fs::write(&path, "anna:{SHA}abc\n").expect("written");
+        assert!(Users::read(&path).expect_err("refused").to_string().contains("line 1"));
+    }
+}

@@ -1,0 +1,166 @@
+//! A registry: the server of the distribution protocol (distribution-spec 1.1, and what Docker's registry adds to it).
+//!
+//! ```text
+//! serve ── TCP, TLS or one stream ── Server::answer ── auth ── route ── read.rs   manifests, blobs, lists
+//!                                                                   └── write.rs  uploads, manifests, deletions
+//!    Content: Storage (a directory) | Engine (Hull's image store, read only) | Proxy (a directory that fills itself)
+//! ```
+//!
+//! One thread speaks HTTP; files are read and written by threads that may wait, a piece at a time, so that a slow client
+//! holds none of them. Bodies are streamed; only manifests, of at most 4 MiB, are in memory. What is acknowledged is on
+//! disk. A killed server leaves nothing to repair: see [`storage`](self) for the directory's form.
+//!
+//! It must never act on a name, digest or range that `route` has not checked, nor tell a client a path of the machine.
+
+mod auth;
+mod content;
+mod engine;
+mod http;
+mod proxy;
+mod read;
+mod refusal;
+mod route;
+mod storage;
+mod write;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hull_image::Store;
+
+/// Where content comes from and goes to.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A directory.
+    Directory(PathBuf),
+    /// Hull's image store; it is not written.
+    Store(Box<Store>),
+    /// A directory that keeps what was asked for of another registry, `HOST[:PORT]`.
+    Proxy {
+        /// The directory.
+        directory: PathBuf,
+        /// The other registry.
+        upstream: String,
+    },
+}
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What is served.
+    pub source: Source,
+    /// Nothing may be changed.
+    pub read_only: bool,
+    /// A file of users and bcrypt hashes; everybody may do everything without one.
+    pub htpasswd: Option<PathBuf>,
+    /// Files with the certificates and the key, in PEM.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// How long blobs that nothing names are kept; `None` collects no garbage.
+    pub grace: Option<Duration>,
+}
+
+/// Why the registry does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The directory cannot be used.
+    #[error("use {path} as a registry's directory: {source}", path = path.display())]
+    Storage {
+        /// The directory or a part of it.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// Another server has the directory.
+    #[error("{} is served by another process: stop that one first, or use another directory", .0.display())]
+    Busy(PathBuf),
+    /// A file cannot be read.
+    #[error("read {path}: {source}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A line of the file of users is not of the form that is understood.
+    #[error("{path}, line {line}: expected USER:HASH with a bcrypt hash, as `htpasswd -B` makes", path = path.display())]
+    Htpasswd {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+    },
+    /// The certificates or the key are of no use.
+    #[error("use the certificate {path}: {reason}", path = path.display())]
+    Tls {
+        /// The file of certificates.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The address cannot be used.
+    #[error("listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There can be no threads or timers.
+    #[error("start the server: {0}")]
+    Runtime(io::Error),
+}
+
+/// What all requests share.
+#[derive(Debug)]
+struct Server {
+    content: Arc<dyn content::Content>,
+    /// Where pushes go, if anywhere.
+    storage: Option<Arc<storage::Storage>>,
+    users: Option<auth::Users>,
+}
+
+impl Server {
+    fn new(options: &Options) -> Result<(Self, Option<Arc<storage::Storage>>), Error> {
+        let users = options.htpasswd.as_deref().map(auth::Users::read).transpose()?;
+        let open = |path: &Path| storage::Storage::open(path).map(Arc::new);
+        let (content, written, kept): (Arc<dyn content::Content>, _, _) = match &options.source {
+            Source::Directory(path) => {
+                let storage = open(path)?;
+                let written = Some(Arc::clone(&storage)).filter(|_| !options.read_only);
+                (Arc::clone(&storage) as Arc<_>, written, Some(storage))
+            }
+            Source::Store(store) => (Arc::new(engine::Engine((**store).clone())), None, None),
+            Source::Proxy { directory, upstream } => {
+                let storage = open(directory)?;
+                (Arc::new(proxy::Proxy::new(Arc::clone(&storage), upstream.clone())), None, Some(storage))
+            }
+        };
+        Ok((Self { content, storage: written, users }, kept))
+    }
+}
+
+/// Serves on an address until the process ends. `ready` hears of the address that is listened on.
+///
+/// # Errors
+/// When it cannot begin.
+pub fn serve(options: &Options, address: SocketAddr, ready: impl FnOnce(SocketAddr)) -> Result<(), Error> {
+    http::serve(options, address, ready)
+}
+
+/// Serves one client on standard input and output, until it closes them.
+///
+/// # Errors
+/// When it cannot begin.
+pub fn serve_stdio(options: &Options) -> Result<(), Error> {
+    http::serve_stdio(options)
+}
+
+/// A line for whoever runs the registry. Hostile text is shown in one line.
+fn log(message: std::fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    // There is nobody to tell when standard error is gone.
+    let _ = writeln!(io::stderr(), "registry: {}", hull_oci::spec::one_line(&message.to_string()));
+}

@@ -141,6 +141,8 @@ impl Database {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         migrate(&transaction)?;
         transaction.commit()?;
+        // Closing would do this too, and not say when the disk is full: the log stays behind when the file gets its name.
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))?;
         connection.close().map_err(|(_, error)| error)?;
         disk::set_mode(&new, 0o600)?;
         disk::sync(&new)?;
@@ -169,6 +171,14 @@ impl Database {
 
     /// Writes: nobody else writes meanwhile, and nothing is changed when `body` fails.
     pub(crate) fn write<T>(
+        &self,
+        sync: Sync,
+        body: impl FnOnce(&Transaction<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.transact(sync, body).map_err(|error| error.full(&self.root))
+    }
+
+    fn transact<T>(
         &self,
         sync: Sync,
         body: impl FnOnce(&Transaction<'_>) -> Result<T, Error>,

@@ -133,6 +133,14 @@ impl Error {
             Self::Io { source, .. } | Self::Layer(hull_layer::Error::File { source, .. }) => {
                 matches!(source.kind(), StorageFull | QuotaExceeded)
             }
+            Self::Database(rusqlite::Error::SqliteFailure(failure, _)) => match failure.code {
+                rusqlite::ErrorCode::DiskFull => true,
+                // Also what SQLite says when its shared memory has no room.
+                rusqlite::ErrorCode::SystemIoFailure => {
+                    rustix::fs::statvfs(root).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) < 1 << 20)
+                }
+                _ => false,
+            },
             _ => false,
         };
         if full { Self::Full { error: Box::new(self), root: root.display().to_string() } } else { self }

@@ -12,10 +12,9 @@ use crate::{Error, Limits};
 /// How many bytes [`Compression::detect`] needs at most.
 pub const PREFIX: usize = 512;
 
-/// A stream may always become this long, and longer only in proportion.
-const FREE: u64 = 1 << 30;
-/// The proportion: deflate cannot exceed 1032.
-const MOST_RATIO: u64 = 2000;
+/// A stream may always become this long, and longer only in this proportion. Deflate cannot exceed 1032; no archive of a
+/// system's files comes near 200.
+const RATIOS: [(u64, u64); 2] = [(1 << 30, 2000), (16 << 30, 200)];
 /// Memory of the decoder of xz; its strongest preset needs 65 MiB.
 const XZ_MEMORY: u64 = 256 << 20;
 /// Largest window of zstd, base-2 logarithm: what its own tool takes.
@@ -249,9 +248,11 @@ impl<R: BufRead> Decoder<R> {
         if self.given > self.limit {
             return Err(Error::Limit { what: "bytes", limit: self.limit });
         }
-        if self.given > FREE && self.given / MOST_RATIO > self.taken() {
-            let reason = format!("it expands more than {MOST_RATIO} times");
-            return Err(Error::Compression { format: self.compression.as_str(), reason });
+        for (free, ratio) in RATIOS {
+            if self.given > free && self.given / ratio > self.taken() {
+                let reason = format!("it expands more than {ratio} times");
+                return Err(Error::Compression { format: self.compression.as_str(), reason });
+            }
         }
         Ok(length)
     }

@@ -178,10 +178,10 @@ pub(super) fn system(engine: &Engine, args: &System) -> Done {
     if !args.force && !confirmed(&warning) {
         return Ok(0);
     }
+    // They have neither labels nor a time to filter by. On a full disk the database needs the room that they give back.
+    let downloads = if args.filters.is_empty() { engine.images.prune_downloads()? } else { 0 };
     let (written, failed) = remove_containers(engine, &stopped(engine, &filters)?);
     let images = remove_images(engine, &filter)?;
-    // They have neither labels nor a time to filter by.
-    let downloads = if args.filters.is_empty() { engine.images.prune_downloads()? } else { 0 };
     total(written + images + downloads);
     Ok(u8::from(failed))
 }

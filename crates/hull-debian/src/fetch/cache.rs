@@ -93,6 +93,8 @@ impl Cache {
             match client.save(url, &mut file, wanted, done) {
                 Ok(()) => break,
                 Err(Error::Download { missing: true, .. }) if index + 1 < urls.len() => {}
+                // The client knows the file by its descriptor only.
+                Err(Error::Io { operation, source, .. }) => return Err(Error::io(operation, new.display())(source)),
                 Err(error) => return Err(error),
             }
         }

@@ -493,10 +493,63 @@ fn root_killed_at_any_time() {
         let next = finish_within(&mut home.hull("data", &["images", "-q"]), LIMIT).ok();
         assert_eq!(next.stderr, "", "turn {turn}");
         home.assert_clean("data", &format!("killed in turn {turn}"));
+        let check = finish_within(&mut home.hull("data", &["system", "check"]), LIMIT);
+        assert_eq!(check.stdout, "No problems found\n", "turn {turn}: {}", check.stderr);
     }
     let again = finish_within(&mut home.command("data", &words), LIMIT).ok();
     assert_eq!(again.text(), whole.text());
     home.assert_clean("data", "the last");
     let mode = fs::metadata(home.path("data/cache/debian")).expect("cache").permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
+}
+
+/// On disks of these sizes the space runs out while downloading, unpacking, configuring and writing the layer.
+#[test]
+fn root_full_disk() {
+    const SCRIPT: &str = r#"
+set -eu
+mount -t tmpfs -o "size=${SIZE}m" tmpfs "$DISK"
+code=0
+"$@" >/dev/null 2>"$DISK.err" </dev/null || code=$?
+echo "code=$code lines=$(wc -l <"$DISK.err") left=$(ls -A "$DISK/containers" "$DISK/ingest" 2>/dev/null | grep -vc ':$\|^$' || true)"
+"$HULL" --root "$DISK" --state "$DISK.run" system prune -af >/dev/null
+"$HULL" --root "$DISK" --state "$DISK.run" system check
+df --output=used -k "$DISK" | tail -n 1
+cat "$DISK.err"
+"#;
+    if !tier::root() || tier::tool("unshare").is_none() {
+        return;
+    }
+    let Some(base) = system() else { return };
+    let home = Home::new();
+    home.publish(&[base, app()], Fault::None);
+    let keyring = home.path("k.gpg").display().to_string();
+    let all = fs::metadata(home.path("archive/pool/tiny-base.deb")).expect("package").len() >> 20;
+    let mut refused = 0;
+    for size in [all / 2, all + 1, all * 3 / 2, all * 2 + 1, all * 5 / 2, all * 3 + 1, all * 7 / 2, all * 4] {
+        fs::create_dir_all(home.path("disk")).expect("create directory");
+        let bootstrap = home.command("disk", &["--include", "tiny-app", "--keyring", &keyring]);
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", SCRIPT, "sh"]);
+        command.arg(bootstrap.get_program()).args(bootstrap.get_args()).stdin(Stdio::null());
+        command.env("SIZE", size.max(1).to_string()).env("DISK", home.path("disk"));
+        command.env("HULL", env!("CARGO_BIN_EXE_hull"));
+        let out = finish_within(&mut command, LIMIT).ok();
+        let lines = out.lines();
+        if lines[0] == "code=0 lines=0 left=0" {
+            continue;
+        }
+        refused += 1;
+        println!("{size} MB: {}", out.stdout);
+        assert_eq!(lines[0], "code=1 lines=1 left=0", "{size} MB: {}", out.stdout);
+        assert_eq!(lines[1], "No problems found", "{size} MB: {}", out.stdout);
+        assert!(lines[2].trim().parse::<u32>().expect("a number") < 1024, "{size} MB: space is back: {}", out.stdout);
+        assert!(
+            out.stdout.contains("o space left on device") || out.stdout.contains("no room"),
+            "{size} MB: {}",
+            out.stdout
+        );
+        home.assert_clean("disk", "a full disk");
+    }
+    assert!(refused > 1, "the disks were large enough");
 }

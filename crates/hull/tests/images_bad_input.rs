@@ -634,33 +634,3 @@ fn ten_million_entries() {
         h.assert_untouched("ten million entries");
     }
 }
-
-#[test]
-fn a_hundred_gigabytes_of_zeros() {
-    if std::env::var_os("HULL_TEST_LOOPS").is_none() {
-        tier::skip("loops", "takes minutes: set HULL_TEST_LOOPS");
-        return;
-    }
-    for h in [Home::new(""), Home::new("directory")] {
-        let free = || {
-            let status = rustix::fs::statvfs(h.dir.path()).unwrap();
-            status.f_bavail * status.f_frsize
-        };
-        let before = free();
-        let (peak, said) = streamed(&h, |output| {
-            let mut size = vec![0x80, 0, 0, 0];
-            size.extend((100_u64 << 30).to_be_bytes());
-            output.write_all(&gzip(&header("zeros", b'0', &size, "")))?;
-            let gigabyte = gzip(&vec![0; 1 << 30]);
-            for _ in 0..100 {
-                output.write_all(&gigabyte)?;
-            }
-            output.write_all(&gzip(&[0; 1024]))
-        });
-        println!("{}: {} MB: {said}", h.snapshotter, peak >> 20);
-        assert!(said.contains("has no room left"), "{said}");
-        assert!(peak < 300_000_000, "{peak} bytes of memory");
-        h.assert_untouched("zeros");
-        assert!(free() + (1 << 30) > before, "space is given back");
-    }
-}

@@ -175,10 +175,11 @@ async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Result<Respo
     Ok(response)
 }
 
-async fn connection(server: Arc<Server>, stream: impl AsyncRead + AsyncWrite + Unpin) {
+/// Serves one client. `half` is what becomes of answers when it has closed its side: they are sent all the same.
+async fn connection(server: Arc<Server>, stream: impl AsyncRead + AsyncWrite + Unpin, half: bool) {
     let service = service_fn(move |request| handle(Arc::clone(&server), request));
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).half_close(half);
     // What a client does to its connection is its own affair.
     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }
@@ -262,9 +263,9 @@ pub(crate) fn serve(options: &Options, address: SocketAddr, ready: impl FnOnce(S
             let (server, tls) = (Arc::clone(&server), tls.clone());
             tokio::spawn(async move {
                 let _permit = permit;
-                let Some(tls) = tls else { return connection(server, stream).await };
+                let Some(tls) = tls else { return connection(server, stream, false).await };
                 if let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, tls.accept(stream)).await {
-                    connection(server, stream).await;
+                    connection(server, stream, false).await;
                 }
             });
         }
@@ -274,7 +275,8 @@ pub(crate) fn serve(options: &Options, address: SocketAddr, ready: impl FnOnce(S
 pub(crate) fn serve_stdio(options: &Options) -> Result<(), Error> {
     let (server, _) = Server::new(options)?;
     let runtime = runtime()?;
-    runtime.block_on(connection(Arc::new(server), tokio::io::join(tokio::io::stdin(), tokio::io::stdout())));
+    let streams = tokio::io::join(tokio::io::stdin(), tokio::io::stdout());
+    runtime.block_on(connection(Arc::new(server), streams, true));
     // A read of standard input may still wait on its thread.
     runtime.shutdown_background();
     Ok(())

@@ -215,7 +215,7 @@ mod tests {
         );
         assert!(matches!(Route::parse(&format!("/v2/a/blobs/sha256%3A{hex}")), Ok(Route::Blob(..))));
         assert_eq!(code(&format!("/v2/a/blobs/sha256:{}", &hex[1..])), Some("DIGEST_INVALID"));
-        assert_eq!(code("/v2/a/blobs/sha256:../../../etc"), Some("NAME_INVALID"));
+        assert_eq!(code("/v2/a/blobs/sha256:../../../etc"), Some("NAME_UNKNOWN"));
         assert_eq!(code("/v2/a/blobs/md5:aaaa"), Some("DIGEST_INVALID"));
         assert_eq!(code("/v2/a/../b/tags/list"), Some("NAME_INVALID"));
         assert_eq!(code("/v2/a/%2e%2e/tags/list"), Some("NAME_INVALID"));

@@ -148,10 +148,8 @@ impl Engine {
                     || fs::symlink_metadata(format!("{}{target}", context.rootfs)).is_ok_and(|one| one.is_file())
             })
             .collect();
-        if let Some((image, _)) = &image {
-            for (key, value) in &image.config.config.labels {
-                config.labels.entry(key.clone()).or_insert_with(|| value.clone());
-            }
+        for (key, value) in &context.image.labels {
+            config.labels.entry(key.clone()).or_insert_with(|| value.clone());
         }
         let spec = spec::spec(&config, &context)?;
         let capabilities = spec::capabilities(&config, &context.available);

@@ -178,11 +178,7 @@ impl Database {
         self.transact(sync, body).map_err(|error| error.full(&self.root))
     }
 
-    fn transact<T>(
-        &self,
-        sync: Sync,
-        body: impl FnOnce(&Transaction<'_>) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    fn transact<T>(&self, sync: Sync, body: impl FnOnce(&Transaction<'_>) -> Result<T, Error>) -> Result<T, Error> {
         let mut guard = self.lock();
         if guard.is_none() {
             self.create()?;

@@ -37,6 +37,9 @@ const THREADS: usize = 128;
 /// A request's headers must be there after so long, and so must each piece of a body.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Milliseconds that a client may leave what was sent to it.
+const STUCK: u32 = 120_000;
+
 /// A body that was refused is read so far, so that the client gets to the answer.
 const DRAIN: usize = 32 << 20;
 
@@ -260,6 +263,8 @@ pub(crate) fn serve(options: &Options, address: SocketAddr, ready: impl FnOnce(S
                 continue;
             };
             let _ = stream.set_nodelay(true);
+            // A client that takes nothing of its answer any more must not keep its place.
+            let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, STUCK);
             let (server, tls) = (Arc::clone(&server), tls.clone());
             tokio::spawn(async move {
                 let _permit = permit;

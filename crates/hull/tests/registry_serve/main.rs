@@ -1,0 +1,7 @@
+//! `hull registry serve`: every endpoint and status that the distribution specification names, and what it survives.
+
+mod access;
+mod client;
+mod clients;
+mod protocol;
+mod survival;

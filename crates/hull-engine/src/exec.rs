@@ -10,8 +10,8 @@ use hull_runtime::{ExecOptions, Streams};
 use crate::error::Error;
 use crate::monitor::{Io, null, own_streams};
 use crate::records::{Container, Engine, Phase};
-use crate::spec::CAPABILITIES;
 use crate::terminal;
+use hull_oci::spec::CAPABILITIES;
 
 /// What `exec` can be told.
 #[derive(Clone, Debug, Default)]

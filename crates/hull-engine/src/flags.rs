@@ -193,7 +193,7 @@ pub fn capability(text: &str) -> Parsed<String> {
         return Ok("ALL".to_owned());
     }
     let name = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-    if crate::spec::CAPABILITIES.contains(&name.as_str()) {
+    if hull_oci::spec::CAPABILITIES.contains(&name.as_str()) {
         Ok(name)
     } else {
         Err(format!("{text:?} is not a capability: expected a name such as NET_ADMIN, or ALL"))

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use crate::config::{DeviceConfig, RunConfig};
 use crate::error::Error;
-use crate::spec::{CAPABILITIES, Context};
+use hull_oci::spec::CAPABILITIES;
+
+use crate::spec::Context;
 use crate::{flags, seccomp};
 
 /// Nodes that every container gets anyway, or that belong to the host's own terminals.

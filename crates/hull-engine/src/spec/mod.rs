@@ -7,58 +7,15 @@
 mod limits;
 mod mounts;
 
-use hull_oci::spec::{Capabilities, Device, Linux, Namespace, NamespaceType, Process, Root, Spec, User, VERSION};
+use hull_oci::spec::{
+    CAPABILITIES, Capabilities, Device, Linux, Namespace, NamespaceType, Process, Root, Spec, User, VERSION,
+};
 
 use crate::config::{NamespaceChoice, RunConfig, SeccompChoice};
 use crate::error::Error;
 use crate::seccomp;
 
 pub use limits::{DEFAULT_PIDS, resources};
-
-/// All capabilities, in the kernel's order.
-pub const CAPABILITIES: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
 
 /// What a container has unless flags say otherwise: Docker's set without `NET_RAW`, `MKNOD` and `AUDIT_WRITE`.
 pub const DEFAULT_CAPABILITIES: [&str; 11] = [

@@ -14,13 +14,11 @@ use crate::output::print;
 /// Commands on registries
 #[derive(Debug, Subcommand)]
 pub(super) enum Registry {
-    /// Serve a registry
+    /// Serve Hull's own images for pulling, or a directory for pulling and pushing
     Serve(Serve),
 }
 
-/// Serve a registry
-///
-/// Serves the images of Hull's own store for reading, or with --storage a directory that can be pushed to.
+/// Serve Hull's own images for pulling, or a directory for pulling and pushing
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  hull registry serve\n  hull registry serve --storage /srv/registry --listen 0.0.0.0:5000 --tls-cert cert.pem --tls-key key.pem\n  hull registry serve --storage /var/cache/mirror --proxy https://quay.io"

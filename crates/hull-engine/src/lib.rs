@@ -13,8 +13,8 @@
 //!
 //! The crate is synchronous and, except in `commit`, single-threaded: it clones processes.
 
-pub mod commit;
 pub mod bootstrap;
+pub mod commit;
 pub mod config;
 pub mod control;
 pub mod diff;

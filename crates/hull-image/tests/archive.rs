@@ -527,7 +527,6 @@ fn imports_apply_changes() {
         changes: vec!["CMD [\"/bin/sh\"]".to_owned(), "ENV A=b".to_owned(), "WORKDIR /w".to_owned()],
         message: Some("from the test".to_owned()),
         platform: Some(Platform::parse("linux/arm64/v8").unwrap()),
-        source: "-".to_owned(),
     };
     let archive = tar(&[directory("etc"), file("etc/x", "1")]);
     for bytes in [archive.clone(), gzip(&archive), zstd::encode_all(&archive[..], 1).unwrap()] {

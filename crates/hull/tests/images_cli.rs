@@ -634,3 +634,18 @@ fn root_images_can_be_mounted() {
     assert_eq!(h.ok(&["image", "umount", "-a"]), "");
     h.hull(&["image", "mount", "nope"]).fails("no such image: nope");
 }
+
+#[test]
+fn an_imported_image_does_not_tell_where_its_archive_was() {
+    let home = Home::new();
+    home.import_at(Some("0"), "a", "x", &[]);
+    let (one, two) = (home.path("one.tar"), home.path("two.tar"));
+    let made = Command::new("tar").args(["-C", &home.path("rootfs"), "-cf", &one, "."]).status();
+    assert!(made.expect("tar").success());
+    std::fs::copy(&one, &two).expect("copy");
+    let import = |file: &str| finish(home.command(&["import", file]).env("SOURCE_DATE_EPOCH", "0")).ok().stdout;
+    let id = import(&one);
+    assert_eq!(id, import(&two));
+    let comment = home.ok(&["history", "--format", "{{.Comment}}", id.trim()]);
+    assert_eq!(comment.trim(), "Imported from -");
+}

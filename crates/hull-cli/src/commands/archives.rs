@@ -200,9 +200,7 @@ pub(super) fn write_file(
 
 pub(super) fn import(engine: &Engine, args: Import) -> Done {
     let names = args.name.as_deref().map(name).transpose()?.into_iter().collect();
-    let source = args.file.display().to_string();
-    let options =
-        ImportOptions { names, changes: args.changes, message: args.message, platform: args.platform, source };
+    let options = ImportOptions { names, changes: args.changes, message: args.message, platform: args.platform };
     let image = if args.file.as_os_str() == "-" {
         archive::import(&engine.images, std::io::stdin(), &options)?
     } else {

@@ -19,8 +19,6 @@ pub struct ImportOptions {
     pub message: Option<String>,
     /// What the files are for; this machine if absent.
     pub platform: Option<Platform>,
-    /// Where the archive came from, for the comment when there is no message; `-` for a stream.
-    pub source: String,
 }
 
 /// Makes an image with one layer from a tar archive in any compression.
@@ -35,7 +33,8 @@ pub fn import(store: &Store, input: impl Read + Send, options: &ImportOptions) -
     let created = time::created()?;
     let transfer = store.begin()?;
     let layer = transfer.layer(input, LayerSource { blob: None, diff_id: None, keep_blob: false })?;
-    let comment = options.message.clone().unwrap_or_else(|| format!("Imported from {}", options.source));
+    // Docker's words for a file too: a path of this machine is nobody's business elsewhere, and would change the ID.
+    let comment = options.message.clone().unwrap_or_else(|| "Imported from -".to_owned());
     let config = ImageConfig {
         created: Some(created.clone()),
         platform: options.platform.clone().unwrap_or_else(Platform::native),

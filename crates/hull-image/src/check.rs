@@ -11,11 +11,11 @@ use hull_layer::erofs::Index;
 use hull_oci::Digest;
 use hull_oci::image::ImageConfig;
 
-use crate::db::Sync;
 use crate::disk::{self, Work};
 use crate::image::{Kind, Layer};
 use crate::store::{Row, digest, kind, length};
 use crate::{Error, LayerSource, Store, layer};
+use hull_db::Sync;
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,7 +172,7 @@ impl Store {
     pub fn check(&self, repair: bool) -> Result<Vec<Problem>, Error> {
         let mut found = Found { problems: Vec::new() };
         self.check_database(&mut found)?;
-        let orphans = self.database.read(|connection| self.orphans(connection))?;
+        let orphans = self.read(|connection| self.orphans(connection))?;
         let swept = if repair && !orphans.is_empty() {
             let work = Work::create(&self.trash())?;
             let swept = self.sweep(&work)?;
@@ -196,7 +196,7 @@ impl Store {
     }
 
     fn check_database(&self, found: &mut Found) -> Result<(), Error> {
-        let lines = self.database.read(|connection| {
+        let lines = self.read(|connection| {
             let mut statement = connection.prepare("PRAGMA integrity_check(20)")?;
             let mut lines = statement.query_map((), |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
             let mut statement = connection.prepare("PRAGMA foreign_key_check")?;
@@ -217,7 +217,7 @@ impl Store {
     }
 
     fn check_blobs(&self, repair: bool, found: &mut Found) -> Result<(), Error> {
-        let blobs = self.database.read(|connection| {
+        let blobs = self.read(|connection| {
             let mut statement = connection.prepare(
                 "SELECT digest, size, EXISTS (SELECT 1 FROM compressions JOIN layers ON layers.id = layer
                  WHERE blob = blobs.digest AND snapshotter = 'erofs') FROM blobs ORDER BY digest",
@@ -249,7 +249,7 @@ impl Store {
 
     /// The names of the images that a query finds for a digest.
     fn images_with(&self, sql: &str, object: &Digest) -> Result<Vec<String>, Error> {
-        self.database.read(|connection| {
+        self.read(|connection| {
             let mut statement = connection.prepare(sql)?;
             let mut rows = statement.query([object.to_string()])?;
             let mut images = std::collections::BTreeSet::new();
@@ -264,14 +264,14 @@ impl Store {
 
     /// Whether a blob that could not be read has not simply been deleted meanwhile.
     fn blob_is_recorded(&self, blob: &Digest) -> Result<bool, Error> {
-        self.database.read(|connection| {
+        self.read(|connection| {
             Ok(connection.prepare("SELECT 1 FROM blobs WHERE digest = ?1")?.exists([blob.to_string()])?)
         })
     }
 
     fn forget_blob(&self, blob: &Digest) -> Result<(), Error> {
         let work = Work::create(&self.trash())?;
-        self.database.write(Sync::Full, |transaction| {
+        self.write(Sync::Full, |transaction| {
             transaction.execute("DELETE FROM blobs WHERE digest = ?1", [blob.to_string()])?;
             disk::rename_if_there(&disk::blob(&self.root, blob), &work.path().join("blob")).map(drop)
         })?;
@@ -279,7 +279,7 @@ impl Store {
     }
 
     fn check_layers(&self, repair: bool, found: &mut Found) -> Result<(), Error> {
-        let layers = self.database.read(|connection| {
+        let layers = self.read(|connection| {
             let mut statement =
                 connection.prepare("SELECT diff_id, snapshotter, content, tar FROM layers ORDER BY diff_id")?;
             let rows = statement.query_map((), |row| {
@@ -305,8 +305,7 @@ impl Store {
     }
 
     fn layer_is_recorded(&self, diff_id: &Digest) -> Result<bool, Error> {
-        self.database
-            .read(|connection| Ok(crate::publish::known(connection, diff_id)?.is_some().then_some(())))
+        self.read(|connection| Ok(crate::publish::known(connection, diff_id)?.is_some().then_some(())))
             .map(|found: Option<()>| found.is_some())
     }
 
@@ -352,7 +351,7 @@ impl Store {
 
     /// Writes a layer from one of its blobs into a work directory; `false` when no blob serves.
     fn unpack_again(&self, layer: &Layer, work: &Work) -> Result<bool, Error> {
-        let blobs = self.database.read(|connection| {
+        let blobs = self.read(|connection| {
             let mut statement = connection.prepare(
                 "SELECT blobs.digest FROM blobs JOIN compressions ON blob = blobs.digest
                  JOIN layers ON layers.id = layer WHERE diff_id = ?1",
@@ -424,7 +423,7 @@ impl Store {
     }
 
     fn check_images(&self, found: &mut Found) -> Result<(), Error> {
-        let rows = self.database.read(|connection| {
+        let rows = self.read(|connection| {
             let mut statement = connection.prepare("SELECT id, digest, manifest, added FROM images ORDER BY digest")?;
             let rows = statement.query_map((), Row::read)?.collect::<Result<Vec<_>, _>>()?;
             let mut read = Vec::new();

@@ -95,16 +95,11 @@ pub enum Error {
         reason: String,
     },
     /// The database cannot be read or written.
-    #[error("image database hull.db: {0}")]
+    #[error("database hull.db: {0}")]
     Database(#[from] rusqlite::Error),
-    /// The database has tables that this version does not know.
-    #[error("image database hull.db has version {found}, this hull knows {known}: use a newer hull")]
-    Newer {
-        /// Of the file.
-        found: u32,
-        /// Of this program.
-        known: u32,
-    },
+    /// The records.
+    #[error(transparent)]
+    Records(#[from] hull_db::Error),
     /// A registry failed or refused.
     #[error(transparent)]
     Registry(Box<hull_registry::Error>),
@@ -133,14 +128,8 @@ impl Error {
             Self::Io { source, .. } | Self::Layer(hull_layer::Error::File { source, .. }) => {
                 matches!(source.kind(), StorageFull | QuotaExceeded)
             }
-            Self::Database(rusqlite::Error::SqliteFailure(failure, _)) => match failure.code {
-                rusqlite::ErrorCode::DiskFull => true,
-                // Also what SQLite says when its shared memory has no room.
-                rusqlite::ErrorCode::SystemIoFailure => {
-                    rustix::fs::statvfs(root).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) < 1 << 20)
-                }
-                _ => false,
-            },
+            Self::Database(error) => hull_db::is_full(error, root),
+            Self::Records(error) => error.is_full(root),
             _ => false,
         };
         if full { Self::Full { error: Box::new(self), root: root.display().to_string() } } else { self }

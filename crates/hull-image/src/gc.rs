@@ -10,11 +10,11 @@ use std::str::FromStr;
 use hull_oci::Digest;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-use crate::db::Sync;
 use crate::disk::{self, Work};
 use crate::names::{Removed, delete_image};
 use crate::store::{digest, length};
 use crate::{Error, Image, Store};
+use hull_db::Sync;
 
 /// Setting and environment variable of the budget.
 const SETTING: &str = "disk-budget";
@@ -125,13 +125,10 @@ impl Store {
     ) -> Result<(T, u64), Error> {
         if !self.database.path().exists() {
             // Nothing can be deleted; the body says so in its own words.
-            return self
-                .database
-                .write(Sync::Full, |transaction| body(transaction, &mut Vec::new()))
-                .map(|one| (one, 0));
+            return self.write(Sync::Full, |transaction| body(transaction, &mut Vec::new())).map(|one| (one, 0));
         }
         let work = Work::create(&self.trash())?;
-        let (result, victims) = self.database.write(Sync::Full, |transaction| {
+        let (result, victims) = self.write(Sync::Full, |transaction| {
             let mut victims = Vec::new();
             let result = body(transaction, &mut victims)?;
             self.unneeded(transaction, &mut victims)?;
@@ -188,7 +185,7 @@ impl Store {
         if victims.is_empty() {
             return Ok(0);
         }
-        self.database.write(Sync::Normal, |transaction| {
+        self.write(Sync::Normal, |transaction| {
             for (number, victim) in victims.iter().enumerate() {
                 let (path, sql, digest) = match victim {
                     Victim::Layer(diff_id) => {
@@ -272,8 +269,8 @@ impl Store {
         if budget == Budget::Unlimited {
             return Ok(Pruned::default());
         }
-        let freed = self.expire_downloads(self.database.read(|connection| self.excess(connection, budget))?)?;
-        if self.database.read(|connection| self.excess(connection, budget))? == 0 {
+        let freed = self.expire_downloads(self.read(|connection| self.excess(connection, budget))?)?;
+        if self.read(|connection| self.excess(connection, budget))? == 0 {
             return Ok(Pruned { deleted: Vec::new(), reclaimed: freed });
         }
         let (deleted, reclaimed) = self.delete(|transaction, victims| {

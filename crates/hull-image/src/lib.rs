@@ -54,7 +54,6 @@
 pub mod archive;
 mod changes;
 mod check;
-mod db;
 mod disk;
 mod downloads;
 mod error;

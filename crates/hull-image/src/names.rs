@@ -3,9 +3,9 @@
 use hull_oci::{Digest, Reference};
 use rusqlite::{Transaction, params};
 
-use crate::db::Sync;
 use crate::store::{find_row, is_id_of, name_key, row_of};
 use crate::{Error, Store};
+use hull_db::Sync;
 
 /// One line of what a removal did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl Store {
         if name.digest().is_some() {
             return Err(Error::image(name, "refusing to create a tag with a digest reference"));
         }
-        self.database.write(Sync::Full, |transaction| {
+        self.write(Sync::Full, |transaction| {
             let row = row_of(transaction, id)?.ok_or_else(|| Error::NoImage(id.to_string()))?;
             transaction.execute("INSERT OR REPLACE INTO names VALUES (?1, ?2)", params![name_key(name), row.id])?;
             Ok(())
@@ -190,7 +190,7 @@ impl Store {
     /// # Errors
     /// [`Error::NoImage`] when it has been removed meanwhile.
     pub fn hold(&self, owner: &str, id: &Digest) -> Result<(), Error> {
-        self.database.write(Sync::Normal, |transaction| {
+        self.write(Sync::Normal, |transaction| {
             let row = row_of(transaction, id)?.ok_or_else(|| Error::NoImage(id.to_string()))?;
             transaction
                 .prepare_cached("INSERT OR REPLACE INTO holds VALUES (?1, ?2)")?
@@ -204,11 +204,11 @@ impl Store {
     /// # Errors
     /// When the database cannot be written.
     pub fn release(&self, owner: &str) -> Result<(), Error> {
-        let held = self.database.read(|connection| {
+        let held = self.read(|connection| {
             Ok(connection.prepare_cached("SELECT 1 FROM holds WHERE owner = ?1")?.exists([owner])?)
         })?;
         if held {
-            self.database.write(Sync::Normal, |transaction| {
+            self.write(Sync::Normal, |transaction| {
                 Ok(transaction.execute("DELETE FROM holds WHERE owner = ?1", [owner])?)
             })?;
             self.database.tidy();
@@ -221,7 +221,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub fn holders(&self, id: &Digest) -> Result<Vec<String>, Error> {
-        self.database.read(|connection| {
+        self.read(|connection| {
             let mut statement = connection
                 .prepare("SELECT owner FROM holds JOIN images ON images.id = image WHERE digest = ?1 ORDER BY owner")?;
             Ok(statement.query_map([id.to_string()], |row| row.get(0))?.collect::<Result<Vec<_>, _>>()?)
@@ -233,7 +233,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub fn holds(&self) -> Result<Vec<(String, Digest)>, Error> {
-        self.database.read(|connection| {
+        self.read(|connection| {
             let mut statement = connection
                 .prepare("SELECT owner, digest FROM holds JOIN images ON images.id = image ORDER BY owner")?;
             let rows = statement.query_map((), |row| Ok((row.get(0)?, crate::store::digest(row, 1)?)))?;

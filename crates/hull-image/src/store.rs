@@ -7,18 +7,18 @@ use std::sync::Arc;
 
 use hull_oci::image::{Document, ImageConfig, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES};
 use hull_oci::{Digest, Reference};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-use crate::db::{Database, Sync};
 use crate::disk::{self, Work};
 use crate::image::{Image, Kind, Layer};
 use crate::{Error, hello, time};
+use hull_db::{Database, Sync};
 
 /// The image store of a data directory. Clones share one connection to the database.
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(crate) root: Arc<PathBuf>,
-    pub(crate) database: Arc<Database>,
+    pub(crate) database: Database,
 }
 
 /// A digest from a column; anything else there is damage.
@@ -67,16 +67,16 @@ impl Store {
     /// The store below Hull's data directory. Nothing is read or made: that happens at the first use.
     #[must_use]
     pub fn new(root: &Path) -> Self {
-        Self { root: Arc::new(root.to_owned()), database: Arc::new(Database::new(root)) }
+        Self { root: Arc::new(root.to_owned()), database: Database::new(root) }
     }
 
     /// [`Self::new`], and the database is opened if there is one, so that a damaged one is told at once.
     ///
     /// # Errors
-    /// [`Error::Database`], [`Error::Newer`].
+    /// [`Error::Database`], [`Error::Records`].
     pub fn open(root: &Path) -> Result<Self, Error> {
         let store = Self::new(root);
-        store.database.read(|_| Ok(()))?;
+        store.read(|_| Ok(()))?;
         Ok(store)
     }
 
@@ -178,16 +178,36 @@ impl Store {
         found.ok_or_else(|| Error::NoImage(id.to_string()))
     }
 
+    /// Reads records of one moment.
+    pub(crate) fn read<T: Default>(&self, body: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+        self.database.read(body)
+    }
+
+    /// Writes records; a full disk is said to be one.
+    pub(crate) fn write<T>(
+        &self,
+        sync: Sync,
+        body: impl FnOnce(&Transaction<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.database.write(sync, body).map_err(|error: Error| error.full(&self.root))
+    }
+
+    /// The database, which other crates keep their tables in.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
     /// Reads records and the documents that they name. A removal takes files away after its records, so a reader that
     /// saw the records before may miss a file: it looks again. What is damaged is so the last time too.
     fn settled<T: Default>(&self, body: impl Fn(&Connection) -> Result<T, Error>) -> Result<T, Error> {
         for _ in 0..20 {
-            match self.database.read(&body) {
+            match self.read(&body) {
                 Err(Error::Damaged { .. }) => {}
                 result => return result,
             }
         }
-        self.database.read(body)
+        self.read(body)
     }
 
     /// A held blob, opened for reading: a document or a compressed layer.
@@ -305,7 +325,7 @@ impl Store {
         let Some(first) = dead.first() else { return Ok(0) };
         if self.database.path().exists() {
             self.sweep(first)?;
-            self.database.write(Sync::Normal, |transaction| {
+            self.write(Sync::Normal, |transaction| {
                 for work in &dead {
                     transaction.execute("DELETE FROM leases WHERE work = ?1", [work.name()])?;
                 }
@@ -328,7 +348,7 @@ impl Store {
     /// write lock.
     pub(crate) fn sweep(&self, work: &Work) -> Result<Vec<String>, Error> {
         let mut swept = Vec::new();
-        self.database.write(Sync::Normal, |transaction| {
+        self.write(Sync::Normal, |transaction| {
             for (name, path) in self.orphans(transaction)? {
                 if disk::rename_if_there(&path, &work.path().join(format!("orphan-{}", swept.len())))? {
                     swept.push(name);
@@ -370,7 +390,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub fn setting(&self, name: &str) -> Result<Option<String>, Error> {
-        self.database.read(|connection| {
+        self.read(|connection| {
             Ok(connection
                 .query_row("SELECT value FROM settings WHERE name = ?1", [name], |row| row.get(0))
                 .optional()?)
@@ -382,7 +402,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be written.
     pub fn set_setting(&self, name: &str, value: Option<&str>) -> Result<(), Error> {
-        self.database.write(Sync::Full, |transaction| {
+        self.write(Sync::Full, |transaction| {
             match value {
                 Some(value) => {
                     transaction.execute("INSERT OR REPLACE INTO settings VALUES (?1, ?2)", params![name, value])?

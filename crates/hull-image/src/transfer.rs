@@ -16,12 +16,12 @@ use hull_oci::image::{Descriptor, Document, ImageConfig, MAX_CONFIG_BYTES, Manif
 use hull_oci::{Digest, Reference};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-use crate::db::Sync;
 use crate::disk::{self, Work};
 use crate::image::{Image, Kind, Layer};
 use crate::publish::{Moved, Publication, known};
 use crate::store::{digest, row_of};
 use crate::{Budget, Error, Store, layer};
+use hull_db::Sync;
 
 /// What is known about a layer before it is read, and what to keep of it.
 #[derive(Clone, Debug, Default)]
@@ -93,7 +93,7 @@ impl Store {
     /// [`Error::NoImage`] when it is gone already.
     pub fn pin(&self, id: &Digest) -> Result<Pin, Error> {
         let transfer = self.begin()?;
-        self.database.write(Sync::Normal, |transaction| {
+        self.write(Sync::Normal, |transaction| {
             row_of(transaction, id)?.ok_or_else(|| Error::NoImage(id.to_string()))?;
             transfer.lease(transaction, "image", id)
         })?;
@@ -159,11 +159,11 @@ impl Transfer {
     pub fn find_layer(&self, diff_id: &Digest) -> Result<Option<Layer>, Error> {
         let pending = self.pending().layers.get(diff_id).map(|new| new.layer.clone());
         if pending.is_some()
-            || !self.store.database.read(|connection| Ok(Some(known(connection, diff_id)?.is_some())))?.unwrap_or(false)
+            || !self.store.read(|connection| Ok(Some(known(connection, diff_id)?.is_some())))?.unwrap_or(false)
         {
             return Ok(pending);
         }
-        self.store.database.write(Sync::Normal, |transaction| {
+        self.store.write(Sync::Normal, |transaction| {
             let Some((_, layer)) = known(transaction, diff_id)? else { return Ok(None) };
             self.lease(transaction, "layer", diff_id)?;
             if let Some((blob, _)) = &layer.blob {
@@ -182,7 +182,7 @@ impl Transfer {
         if let Some(new) = pending {
             return Ok(Some(new.layer));
         }
-        let diff_id = self.store.database.read(|connection| {
+        let diff_id = self.store.read(|connection| {
             let sql = "SELECT diff_id FROM compressions JOIN layers ON layers.id = layer WHERE blob = ?1";
             Ok(connection.query_row(sql, [blob.to_string()], |row| digest(row, 0)).optional()?)
         })?;
@@ -201,10 +201,10 @@ impl Transfer {
         let exists = |connection: &Connection| -> Result<bool, Error> {
             Ok(connection.prepare_cached("SELECT 1 FROM blobs WHERE digest = ?1")?.exists([blob.to_string()])?)
         };
-        if !self.store.database.read(exists)? {
+        if !self.store.read(exists)? {
             return Ok(false);
         }
-        self.store.database.write(Sync::Normal, |transaction| {
+        self.store.write(Sync::Normal, |transaction| {
             let there = exists(transaction)?;
             if there {
                 self.lease(transaction, "blob", blob)?;
@@ -427,7 +427,7 @@ impl Transfer {
             Pending { layers: pending.layers.clone(), blobs: pending.blobs.clone(), ..Pending::default() }
         };
         let mut moved = Moved::new();
-        let result = self.store.database.write(Sync::Full, |transaction| {
+        let result = self.store.write(Sync::Full, |transaction| {
             let publication = Publication { transfer: self, transaction, pending: &pending };
             let recorded = publication
                 .image(&id, &parsed, document.as_deref(), manifest.as_ref(), names, &mut moved)
@@ -491,7 +491,7 @@ impl Drop for Transfer {
     fn drop(&mut self) {
         if self.pending().leased {
             // A lease whose work directory is gone counts for nothing; the next deletion drops it.
-            let _ = self.store.database.write(Sync::Normal, |transaction| {
+            let _ = self.store.write(Sync::Normal, |transaction| {
                 Ok(transaction.execute("DELETE FROM leases WHERE work = ?1", [self.work.name()])?)
             });
             self.store.database.tidy();

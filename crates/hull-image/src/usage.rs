@@ -66,7 +66,7 @@ impl Store {
                 entry.1.push(image);
             }
         };
-        let (manifests, compressions) = self.database.read(|connection| {
+        let (manifests, compressions) = self.read(|connection| {
             let pairs = |sql: &str| -> Result<Vec<(Digest, Digest)>, Error> {
                 let mut statement = connection.prepare(sql)?;
                 let rows = statement.query_map((), |row| Ok((digest(row, 0)?, digest(row, 1)?)))?;

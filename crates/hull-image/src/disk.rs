@@ -101,6 +101,11 @@ pub(crate) fn names(path: &Path) -> Result<Vec<String>, Error> {
 
 /// Bytes that a file or a whole tree occupies, as `du` counts them. What vanishes meanwhile does not count.
 pub(crate) fn occupied(path: &Path) -> u64 {
+    occupied_together(&[path])
+}
+
+/// [`occupied`] of several, which may share files.
+pub(crate) fn occupied_together(paths: &[&Path]) -> u64 {
     fn walk(path: &Path, metadata: &fs::Metadata, linked: &mut std::collections::BTreeSet<(u64, u64)>) -> u64 {
         if metadata.nlink() > 1 && !metadata.is_dir() && !linked.insert((metadata.dev(), metadata.ino())) {
             return 0;
@@ -117,7 +122,8 @@ pub(crate) fn occupied(path: &Path) -> u64 {
         }
         sum
     }
-    fs::symlink_metadata(path).map_or(0, |metadata| walk(path, &metadata, &mut std::collections::BTreeSet::new()))
+    let mut linked = std::collections::BTreeSet::new();
+    paths.iter().map(|path| fs::symlink_metadata(path).map_or(0, |metadata| walk(path, &metadata, &mut linked))).sum()
 }
 
 /// A directory of one command below `ingest/` or `trash/`, locked by `flock(2)` while the command lives.

@@ -7,6 +7,7 @@
 //! ├─ blobs/ALGORITHM/HEX   bytes as they came: configurations, manifests, compressed layers
 //! ├─ layers/HEX/           HEX is the diff ID: `tar` and `index`, or `tree/`
 //! ├─ ingest/RANDOM/        what a running transfer writes; locked by flock(2) while it lives
+//! ├─ registry/             what clients of `hull registry serve` pushed: a registry's directory, not of this crate
 //! ├─ partial/ALGORITHM-HEX what came of a blob whose transfer broke off: [`registry`]
 //! ├─ cache/debian/SHA256   files of Debian archives
 //! └─ trash/RANDOM/         what a running deletion unlinks; locked likewise

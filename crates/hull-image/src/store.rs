@@ -137,6 +137,25 @@ impl Store {
         found.ok_or_else(|| Error::NoImage(id.to_string()))
     }
 
+    /// The ID of the image that has a name, by records alone. A digest in the name does not count.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn id_of(&self, name: &Reference) -> Result<Option<Digest>, Error> {
+        self.database.read(|connection| {
+            let sql = "SELECT digest FROM names JOIN images ON images.id = image WHERE name = ?1";
+            Ok(connection.prepare_cached(sql)?.query_row([name_key(name)], |row| digest(row, 0)).optional()?)
+        })
+    }
+
+    /// Whether the image of this ID is there, by records alone.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn has(&self, id: &Digest) -> Result<bool, Error> {
+        self.database.read(|connection| Ok(row_of(connection, id)?.is_some()))
+    }
+
     /// All images, newest first by their own account, then by ID.
     ///
     /// # Errors
@@ -208,6 +227,12 @@ impl Store {
             }
         }
         self.read(body)
+    }
+
+    /// Where a blob is, if it is held. It may go at any moment: [`Self::open_blob`].
+    #[must_use]
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        disk::blob(&self.root, digest)
     }
 
     /// A held blob, opened for reading: a document or a compressed layer.

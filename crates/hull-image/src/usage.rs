@@ -7,7 +7,8 @@ use hull_oci::Digest;
 use crate::store::digest;
 use crate::{Error, Store, disk};
 
-/// Bytes that the parts of the store occupy. `layers + blobs + database + running + downloads` is what `du` says of them.
+/// Bytes that the parts of the store occupy. `layers + blobs + pushed + database + running + downloads` is what `du` says
+/// of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// The images, in the order of [`Store::list`].
@@ -16,6 +17,8 @@ pub struct Usage {
     pub layers: u64,
     /// `blobs/`: documents and compressed layers.
     pub blobs: u64,
+    /// `registry/`: what a registry's clients pushed, but for what it shares with layers and blobs.
+    pub pushed: u64,
     /// `hull.db` and its log.
     pub database: u64,
     /// `ingest/` and `trash/`: of commands that run now, or were killed.
@@ -32,7 +35,7 @@ impl Usage {
     /// Everything.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.layers + self.blobs + self.database + self.running + self.downloads
+        self.layers + self.blobs + self.pushed + self.database + self.running + self.downloads
     }
 }
 
@@ -106,6 +109,12 @@ impl Store {
         let part = |name: &str| disk::occupied(&self.root.join(name));
         usage.layers = part("layers");
         usage.blobs = part("blobs");
+        let parts = ["layers", "blobs", "registry"].map(|name| self.root.join(name));
+        let [layers, blobs, registry] = &parts;
+        if registry.exists() {
+            let all = disk::occupied_together(&[layers, blobs, registry]);
+            usage.pushed = all.saturating_sub(usage.layers + usage.blobs);
+        }
         // By stat(2) alone: opening these files here would drop the locks of the database.
         usage.database = ["hull.db", "hull.db-wal", "hull.db-shm"].map(part).iter().sum();
         usage.running = part("ingest") + part("trash");

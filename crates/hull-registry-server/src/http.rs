@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hull_image::Store;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::server::conn::http1;
@@ -226,12 +227,17 @@ fn connections() -> usize {
 }
 
 /// Collects garbage for ever, four times in a grace period, at most once a second and at least once an hour.
-async fn collect(storage: Arc<Storage>, grace: Duration) {
+async fn collect(storage: Arc<Storage>, store: Option<Store>, grace: Duration) {
     let pause = (grace / 4).clamp(Duration::from_secs(1), Duration::from_secs(3600));
     loop {
         tokio::time::sleep(pause).await;
-        let storage = Arc::clone(&storage);
-        let done = blocking(move || storage.collect(grace).map_err(|error| Refusal::io("collect garbage", &error)));
+        let (storage, store) = (Arc::clone(&storage), store.clone());
+        let done = blocking(move || {
+            store
+                .map_or(Ok(0), |store| storage.tidy(&store))
+                .map_err(|error| Refusal::io("follow the images", &error))?;
+            storage.collect(grace).map_err(|error| Refusal::io("collect garbage", &error))
+        });
         if let Ok(done) = done.await
             && done != crate::storage::Collected::default()
         {
@@ -252,8 +258,8 @@ pub(crate) fn serve(options: &Options, address: SocketAddr, ready: impl FnOnce(S
         let bad = |source| Error::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(bad)?;
         ready(listener.local_addr().map_err(bad)?);
-        if let (Some(storage), Some(grace)) = (kept, options.grace) {
-            tokio::spawn(collect(storage, grace));
+        if let (Some((storage, store)), Some(grace)) = (kept, options.grace) {
+            tokio::spawn(collect(storage, store, grace));
         }
         loop {
             let Ok(permit) = Arc::clone(&most).acquire_owned().await else { return Ok(()) };

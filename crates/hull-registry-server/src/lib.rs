@@ -3,7 +3,7 @@
 //! ```text
 //! serve ── TCP, TLS or one stream ── Server::answer ── auth ── route ── read.rs   manifests, blobs, lists
 //!                                                                   └── write.rs  uploads, manifests, deletions
-//!    Content: Storage (a directory) | Engine (Hull's image store, read only) | Proxy (a directory that fills itself)
+//!    Content: Storage (a directory) | Engine (Hull's image store) | Proxy (a directory that fills itself)
 //! ```
 //!
 //! One thread speaks HTTP; files are read and written by threads that may wait, a piece at a time, so that a slow client
@@ -31,12 +31,15 @@ use std::time::Duration;
 
 use hull_image::Store;
 
+/// How long blobs that nothing names are kept where nothing else was said: a push has its blobs before its manifest.
+pub const GRACE: Duration = Duration::from_secs(24 * 3600);
+
 /// Where content comes from and goes to.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// A directory.
     Directory(PathBuf),
-    /// Hull's image store; it is not written.
+    /// Hull's image store: tags that are pushed become images.
     Store(Box<Store>),
     /// A directory that keeps what was asked for of another registry, `HOST[:PORT]`.
     Proxy {
@@ -117,29 +120,59 @@ pub enum Error {
 #[derive(Debug)]
 struct Server {
     content: Arc<dyn content::Content>,
-    /// Where pushes go, if anywhere.
-    storage: Option<Arc<storage::Storage>>,
+    /// Where uploads and what they are for go, if anywhere.
+    writes: Option<(Arc<storage::Storage>, Arc<dyn content::Changes>)>,
     users: Option<auth::Users>,
 }
 
+/// What garbage is collected from, and the store whose images decide about it, if any.
+type Kept = Option<(Arc<storage::Storage>, Option<Store>)>;
+
 impl Server {
-    fn new(options: &Options) -> Result<(Self, Option<Arc<storage::Storage>>), Error> {
+    fn new(options: &Options) -> Result<(Self, Kept), Error> {
         let users = options.htpasswd.as_deref().map(auth::Users::read).transpose()?;
         let open = |path: &Path| storage::Storage::open(path).map(Arc::new);
-        let (content, written, kept): (Arc<dyn content::Content>, _, _) = match &options.source {
+        let (content, writes, kept): (Arc<dyn content::Content>, _, Kept) = match &options.source {
             Source::Directory(path) => {
                 let storage = open(path)?;
-                let written = Some(Arc::clone(&storage)).filter(|_| !options.read_only);
-                (Arc::clone(&storage) as Arc<_>, written, Some(storage))
+                let writes = (Arc::clone(&storage), Arc::clone(&storage) as Arc<dyn content::Changes>);
+                (Arc::clone(&storage) as Arc<_>, Some(writes), Some((storage, None)))
             }
-            Source::Store(store) => (Arc::new(engine::Engine((**store).clone())), None, None),
+            Source::Store(store) => {
+                let engine = Arc::new(engine::Engine::new((**store).clone(), !options.read_only)?);
+                let writes = |storage: &Arc<_>| (Arc::clone(storage), Arc::clone(&engine) as Arc<dyn content::Changes>);
+                let writes = engine.pushed().map(writes);
+                let kept = engine.pushed().map(|storage| (Arc::clone(storage), Some((**store).clone())));
+                (engine, writes, kept)
+            }
             Source::Proxy { directory, upstream } => {
                 let storage = open(directory)?;
-                (Arc::new(proxy::Proxy::new(Arc::clone(&storage), upstream.clone())), None, Some(storage))
+                let proxy = proxy::Proxy::new(Arc::clone(&storage), upstream.clone());
+                (Arc::new(proxy), None, Some((storage, None)))
             }
         };
-        Ok((Self { content, storage: written, users }, kept))
+        let writes = writes.filter(|_| !options.read_only);
+        Ok((Self { content, writes, users }, kept))
     }
+}
+
+/// Removes what was pushed into an image store and has gone from it since: for whoever removed images. With `grace`, also
+/// what was never made an image and is older. Costs a look at one directory where nothing was ever pushed. Returns the
+/// bytes that the disk got back.
+///
+/// # Errors
+/// When a record cannot be read or removed.
+pub fn tidy(store: &Store, grace: Option<Duration>) -> Result<u64, Error> {
+    let path = engine::directory(store);
+    if !path.is_dir() {
+        return Ok(0);
+    }
+    let storage = storage::Storage::open_shared(&path)?;
+    let tidied = storage.tidy(store).and_then(|bytes| match grace {
+        Some(grace) => Ok(bytes + storage.collect(grace)?.bytes),
+        None => Ok(bytes),
+    });
+    tidied.map_err(|source| Error::Storage { path, source })
 }
 
 /// Serves on an address until the process ends. `ready` hears of the address that is listened on.

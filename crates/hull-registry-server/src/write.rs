@@ -13,6 +13,7 @@ use hyper::{Method, Response, StatusCode};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::Server;
+use crate::content::Changes;
 use crate::http::{Answer, PIECE, answer, blocking, piece};
 use crate::read::header;
 use crate::refusal::Refusal;
@@ -43,7 +44,7 @@ impl Server {
         route: Route,
         query: &Query,
     ) -> Answered {
-        let Some(storage) = self.storage.as_ref().map(Arc::clone) else {
+        let Some((storage, changes)) = self.writes.clone() else {
             return Err(Refusal::unsupported("this registry is read only").with("allow", "GET, HEAD"));
         };
         let allowed = match (&route, &parts.method) {
@@ -61,7 +62,7 @@ impl Server {
             return Err(Refusal::unsupported(format!("use one of: {allowed}")).with("allow", allowed));
         }
         match route {
-            Route::Uploads(name) => begin(storage, parts, body, name, query).await,
+            Route::Uploads(name) => begin(storage, changes, parts, body, name, query).await,
             Route::Upload(name, id) => {
                 let (held, name) = hold(&storage, name, id).await?;
                 match parts.method {
@@ -89,14 +90,14 @@ impl Server {
                 }
             }
             Route::Manifest(name, target) if parts.method == Method::PUT => {
-                put_manifest(storage, parts, body, name, target, query).await
+                put_manifest(changes, parts, body, name, target, query).await
             }
             Route::Manifest(name, target) => {
-                blocking(move || storage.delete_manifest(&name, &target)).await?;
+                blocking(move || changes.delete_manifest(&name, &target)).await?;
                 Ok(answer(StatusCode::ACCEPTED, &[], Answer::empty()))
             }
             Route::Blob(name, digest) => {
-                blocking(move || storage.delete_blob(&name, &digest)).await?;
+                blocking(move || changes.delete_blob(&name, &digest)).await?;
                 Ok(answer(StatusCode::ACCEPTED, &[], Answer::empty()))
             }
             _ => Err(Refusal::unsupported("no such operation")),
@@ -105,16 +106,23 @@ impl Server {
 }
 
 /// `POST`: a mount, a whole blob, or the begin of an upload.
-async fn begin(storage: Arc<Storage>, parts: &Parts, body: &mut Incoming, name: String, query: &Query) -> Answered {
+async fn begin(
+    storage: Arc<Storage>,
+    changes: Arc<dyn Changes>,
+    parts: &Parts,
+    body: &mut Incoming,
+    name: String,
+    query: &Query,
+) -> Answered {
     if let Some(digest) = query.get("mount") {
         let digest = route::digest(digest)?;
         let from = query.get("from").map(str::to_owned);
         if let Some(from) = &from {
             route::name(from)?;
         }
-        let (storage, name, wanted) = (Arc::clone(&storage), name.clone(), digest.clone());
+        let (name, wanted) = (name.clone(), digest.clone());
         let mounted = blocking(move || {
-            let mounted = storage.mount(&name, from.as_deref(), &wanted);
+            let mounted = changes.mount(&name, from.as_deref(), &wanted);
             mounted.map(|mounted| mounted.then_some(name)).map_err(|error| Refusal::io("mount blob", &error))
         });
         if let Some(name) = mounted.await? {
@@ -276,7 +284,7 @@ async fn finish(storage: Arc<Storage>, held: Held, name: String, digest: Digest)
 }
 
 async fn put_manifest(
-    storage: Arc<Storage>,
+    changes: Arc<dyn Changes>,
     parts: &Parts,
     body: &mut Incoming,
     name: String,
@@ -308,7 +316,7 @@ async fn put_manifest(
     }
     let kind = header(parts, "content-type").map(str::to_owned);
     blocking(move || {
-        let put = storage.put_manifest(&name, &target, &tags, kind.as_deref(), &bytes)?;
+        let put = changes.put_manifest(&name, &target, &tags, kind.as_deref(), &bytes)?;
         let mut headers = vec![
             ("location", format!("/v2/{name}/manifests/{}", put.digest)),
             ("docker-content-digest", put.digest.to_string()),

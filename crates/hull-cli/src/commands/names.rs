@@ -64,5 +64,7 @@ pub(super) fn remove(engine: &Engine, args: &Rmi) -> Done {
             }
         }
     }
+    // What was pushed here goes with its image.
+    hull_registry_server::tidy(&engine.images, None).map_err(|error| Failure::new(error.to_string()))?;
     Ok(u8::from(failed))
 }

@@ -134,7 +134,8 @@ fn remove_images(engine: &Engine, filter: &PruneFilter) -> Result<u64, Failure> 
         }
         print(format_args!("{text}\n"));
     }
-    Ok(pruned.reclaimed)
+    let pushed = hull_registry_server::tidy(&engine.images, Some(hull_registry_server::GRACE));
+    Ok(pruned.reclaimed + pushed.map_err(|error| Failure::new(error.to_string()))?)
 }
 
 fn total(bytes: u64) {

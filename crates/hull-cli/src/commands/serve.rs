@@ -14,11 +14,11 @@ use crate::output::print;
 /// Commands on registries
 #[derive(Debug, Subcommand)]
 pub(super) enum Registry {
-    /// Serve Hull's own images for pulling, or a directory for pulling and pushing
+    /// Serve Hull's own images, or a directory, for pulling and pushing
     Serve(Serve),
 }
 
-/// Serve Hull's own images for pulling, or a directory for pulling and pushing
+/// Serve Hull's own images, or a directory, for pulling and pushing
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  hull registry serve\n  hull registry serve --storage /srv/registry --listen 0.0.0.0:5000 --tls-cert cert.pem --tls-key key.pem\n  hull registry serve --storage /var/cache/mirror --proxy https://quay.io"
@@ -42,11 +42,14 @@ pub(super) struct Serve {
     /// Refuse every change
     #[arg(long)]
     read_only: bool,
+    /// Let everybody who reaches the address push into Hull's own store; implied by passwords and by --stdio
+    #[arg(long, conflicts_with_all = ["read_only", "storage"])]
+    writable: bool,
     /// Fetch from this registry what the directory lacks, and keep it there
     #[arg(long, value_name = "URL", requires = "storage", value_parser = upstream)]
     proxy: Option<String>,
     /// Delete blobs that no manifest names after so many seconds; 0 keeps them
-    #[arg(long, value_name = "SECONDS", default_value_t = 86_400, requires = "storage")]
+    #[arg(long, value_name = "SECONDS", default_value_t = hull_registry_server::GRACE.as_secs())]
     grace: u64,
     /// Serve one client on standard input and output
     #[arg(long, conflicts_with_all = ["listen", "tls_cert", "tls_key"])]
@@ -76,10 +79,12 @@ impl Registry {
             (Some(directory), None) => Source::Directory(directory),
             (None, _) => Source::Store(Box::new(engine.images.clone())),
         };
+        let is_directory = !matches!(source, Source::Store(_));
         let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
         let options = Options {
             source,
-            read_only: args.read_only,
+            // Who may push into the store decides what this machine runs.
+            read_only: args.read_only || !(is_directory || args.writable || args.stdio || args.htpasswd.is_some()),
             htpasswd: args.htpasswd,
             tls: args.tls_cert.zip(args.tls_key),
             grace: Some(args.grace).filter(|grace| *grace > 0).map(Duration::from_secs),

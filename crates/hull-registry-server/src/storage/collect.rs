@@ -56,6 +56,21 @@ impl Storage {
         }
     }
 
+    /// Takes a blob away from a repository, and from the disk if it was the last. Nothing is added meanwhile. Returns the
+    /// bytes that the disk got back.
+    pub(crate) fn release(&self, name: &str, digest: &Digest) -> io::Result<u64> {
+        let remove = |path: &Path| match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        remove(&self.blob_link(name, digest))?;
+        let pool = self.pool(digest);
+        match fs::metadata(&pool) {
+            Ok(found) if found.nlink() == 1 => remove(&pool).map(|()| found.blocks() * 512),
+            _ => Ok(0),
+        }
+    }
+
     /// A manifest names blobs that may have had no name before.
     pub(super) fn named_more(&self) {
         PUTS.fetch_add(1, Ordering::AcqRel);
@@ -78,7 +93,7 @@ impl Storage {
                 if !is_garbage() || age(&path).is_none_or(|age| age < grace) {
                     continue;
                 }
-                let _removing = self.removing();
+                let _removing = self.removing()?;
                 if is_garbage() {
                     let size = fs::metadata(&path)?.len();
                     fs::remove_file(&path)?;
@@ -94,6 +109,8 @@ impl Storage {
     fn collect_repository(&self, name: &str, grace: Duration, done: &mut Collected) -> io::Result<()> {
         let mut seen = PUTS.load(Ordering::Acquire);
         let mut named = None;
+        // Other processes' manifests are not counted: they are kept out for as long as the repository takes.
+        let mut alone = None;
         let directory = self.repository(name).join("_blobs");
         for algorithm in names(&directory)? {
             for hex in names(&directory.join(&algorithm))? {
@@ -103,14 +120,15 @@ impl Storage {
                     continue;
                 }
                 if named.is_none() {
+                    alone = if self.is_shared() { Some(self.removing()?) } else { None };
                     named = Some(self.named(name)?);
                 }
                 if named.as_ref().is_some_and(|named| named.contains(&digest)) {
                     continue;
                 }
-                let _removing = self.removing();
+                let _removing = if alone.is_some() { None } else { Some(self.removing()?) };
                 let now = PUTS.load(Ordering::Acquire);
-                if now != seen {
+                if now != seen && alone.is_none() {
                     seen = now;
                     named = Some(self.named(name)?);
                 }
@@ -125,7 +143,7 @@ impl Storage {
     }
 
     /// All directories that hold a repository's records.
-    fn directories(&self) -> io::Result<Vec<String>> {
+    pub(crate) fn directories(&self) -> io::Result<Vec<String>> {
         let mut found = Vec::new();
         let mut waiting = vec![String::new()];
         while let Some(prefix) = waiting.pop() {

@@ -11,19 +11,12 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 
 use super::{Storage, hashed, names, remove_durable, write};
-use crate::content::Stored;
+use crate::content::{Put, Stored};
 use crate::refusal::Refusal;
 use crate::route::Target;
 
 /// A media type is at most so long.
 const MAX_TYPE: usize = 255;
-
-/// A manifest that was put.
-#[derive(Debug)]
-pub(crate) struct Put {
-    pub(crate) digest: Digest,
-    pub(crate) subject: Option<Digest>,
-}
 
 fn unknown(name: &str, target: &Target) -> Refusal {
     let text = match target {
@@ -31,6 +24,14 @@ fn unknown(name: &str, target: &Target) -> Refusal {
         Target::Digest(digest) => format!("{name}@{digest}"),
     };
     Refusal::missing("MANIFEST_UNKNOWN", format!("manifest {text} is not known"))
+}
+
+/// A digest, and another in the next line.
+fn two(text: &str) -> io::Result<(Digest, Option<Digest>)> {
+    let parse = |text: &str| text.parse::<Digest>().map_err(io::Error::other);
+    let mut lines = text.lines();
+    let first = parse(lines.next().unwrap_or_default())?;
+    Ok((first, lines.next().map(parse).transpose()?))
 }
 
 fn invalid(reason: impl Into<String>) -> Refusal {
@@ -42,8 +43,44 @@ impl Storage {
         hashed(&self.repository(name).join("_manifests"), digest)
     }
 
-    fn tag_path(&self, name: &str, tag: &str) -> PathBuf {
+    pub(super) fn tag_path(&self, name: &str, tag: &str) -> PathBuf {
         self.repository(name).join("_tags").join(tag)
+    }
+
+    pub(crate) fn image_path(&self, name: &str, digest: &Digest) -> PathBuf {
+        hashed(&self.repository(name).join("_images"), digest)
+    }
+
+    /// What a tag leads to, and the image that it made.
+    pub(crate) fn read_tag(&self, name: &str, tag: &str) -> io::Result<(Digest, Option<Digest>)> {
+        two(&fs::read_to_string(self.tag_path(name, tag))?)
+    }
+
+    /// Whether a repository has a manifest.
+    pub(crate) fn has_manifest(&self, name: &str, digest: &Digest) -> bool {
+        self.manifest_path(name, digest).is_file()
+    }
+
+    /// Lets tags lead to a manifest, and records which manifests (it, and the one of an index that was chosen) became
+    /// which image.
+    pub(crate) fn write_tags(
+        &self,
+        name: &str,
+        tags: &[String],
+        digest: &Digest,
+        image: Option<(&Digest, &[Digest])>,
+    ) -> io::Result<()> {
+        let _adding = self.adding()?;
+        // It may have been deleted since it was put.
+        fs::metadata(self.manifest_path(name, digest))?;
+        let mut text = digest.to_string();
+        if let Some((id, manifests)) = image {
+            text.push_str(&format!("\n{id}"));
+            for manifest in manifests.iter().filter(|manifest| self.has_manifest(name, manifest)) {
+                write(&self.image_path(name, manifest), id.to_string().as_bytes())?;
+            }
+        }
+        tags.iter().try_for_each(|tag| write(&self.tag_path(name, tag), text.as_bytes()))
     }
 
     fn referrers_path(&self, name: &str, subject: &Digest) -> PathBuf {
@@ -60,10 +97,7 @@ impl Storage {
         };
         let digest = match target {
             Target::Digest(digest) => digest.clone(),
-            Target::Tag(tag) => {
-                let text = fs::read_to_string(self.tag_path(name, tag)).map_err(absent)?;
-                text.parse().map_err(|error| Refusal::internal("read tag", &error))?
-            }
+            Target::Tag(tag) => self.read_tag(name, tag).map_err(absent)?.0,
         };
         let mut record = fs::read(self.manifest_path(name, &digest)).map_err(absent)?;
         let end = record.iter().position(|byte| *byte == b'\n').unwrap_or(0);
@@ -75,7 +109,7 @@ impl Storage {
 
     /// Takes a manifest under a digest or tags. What it is made of must be there, but for the members of an index, its
     /// subject, and layers that may not be distributed.
-    pub(crate) fn put_manifest(
+    pub(super) fn put_whole_manifest(
         &self,
         name: &str,
         target: &Target,
@@ -138,7 +172,8 @@ impl Storage {
             return Err(invalid("the media type is not valid"));
         }
         // From here on nothing that was checked goes away.
-        let _adding = self.adding();
+        let failed = |error: io::Error| Refusal::io("write manifest", &error);
+        let _adding = self.adding().map_err(failed)?;
         if whole && let Document::Manifest(manifest) = &document {
             let lacks = |blob: &&Descriptor| {
                 let foreign = blob.media_type.contains("nondistributable") || blob.media_type.contains(".foreign.");
@@ -152,7 +187,6 @@ impl Storage {
                 self.touch(name, &blob.digest);
             }
         }
-        let failed = |error: io::Error| Refusal::io("write manifest", &error);
         let mut record = Vec::with_capacity(media_type.len() + 1 + bytes.len());
         record.extend_from_slice(media_type.as_bytes());
         record.push(b'\n');
@@ -176,19 +210,20 @@ impl Storage {
         Ok(Put { digest, subject })
     }
 
-    /// Deletes a tag; or a manifest with all its tags, and what it says about its subject.
-    pub(crate) fn delete_manifest(&self, name: &str, target: &Target) -> Result<(), Refusal> {
-        let _removing = self.removing();
-        let stored = self.read_manifest(name, target)?;
+    /// Deletes a tag; or a manifest with all its tags, and what it says about its subject. Nothing is added meanwhile.
+    pub(crate) fn remove_manifest(&self, name: &str, target: &Target) -> Result<(), Refusal> {
         let failed = |error: io::Error| Refusal::io("delete manifest", &error);
         if let Target::Tag(tag) = target {
-            return remove_durable(&self.tag_path(name, tag)).map_err(failed);
+            return match remove_durable(&self.tag_path(name, tag)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.read_manifest(name, target).map(drop),
+                done => done.map_err(failed),
+            };
         }
+        let stored = self.read_manifest(name, target)?;
         let digest = &stored.digest;
         for tag in names(&self.repository(name).join("_tags")).map_err(failed)? {
-            let path = self.tag_path(name, &tag);
-            if fs::read_to_string(&path).map_err(failed)? == digest.to_string() {
-                remove_durable(&path).map_err(failed)?;
+            if self.read_tag(name, &tag).map_err(failed)?.0 == *digest {
+                remove_durable(&self.tag_path(name, &tag)).map_err(failed)?;
             }
         }
         let subject = match Document::parse(&stored.bytes, Some(&stored.media_type)) {
@@ -204,6 +239,7 @@ impl Storage {
                 _ => {}
             }
         }
+        let _ = fs::remove_file(self.image_path(name, digest));
         remove_durable(&self.manifest_path(name, digest)).map_err(failed)
     }
 
@@ -250,7 +286,7 @@ impl Storage {
     }
 
     /// The digests that the manifests of a repository name.
-    pub(super) fn named(&self, name: &str) -> io::Result<HashSet<Digest>> {
+    pub(crate) fn named(&self, name: &str) -> io::Result<HashSet<Digest>> {
         Ok(self.descriptors(name)?.into_iter().map(|descriptor| descriptor.digest).collect())
     }
 

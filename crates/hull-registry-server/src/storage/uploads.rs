@@ -180,7 +180,7 @@ impl Storage {
             File::open(&data).and_then(|file| file.sync_all()).map_err(failed)?;
         }
         {
-            let _adding = self.adding();
+            let _adding = self.adding().map_err(failed)?;
             let target = self.blob_link(&upload.name, wanted);
             let shared = match fs::metadata(&pool) {
                 // Bytes that are there already are not written a second time.

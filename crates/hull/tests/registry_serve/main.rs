@@ -3,5 +3,6 @@
 mod access;
 mod client;
 mod clients;
+mod engine;
 mod protocol;
 mod survival;

@@ -20,6 +20,8 @@ pub(crate) const NLM_F_CAPPED: u16 = 0x100;
 /// A dump raced with a change and must be repeated.
 pub(crate) const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLMSGERR_ATTR_MSG: u16 = 1;
+/// The attribute's value is attributes.
+const NESTED: u16 = 0x8000;
 /// Nested and byte-order bits of an attribute's type.
 const ATTRIBUTE_TYPE: u16 = 0x3fff;
 
@@ -44,6 +46,19 @@ impl Request {
         Self(bytes)
     }
 
+    /// Gives the message another sequence number.
+    pub(crate) fn sequence(mut self, sequence: u32) -> Self {
+        self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        self
+    }
+
+    /// Asks for an acknowledgement.
+    pub(crate) fn acknowledge(mut self) -> Self {
+        let flags = u16::from_ne_bytes([self.0[6], self.0[7]]) | NLM_F_ACK;
+        self.0[6..8].copy_from_slice(&flags.to_ne_bytes());
+        self
+    }
+
     /// Appends an attribute. Values are a few bytes: names, addresses, numbers.
     pub(crate) fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
         let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
@@ -66,34 +81,38 @@ impl Request {
         self.attribute(kind, &value)
     }
 
+    /// Appends an attribute that is made of attributes.
+    pub(crate) fn nested(mut self, kind: u16, body: impl FnOnce(Self) -> Self) -> Self {
+        let start = self.0.len();
+        self.0.extend_from_slice(&[0; 2]);
+        self.0.extend_from_slice(&(kind | NESTED).to_ne_bytes());
+        self = body(self);
+        let length = u16::try_from(self.0.len() - start).unwrap_or(u16::MAX);
+        debug_assert_eq!(usize::from(length), self.0.len() - start, "attribute too long");
+        self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        self
+    }
+
+    /// Appends bytes that are no attribute: the fixed part of a message inside an attribute.
+    pub(crate) fn fixed(mut self, fixed: &[u8]) -> Self {
+        self.0.extend_from_slice(fixed);
+        self.0.resize(aligned(self.0.len()), 0);
+        self
+    }
+
+    pub(crate) fn attribute_be32(self, kind: u16, value: u32) -> Self {
+        self.attribute(kind, &value.to_be_bytes())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The message, its length filled in.
     pub(crate) fn finish(mut self) -> Vec<u8> {
         let length = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
         self.0[..4].copy_from_slice(&length.to_ne_bytes());
         self.0
-    }
-}
-
-/// Attributes that are the value of another attribute, possibly after a fixed part.
-#[derive(Debug, Default)]
-pub(crate) struct Attributes(Vec<u8>);
-
-impl Attributes {
-    pub(crate) fn fixed(mut self, fixed: &[u8]) -> Self {
-        self.0.extend_from_slice(fixed);
-        self
-    }
-
-    pub(crate) fn bytes(self, kind: u16, value: &[u8]) -> Self {
-        Self(Request(self.0).attribute(kind, value).0)
-    }
-
-    pub(crate) fn name(self, kind: u16, name: &str) -> Self {
-        Self(Request(self.0).attribute_name(kind, name).0)
-    }
-
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.0
     }
 }
 

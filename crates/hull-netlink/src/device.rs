@@ -36,7 +36,7 @@ pub fn valid_name(name: &str) -> Result<(), Error> {
 pub fn move_device(namespace: BorrowedFd<'_>, name: &str, new_name: &str) -> Result<(), Error> {
     valid_name(new_name)?;
     let mut outside = Socket::open()?;
-    let mut inside = open_in(namespace)?;
+    let mut inside = Socket::open_in(namespace)?;
     let link = outside.link(name)?;
     let addresses = outside.addresses(link.index)?;
     outside.move_to(link.index, namespace, new_name)?;
@@ -47,17 +47,22 @@ pub fn move_device(namespace: BorrowedFd<'_>, name: &str, new_name: &str) -> Res
     inside.set_up(link.index)
 }
 
-/// A socket that acts on another namespace.
-fn open_in(namespace: BorrowedFd<'_>) -> Result<Socket, Error> {
+/// Calls `body` in another network namespace and comes back.
+///
+/// Namespaces belong to threads: a thread that `body` started would stay in the other one.
+///
+/// # Errors
+/// [`Error::Socket`] when the namespace cannot be entered or left.
+pub fn in_namespace<T>(namespace: BorrowedFd<'_>, body: impl FnOnce() -> T) -> Result<T, Error> {
     let failed = |operation| move |errno| Error::Socket { operation, errno };
     let own = rustix::fs::openat(CWD, c"/proc/thread-self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(failed("open own network namespace"))?;
     move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))
         .map_err(failed("enter network namespace"))?;
-    let socket = Socket::open();
+    let result = body();
     move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Network))
         .map_err(failed("leave network namespace"))?;
-    socket
+    Ok(result)
 }
 
 #[cfg(test)]

@@ -1,50 +1,48 @@
 //! The socket and single requests.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{RecvFlags, SendFlags};
 
 use crate::codec::{
-    self, HEADER, Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_DONE,
-    NLMSG_ERROR, Request,
+    self, HEADER, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_ERROR, Request,
 };
+use crate::device::in_namespace;
+use crate::transport::{self, Connection, DUMP_ATTEMPTS};
 use crate::{Error, valid_name};
 
-const RTM_NEWLINK: u16 = 16;
+pub(crate) const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
-const RTM_GETLINK: u16 = 18;
-const RTM_NEWADDR: u16 = 20;
+pub(crate) const RTM_GETLINK: u16 = 18;
+pub(crate) const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_NET_NS_FD: u16 = 28;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
-const VETH_INFO_PEER: u16 = 1;
+pub(crate) const IFLA_ADDRESS: u16 = 1;
+pub(crate) const IFLA_MASTER: u16 = 10;
+pub(crate) const IFLA_IFALIAS: u16 = 20;
+pub(crate) const IFLA_IFNAME: u16 = 3;
+pub(crate) const IFLA_MTU: u16 = 4;
+pub(crate) const IFLA_LINKINFO: u16 = 18;
+pub(crate) const IFLA_NET_NS_FD: u16 = 28;
+pub(crate) const IFLA_INFO_KIND: u16 = 1;
+pub(crate) const IFLA_INFO_DATA: u16 = 2;
+pub(crate) const VETH_INFO_PEER: u16 = 1;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
 const IFA_FLAGS: u16 = 8;
 
-const IFF_UP: u32 = 1;
+pub(crate) const IFF_UP: u32 = 1;
 /// Index of `lo` in every network namespace.
 const LOOPBACK: u32 = 1;
 /// Bytes of `struct ifinfomsg`.
-const LINK_FIXED: usize = 16;
+pub(crate) const LINK_FIXED: usize = 16;
 /// Bytes of `struct ifaddrmsg`.
 const ADDRESS_FIXED: usize = 8;
-/// The kernel fills a dump's datagrams up to this size.
-const DATAGRAM: usize = 32 << 10;
-/// A dump that keeps racing with changes is given up after this many repetitions.
-const DUMP_ATTEMPTS: usize = 8;
-
 /// A network device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// Interface index inside its namespace.
     pub index: u32,
@@ -54,6 +52,14 @@ pub struct Link {
     pub flags: u32,
     /// Largest packet, bytes.
     pub mtu: u32,
+    /// Index of the bridge that it is a port of; 0 for none.
+    pub master: u32,
+    /// Hardware address; empty where there is none.
+    pub address: Vec<u8>,
+    /// What kind of virtual device it is, such as `bridge`; empty for real ones.
+    pub kind: String,
+    /// A text that whoever made the device left on it.
+    pub alias: String,
 }
 
 impl Link {
@@ -83,17 +89,12 @@ pub struct Address {
     pub broadcast: Vec<u8>,
 }
 
-fn link_message(index: u32, flags: u32, change: u32) -> [u8; LINK_FIXED] {
+pub(crate) fn link_message(index: u32, flags: u32, change: u32) -> [u8; LINK_FIXED] {
     let mut fixed = [0; LINK_FIXED];
     fixed[4..8].copy_from_slice(&index.to_ne_bytes());
     fixed[8..12].copy_from_slice(&flags.to_ne_bytes());
     fixed[12..16].copy_from_slice(&change.to_ne_bytes());
     fixed
-}
-
-fn open() -> Result<OwnedFd, Errno> {
-    // No protocol means NETLINK_ROUTE, which is 0.
-    rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
 }
 
 /// Brings `lo` of the calling process's network namespace up. Does not allocate.
@@ -102,7 +103,7 @@ fn open() -> Result<OwnedFd, Errno> {
 /// `EPERM` without `CAP_NET_ADMIN` in the user namespace that owns the network namespace; `EPROTO` for a malformed
 /// answer.
 pub fn loopback_up() -> Result<(), Errno> {
-    let socket = open()?;
+    let socket = transport::socket(None)?;
     let mut request = [0_u8; HEADER + LINK_FIXED];
     request[..4].copy_from_slice(&(32_u32).to_ne_bytes());
     request[4..6].copy_from_slice(&RTM_NEWLINK.to_ne_bytes());
@@ -122,14 +123,11 @@ pub fn loopback_up() -> Result<(), Errno> {
 
 /// A route netlink socket. It acts on the network namespace in which it was opened.
 #[derive(Debug)]
-pub struct Socket {
-    fd: OwnedFd,
-    sequence: u32,
-}
+pub struct Socket(pub(crate) Connection);
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.0.fd.as_fd()
     }
 }
 
@@ -139,63 +137,24 @@ impl Socket {
     /// # Errors
     /// [`Error::Socket`].
     pub fn open() -> Result<Self, Error> {
-        let socket_error = |operation| move |errno| Error::Socket { operation, errno };
-        let fd = open().map_err(socket_error("open socket"))?;
-        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0)).map_err(socket_error("bind socket"))?;
-        // Without it errors have no text; old kernels lack it, which only costs the text.
-        extended_acknowledgements(&fd);
-        Ok(Self { fd, sequence: 0 })
+        Ok(Self(Connection::open(None, 0)?))
+    }
+
+    /// Opens a socket that acts on another network namespace. The calling thread enters it for the time of one
+    /// `socket(2)`, so the process should be single-threaded.
+    ///
+    /// # Errors
+    /// [`Error::Socket`], with `EPERM` for a namespace of somebody else's.
+    pub fn open_in(namespace: BorrowedFd<'_>) -> Result<Self, Error> {
+        in_namespace(namespace, Self::open)?
     }
 
     fn next_sequence(&mut self) -> u32 {
-        self.sequence = self.sequence.wrapping_add(1);
-        self.sequence
-    }
-
-    /// Sends a request and gives each answer that is not the final acknowledgement to `each`.
-    fn transact(
-        &mut self,
-        operation: &'static str,
-        object: &str,
-        request: &[u8],
-        mut each: impl FnMut(&Message<'_>) -> Result<(), &'static str>,
-    ) -> Result<bool, Error> {
-        let malformed = |what| Error::Malformed { operation, what };
-        let socket = |errno| Error::Socket { operation, errno };
-        rustix::io::retry_on_intr(|| rustix::net::send(&self.fd, request, SendFlags::empty())).map_err(socket)?;
-        let mut buffer = vec![0; DATAGRAM];
-        let mut interrupted = false;
-        loop {
-            let (filled, whole) =
-                rustix::io::retry_on_intr(|| rustix::net::recv(&self.fd, &mut buffer[..], RecvFlags::TRUNC))
-                    .map_err(socket)?;
-            if whole > filled {
-                return Err(malformed("datagram longer than 32 KiB"));
-            }
-            for message in codec::messages(&buffer[..filled]) {
-                let message = message.map_err(malformed)?;
-                if message.sequence != self.sequence {
-                    continue;
-                }
-                interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
-                match message.kind {
-                    NLMSG_DONE => return Ok(interrupted),
-                    NLMSG_ERROR => {
-                        let (code, text) = codec::error_of(&message).map_err(malformed)?;
-                        if code == 0 {
-                            return Ok(interrupted);
-                        }
-                        let errno = Errno::from_raw_os_error(code);
-                        return Err(Error::Refused { operation, object: object.to_owned(), errno, message: text });
-                    }
-                    _ => each(&message).map_err(malformed)?,
-                }
-            }
-        }
+        self.0.next_sequence()
     }
 
     fn acknowledged(&mut self, operation: &'static str, object: &str, request: Request) -> Result<(), Error> {
-        self.transact(operation, object, &request.finish(), |_| Ok(())).map(drop)
+        self.0.acknowledged(operation, object, request)
     }
 
     /// The device of this name.
@@ -208,7 +167,7 @@ impl Socket {
         let request = Request::new(RTM_GETLINK, NLM_F_ACK, sequence, &link_message(0, 0, 0));
         let request = request.attribute_name(IFLA_IFNAME, name);
         let mut found = None;
-        let asked = self.transact("get link", name, &request.finish(), |message| {
+        let asked = self.0.transact("get link", name, &request.finish(), |message| {
             if message.kind == RTM_NEWLINK {
                 found = Some(parse_link(message.payload)?);
             }
@@ -231,15 +190,16 @@ impl Socket {
             let sequence = self.next_sequence();
             let request = Request::new(RTM_GETADDR, NLM_F_DUMP, sequence, &[0; ADDRESS_FIXED]);
             let mut found = Vec::new();
-            let interrupted = self.transact(operation, &format!("of link {index}"), &request.finish(), |message| {
-                if message.kind == RTM_NEWADDR {
-                    let (owner, address) = parse_address(message.payload)?;
-                    if owner == index && !address.local.is_empty() {
-                        found.push(address);
+            let interrupted =
+                self.0.transact(operation, &format!("of link {index}"), &request.finish(), |message| {
+                    if message.kind == RTM_NEWADDR {
+                        let (owner, address) = parse_address(message.payload)?;
+                        if owner == index && !address.local.is_empty() {
+                            found.push(address);
+                        }
                     }
-                }
-                Ok(())
-            })?;
+                    Ok(())
+                })?;
             if !interrupted {
                 return Ok(found);
             }
@@ -319,12 +279,15 @@ impl Socket {
         valid_name(name)?;
         valid_name(peer)?;
         let kind = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-        let peer = codec::Attributes::default().fixed(&link_message(0, 0, 0)).name(IFLA_IFNAME, peer);
-        let data = codec::Attributes::default().bytes(VETH_INFO_PEER, peer.as_bytes());
-        let info = codec::Attributes::default().name(IFLA_INFO_KIND, "veth").bytes(IFLA_INFO_DATA, data.as_bytes());
         let request = Request::new(RTM_NEWLINK, kind, self.next_sequence(), &link_message(0, 0, 0))
             .attribute_name(IFLA_IFNAME, name)
-            .attribute(IFLA_LINKINFO, info.as_bytes());
+            .nested(IFLA_LINKINFO, |info| {
+                info.attribute_name(IFLA_INFO_KIND, "veth").nested(IFLA_INFO_DATA, |data| {
+                    data.nested(VETH_INFO_PEER, |other| {
+                        other.fixed(&link_message(0, 0, 0)).attribute_name(IFLA_IFNAME, peer)
+                    })
+                })
+            });
         self.acknowledged("create veth pair", name, request)
     }
 
@@ -338,19 +301,25 @@ impl Socket {
     }
 }
 
-fn extended_acknowledgements(fd: &OwnedFd) {
-    hull_sys::attributes::netlink_extended_acknowledgements(fd.as_fd());
-}
-
-fn parse_link(payload: &[u8]) -> Result<Link, &'static str> {
+pub(crate) fn parse_link(payload: &[u8]) -> Result<Link, &'static str> {
     let short = "truncated link";
     let index = codec::u32_at(payload, 4).ok_or(short)?;
     let flags = codec::u32_at(payload, 8).ok_or(short)?;
-    let mut link = Link { index, name: String::new(), flags, mtu: 0 };
+    let mut link = Link { index, flags, ..Link::default() };
     for attribute in codec::attributes(payload.get(LINK_FIXED..).ok_or(short)?) {
         match attribute? {
             (IFLA_IFNAME, value) => link.name = codec::string(value),
             (IFLA_MTU, value) => link.mtu = codec::u32_at(value, 0).ok_or("MTU is not 4 bytes")?,
+            (IFLA_MASTER, value) => link.master = codec::u32_at(value, 0).ok_or("master is not 4 bytes")?,
+            (IFLA_ADDRESS, value) => link.address = value.get(..32).unwrap_or(value).to_vec(),
+            (IFLA_IFALIAS, value) => link.alias = codec::string(value),
+            (IFLA_LINKINFO, value) => {
+                for attribute in codec::attributes(value) {
+                    if let (IFLA_INFO_KIND, value) = attribute? {
+                        link.kind = codec::string(value);
+                    }
+                }
+            }
             _ => {}
         }
     }

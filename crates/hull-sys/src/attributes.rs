@@ -196,6 +196,47 @@ pub fn netlink_extended_acknowledgements(socket: BorrowedFd<'_>) {
     }
 }
 
+/// Lets a netlink socket receive only messages whose first one is of these types (`socket(7)`, `SO_ATTACH_FILTER`,
+/// Linux 2.2). At most 200 types.
+///
+/// # Errors
+/// `ENOMEM`; `EPERM` when the socket's filter is locked.
+pub fn netlink_only(socket: BorrowedFd<'_>, kinds: &[u16]) -> Result<(), Errno> {
+    // Offset of the type in struct nlmsghdr. The machine's byte order there, the network's in the filter.
+    const TYPE: u32 = 4;
+    let instruction = |code: u32, jump_true: usize, k: u32| libc::sock_filter {
+        code: u16::try_from(code).unwrap_or(0),
+        jt: u8::try_from(jump_true).unwrap_or(0),
+        jf: 0,
+        k,
+    };
+    if kinds.len() > 200 {
+        return Err(Errno::INVAL);
+    }
+    let mut program = vec![instruction(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, 0, TYPE)];
+    for (index, kind) in kinds.iter().enumerate() {
+        // Over the rest of the comparisons and the refusal.
+        let distance = kinds.len() - index;
+        program.push(instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, distance, u32::from(kind.to_be())));
+    }
+    program.push(instruction(libc::BPF_RET | libc::BPF_K, 0, 0));
+    program.push(instruction(libc::BPF_RET | libc::BPF_K, 0, u32::MAX));
+    let program =
+        libc::sock_fprog { len: u16::try_from(program.len()).map_err(|_| Errno::INVAL)?, filter: program.as_mut_ptr() };
+    let length = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    // SAFETY: the kernel reads the structure and as many instructions as it says, all of which outlive the call.
+    let returned = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            length,
+        )
+    };
+    check(returned.into()).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

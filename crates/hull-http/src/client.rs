@@ -15,6 +15,7 @@ use ureq::{Agent, Proxy, SendBody};
 
 use crate::absolute::AbsoluteForm;
 use crate::dns::Resolver;
+use crate::pipe::Pipe;
 use crate::proxy::Proxies;
 
 const CONNECT: Duration = Duration::from_secs(30);
@@ -76,6 +77,10 @@ impl fmt::Debug for Response {
 }
 
 impl Response {
+    pub(crate) fn new(status: u16, headers: HeaderMap, body: Box<dyn Read + Send>) -> Self {
+        Self { status, headers, body }
+    }
+
     /// A header's first value, if it is text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -132,7 +137,7 @@ pub struct Error {
 }
 
 impl Error {
-    fn request(message: impl Into<String>) -> Self {
+    pub(crate) fn request(message: impl Into<String>) -> Self {
         Self { kind: ErrorKind::Request, message: message.into() }
     }
 
@@ -186,6 +191,8 @@ pub struct Client {
     proxies: Proxies,
     resolver: Resolver,
     agents: Mutex<BTreeMap<(Route, Option<Tls>), Agent>>,
+    /// Where every request goes, if not over the network.
+    pipe: Option<Pipe>,
 }
 
 impl Client {
@@ -193,7 +200,13 @@ impl Client {
     #[must_use]
     pub fn new(user_agent: &str, proxies: Proxies) -> Self {
         let agents = Mutex::new(BTreeMap::new());
-        Self { user_agent: user_agent.to_owned(), proxies, resolver: Resolver::default(), agents }
+        Self { user_agent: user_agent.to_owned(), proxies, resolver: Resolver::default(), agents, pipe: None }
+    }
+
+    /// A client that sends everything to one server, whatever host an address names.
+    #[must_use]
+    pub fn over(pipe: Pipe) -> Self {
+        Self { pipe: Some(pipe), ..Self::new("", Proxies::default()) }
     }
 
     /// Sends one request and returns the answer, whatever its status. Redirects are answers too.
@@ -213,6 +226,10 @@ impl Client {
         let Some(scheme @ ("http" | "https")) = uri.scheme_str() else {
             return Err(Error::request(format!("address {address:?} is neither http nor https")));
         };
+        if let Some(pipe) = &self.pipe {
+            let target = uri.path_and_query().map_or("/", |target| target.as_str());
+            return pipe.send(method, target, host, headers, body);
+        }
         let encrypted = scheme == "https";
         let route = match self.proxies.of(scheme, host) {
             None => Route::Direct,

@@ -104,6 +104,16 @@ impl Error {
         !matches!(self, Self::Credentials(_) | Self::Hosts(_) | Self::Digest(_))
     }
 
+    /// Whether the same may succeed a moment later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Transport { source, .. } => source.is_transient(),
+            Self::Interrupted { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether it is known not to exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {

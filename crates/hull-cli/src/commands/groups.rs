@@ -4,8 +4,8 @@ use clap::Subcommand;
 use hull_engine::Engine;
 
 use super::{
-    Done, archives, commit, df, exec, history, image_inspect, images, info, inspect, logs, mount, names, prune, ps, rm,
-    run, signals,
+    Done, archives, commit, df, exec, history, image_inspect, images, info, inspect, logs, mount, names, prune, ps,
+    referrers, registry, rm, run, signals,
 };
 
 /// Commands on images.
@@ -25,6 +25,12 @@ pub(super) enum Image {
     Rm(names::Rmi),
     /// Remove images that nothing uses
     Prune(prune::Images),
+    /// Download an image from a registry
+    Pull(registry::Pull),
+    /// Upload an image to a registry
+    Push(registry::Push),
+    /// List what refers to an image in its registry: signatures, lists of contents
+    Referrers(referrers::Args),
     /// Load images from an archive
     Load(archives::Load),
     /// Save images to an archive
@@ -48,6 +54,9 @@ impl Image {
             Self::History(args) => history::main(engine, &args),
             Self::Tag(args) => names::tag(engine, &args),
             Self::Rm(args) => names::remove(engine, &args),
+            Self::Pull(args) => registry::pull(engine, &args),
+            Self::Push(args) => registry::push(engine, &args),
+            Self::Referrers(args) => referrers::main(&args),
             Self::Prune(args) => prune::images(engine, &args),
             Self::Load(args) => archives::load(engine, args),
             Self::Save(args) => archives::save(engine, &args),

@@ -15,14 +15,17 @@ mod images;
 mod info;
 mod inspect;
 mod logs;
+mod manifest;
 mod mount;
 mod names;
 mod progress;
 mod prune;
 mod ps;
+mod referrers;
 mod registry;
 mod rm;
 mod run;
+mod search;
 mod serve;
 mod signals;
 
@@ -92,6 +95,11 @@ enum Command {
     Pull(registry::Pull),
     /// Upload an image to a registry
     Push(registry::Push),
+    /// Search a registry for images
+    Search(search::Args),
+    /// Look at manifests in registries, and make lists of them
+    #[command(subcommand)]
+    Manifest(manifest::Manifest),
     /// Log in to a registry
     Login(registry::Login),
     /// Log out from a registry
@@ -171,6 +179,8 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         Command::Rmi(args) => names::remove(&engine, &args),
         Command::Pull(args) => registry::pull(&engine, &args),
         Command::Push(args) => registry::push(&engine, &args),
+        Command::Search(args) => search::main(&args),
+        Command::Manifest(command) => command.main(&engine),
         Command::Login(args) => registry::login(args),
         Command::Logout(args) => registry::logout(&args),
         Command::Registry(command) => command.main(&engine),

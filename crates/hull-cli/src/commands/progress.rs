@@ -14,6 +14,8 @@ use crate::output::print;
 #[derive(Debug)]
 pub(super) struct Shown {
     way: Way,
+    /// Which side has what is there already.
+    pushing: bool,
 }
 
 #[derive(Debug)]
@@ -26,7 +28,15 @@ enum Way {
 }
 
 impl Shown {
-    pub(super) fn new(quiet: bool) -> Self {
+    pub(super) fn pull(quiet: bool) -> Self {
+        Self::new(quiet, false)
+    }
+
+    pub(super) fn push(quiet: bool) -> Self {
+        Self::new(quiet, true)
+    }
+
+    fn new(quiet: bool, pushing: bool) -> Self {
         let way = if quiet {
             Way::Not
         } else if std::io::stdout().is_terminal() {
@@ -34,7 +44,7 @@ impl Shown {
         } else {
             Way::Lines(Mutex::default())
         };
-        Self { way }
+        Self { way, pushing }
     }
 
     /// Leaves what is drawn as it is; nothing is drawn any more.
@@ -49,12 +59,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What stands after the layer's digits; `None` for what only a bar shows.
-fn words(event: &Event) -> Option<String> {
+/// What stands after the layer's digits, in Docker's words; `None` for what only a bar shows.
+fn words(event: &Event, pushing: bool) -> Option<String> {
     Some(match event {
         Event::Waiting => "Pulling fs layer".to_owned(),
         Event::Preparing => "Preparing".to_owned(),
+        Event::Exists if pushing => "Layer already exists".to_owned(),
         Event::Exists => "Already exists".to_owned(),
+        Event::Downloading(done, all) if done == all => "Download complete".to_owned(),
         Event::Downloading(..) | Event::Pushing(..) => return None,
         Event::Retrying(reason) => format!("Retrying: {}", hull_oci::spec::one_line(reason)),
         Event::PullComplete => "Pull complete".to_owned(),
@@ -69,7 +81,11 @@ impl Progress for Shown {
         match &self.way {
             Way::Not => {}
             Way::Lines(last) => {
-                let Some(words) = words(&event) else { return };
+                // Docker has no word for this one.
+                if event == Event::Compressing {
+                    return;
+                }
+                let Some(words) = words(&event, self.pushing) else { return };
                 let mut last = lock(last);
                 if last.insert(layer.clone(), words.clone()).as_ref() != Some(&words) {
                     print(format_args!("{}: {words}\n", layer.short()));
@@ -82,20 +98,20 @@ impl Progress for Shown {
                     bar.set_style(plain());
                     bar
                 });
-                show(bar, &event);
+                show(bar, &event, self.pushing);
             }
         }
     }
 }
 
-fn show(bar: &ProgressBar, event: &Event) {
+fn show(bar: &ProgressBar, event: &Event, pushing: bool) {
     let (word, numbers) = match event {
-        Event::Downloading(done, all) => ("Downloading", Some((done, all))),
+        Event::Downloading(done, all) if done < all => ("Downloading", Some((done, all))),
         Event::Pushing(done, all) => ("Pushing", Some((done, all))),
         _ => ("", None),
     };
     if let Some((done, all)) = numbers {
-        if bar.length() != Some(*all) {
+        if bar.message() != word {
             bar.set_style(moving());
             bar.set_length(*all);
         }
@@ -104,8 +120,11 @@ fn show(bar: &ProgressBar, event: &Event) {
         return;
     }
     bar.set_style(plain());
-    bar.set_message(words(event).unwrap_or_default());
-    if !matches!(event, Event::Waiting | Event::Preparing | Event::Retrying(_) | Event::Compressing) {
+    bar.set_message(words(event, pushing).unwrap_or_default());
+    if !matches!(
+        event,
+        Event::Waiting | Event::Preparing | Event::Retrying(_) | Event::Compressing | Event::Downloading(..)
+    ) {
         bar.abandon();
     }
 }
@@ -115,7 +134,7 @@ fn plain() -> ProgressStyle {
 }
 
 fn moving() -> ProgressStyle {
-    let template = "{prefix}: {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}";
+    let template = "{prefix}: {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     style.progress_chars("=> ")
 }

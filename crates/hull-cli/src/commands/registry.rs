@@ -6,8 +6,9 @@ use hull_engine::Engine;
 use hull_image::registry::{self, PullOptions, PushOptions};
 use hull_oci::Reference;
 use hull_oci::image::Platform;
-use hull_registry::Client;
 use hull_registry::credentials::{Credential, Kept};
+use hull_registry::hosts::Sources;
+use hull_registry::{Client, ssh};
 
 use super::progress::Shown;
 use super::{Done, Failure};
@@ -19,7 +20,7 @@ const MAX_PASSWORD: u64 = 1 << 20;
 /// Download an image from a registry
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  hull pull debian:bookworm\n  hull pull --platform linux/arm64 registry.example.com/team/app@sha256:..."
+    after_help = "Examples:\n  hull pull debian:bookworm\n  hull pull --platform linux/arm64 registry.example.com/team/app@sha256:...\n  hull pull ssh://user@build-host team/app:v1\n\nFrom ssh://[USER@]HOST[:PORT][/ROOT] an image comes straight from that machine's store: only the layers that this one\nlacks, without a registry. HULL_SSH names another command than 'ssh', HULL_SSH_HULL another one than 'hull' there,\nsuch as 'sudo hull'; ROOT is its --root."
 )]
 pub(super) struct Pull {
     /// Download all tags of the repository
@@ -32,17 +33,26 @@ pub(super) struct Pull {
     #[arg(short, long)]
     quiet: bool,
     /// Accepted for compatibility; signatures are the policy's business
-    #[arg(long, hide = true)]
-    disable_content_trust: Option<bool>,
-    /// NAME[:TAG|@DIGEST]
-    #[arg(value_name = "NAME[:TAG|@DIGEST]")]
-    image: String,
+    #[arg(
+        long,
+        value_name = "BOOL",
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = true,
+        default_missing_value = "true",
+        hide = true
+    )]
+    disable_content_trust: bool,
+    /// The image, after the machine that it comes from if that is no registry
+    #[arg(value_name = "[ssh://HOST] NAME[:TAG|@DIGEST]", num_args = 1..=2, required = true)]
+    image: Vec<String>,
 }
 
 /// Upload an image to a registry
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  hull push registry.example.com/team/app:v1\n  hull push --all-tags registry.example.com/team/app"
+    after_help = "Examples:\n  hull push registry.example.com/team/app:v1\n  hull push --all-tags registry.example.com/team/app\n  hull push ssh://user@host team/app:v1\n\nTo ssh://[USER@]HOST[:PORT][/ROOT] an image goes straight into that machine's store: only the layers that it lacks,\nwithout a registry. HULL_SSH names another command than 'ssh', HULL_SSH_HULL another one than 'hull' there, such as\n'sudo hull'; ROOT is its --root."
 )]
 pub(super) struct Push {
     /// Upload every tag of the repository
@@ -55,11 +65,23 @@ pub(super) struct Push {
     #[arg(short, long)]
     quiet: bool,
     /// Accepted for compatibility
-    #[arg(long, hide = true)]
-    disable_content_trust: Option<bool>,
-    /// NAME[:TAG]
-    #[arg(value_name = "NAME[:TAG]")]
-    image: String,
+    #[arg(
+        long,
+        value_name = "BOOL",
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = true,
+        default_missing_value = "true",
+        hide = true
+    )]
+    disable_content_trust: bool,
+    /// Refuse an image of another platform than this
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]", value_parser = Platform::parse)]
+    platform: Option<Platform>,
+    /// The image, after the machine that it goes to if that is no registry
+    #[arg(value_name = "[ssh://HOST] NAME[:TAG]", num_args = 1..=2, required = true)]
+    image: Vec<String>,
 }
 
 /// Log in to a registry
@@ -90,9 +112,45 @@ pub(super) struct Logout {
     server: Option<String>,
 }
 
+/// A machine and the name of an image there, in either order, or the name alone.
+fn place(words: &[String]) -> Result<(Option<ssh::Address>, &str), Failure> {
+    let is_machine = |word: &String| word.starts_with("ssh://");
+    let (machine, name) = match words {
+        [name] if is_machine(name) => {
+            return Err(Failure::new(format!("{name}: the name of an image is missing")));
+        }
+        [name] => return Ok((None, name)),
+        [machine, name] if is_machine(machine) && !is_machine(name) => (machine, name),
+        [name, machine] if is_machine(machine) && !is_machine(name) => (machine, name),
+        _ => return Err(Failure::new("expected one image, and perhaps one ssh://[USER@]HOST[:PORT][/ROOT] before it")),
+    };
+    let machine = machine.parse().map_err(|error: ssh::AddressError| Failure::new(error.to_string()))?;
+    Ok((Some(machine), name))
+}
+
+/// The image that a name means: what `registries.conf` says of names without a registry counts.
+fn meant(name: &str) -> Result<Reference, Failure> {
+    let plain: Reference = name.parse().map_err(|error| Failure::new(format!("{error}")))?;
+    if plain.domain() != "docker.io" || name.starts_with("docker.io/") || name.starts_with("index.docker.io/") {
+        return Ok(plain);
+    }
+    let found = hull_registry::hosts::candidates(&Sources::system(), name);
+    match found.map_err(|error| Failure::new(error.to_string()))?.first() {
+        Some(whole) => whole.parse().map_err(|error| Failure::new(format!("registries.conf: {whole:?}: {error}"))),
+        None => Ok(plain),
+    }
+}
+
 pub(super) fn pull(engine: &Engine, args: &Pull) -> Done {
-    let reference: Reference = args.image.parse().map_err(|error| Failure::new(format!("{error}")))?;
-    let client = Client::from_environment();
+    let (machine, name) = place(&args.image)?;
+    let reference: Reference = match &machine {
+        Some(_) => name.parse().map_err(|error| Failure::new(format!("{error}")))?,
+        None => meant(name)?,
+    };
+    let client = match &machine {
+        Some(machine) => Client::over_ssh(machine),
+        None => Client::from_environment(),
+    };
     let options = PullOptions { platform: args.platform.clone(), ..PullOptions::default() };
     let done = |pulled: &registry::Pulled| {
         if args.quiet {
@@ -105,7 +163,7 @@ pub(super) fn pull(engine: &Engine, args: &Pull) -> Done {
         if reference.tag().is_some() || reference.digest().is_some() {
             return Err(Failure::new("tag can't be used with --all-tags/-a"));
         }
-        let shown = Shown::new(args.quiet);
+        let shown = Shown::pull(args.quiet);
         registry::pull_all(&engine.images, &client, &reference, &options, &shown, &mut |pulled| {
             shown.end();
             done(pulled);
@@ -119,9 +177,10 @@ pub(super) fn pull(engine: &Engine, args: &Pull) -> Done {
         }
         let whole = reference.clone().or_latest();
         let at = whole.digest().map(ToString::to_string).or(whole.tag().map(str::to_owned)).unwrap_or_default();
-        print(format_args!("{at}: Pulling from {}\n", short_path(&reference)));
+        let there = machine.map(|machine| format!(" at {machine}")).unwrap_or_default();
+        print(format_args!("{at}: Pulling from {}{there}\n", short_path(&reference)));
     }
-    let shown = Shown::new(args.quiet);
+    let shown = Shown::pull(args.quiet);
     let pulled = registry::pull(&engine.images, &client, &reference, &options, &shown);
     shown.end();
     let pulled = pulled?;
@@ -136,7 +195,8 @@ fn short_path(reference: &Reference) -> String {
 }
 
 pub(super) fn push(engine: &Engine, args: &Push) -> Done {
-    let reference: Reference = args.image.parse().map_err(|error| Failure::new(format!("{error}")))?;
+    let (machine, name) = place(&args.image)?;
+    let reference: Reference = name.parse().map_err(|error| Failure::new(format!("{error}")))?;
     let names: Vec<Reference> = if args.all_tags {
         if reference.tag().is_some() {
             return Err(Failure::new("tag can't be used with --all-tags/-a"));
@@ -157,13 +217,27 @@ pub(super) fn push(engine: &Engine, args: &Push) -> Done {
         return Err(missing());
     }
     if !args.quiet {
-        print(format_args!("The push refers to repository [{}]\n", reference.repository()));
+        let there = machine.as_ref().map(|machine| format!(" at {machine}")).unwrap_or_default();
+        print(format_args!("The push refers to repository [{}]{there}\n", reference.repository()));
     }
-    let client = Client::from_environment();
+    let client = match &machine {
+        Some(machine) => Client::over_ssh(machine),
+        None => Client::from_environment(),
+    };
     let options = PushOptions { chunk: args.chunk_size, ..PushOptions::default() };
     for name in &names {
         let image = engine.images.find(&name.to_string()).map_err(|_| missing())?;
-        let shown = Shown::new(args.quiet);
+        if let Some(wanted) = &args.platform
+            && image.config.platform.suits(wanted).is_none()
+        {
+            let text = format!(
+                "image with reference {} was found but does not match the specified platform: wanted {wanted}, actual: {}",
+                name.familiar(),
+                image.config.platform
+            );
+            return Err(Failure::new(text));
+        }
+        let shown = Shown::push(args.quiet);
         let pushed = registry::push(&engine.images, &client, &image, name, &options, &shown);
         shown.end();
         let pushed = pushed?;

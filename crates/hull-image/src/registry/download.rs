@@ -168,11 +168,7 @@ impl Read for Download<'_> {
             let Some(network) = &mut self.network else {
                 match self.connect() {
                     Ok(()) => {}
-                    Err(
-                        error @ (hull_registry::Error::Transport { .. } | hull_registry::Error::Interrupted { .. }),
-                    ) => {
-                        self.failed(error.to_string())?;
-                    }
+                    Err(error) if error.is_transient() => self.failed(error.to_string())?,
                     Err(error) => return Err(io::Error::other(error)),
                 }
                 continue;

@@ -12,9 +12,11 @@
 //! digest is checked when it is whole; one that is wrong is thrown away.
 
 mod download;
+mod lists;
 mod pull;
 mod push;
 
+pub use lists::{Entry, List, Lists, Looked, look, look_into, push_list, referrers};
 pub use pull::{PullOptions, Pulled, pull, pull_all};
 pub use push::{PushOptions, Pushed, push};
 
@@ -57,6 +59,28 @@ pub struct Silent;
 
 impl Progress for Silent {
     fn layer(&self, _: &Digest, _: Event) {}
+}
+
+/// A short blob's bytes, compared with its digest.
+pub(crate) fn blob_bytes(
+    remote: &hull_registry::Remote,
+    blob: &hull_oci::image::Descriptor,
+) -> Result<Vec<u8>, crate::Error> {
+    let bytes = remote.blob_bytes(blob)?;
+    check(remote.name(), blob, &bytes)?;
+    Ok(bytes)
+}
+
+/// Refuses bytes that are not a blob's.
+pub(crate) fn check(repository: &str, blob: &hull_oci::image::Descriptor, bytes: &[u8]) -> Result<(), crate::Error> {
+    let mut hasher = blob.digest.hasher();
+    hasher.update(bytes);
+    let found = hasher.finish();
+    if bytes.len() as u64 == blob.size && found == blob.digest {
+        return Ok(());
+    }
+    let reason = format!("{repository} sent {} bytes of digest {found}", bytes.len());
+    Err(crate::Error::Blob { expected: blob.digest.clone(), reason })
 }
 
 /// Runs work on several threads at once and returns the first failure, after all have ended.

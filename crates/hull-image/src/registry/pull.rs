@@ -152,16 +152,9 @@ fn configuration(
         let file = transfer.open_blob(&blob.digest)?;
         file.take(blob.size + 1).read_to_end(&mut bytes).map_err(Error::io("read", "configuration"))?;
     } else {
-        let reader = remote.blob(blob, 0)?.reader;
-        reader.take(blob.size + 1).read_to_end(&mut bytes).map_err(Error::io("download", image()))?;
+        bytes = remote.blob_bytes(blob)?;
     }
-    let mut hasher = blob.digest.hasher();
-    hasher.update(&bytes);
-    let found = hasher.finish();
-    if bytes.len() as u64 != blob.size || found != blob.digest {
-        let reason = format!("the registry sent {} bytes of digest {found}", bytes.len());
-        return Err(Error::Blob { expected: blob.digest.clone(), reason });
-    }
+    super::check(remote.name(), blob, &bytes)?;
     // Only a platform that was asked for by name is insisted on.
     if let (Some(wanted), Ok(config)) = (&options.platform, ImageConfig::parse(&bytes))
         && config.platform.suits(wanted).is_none()

@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom};
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use hull_layer::compression::{Compression, Encoder};
 use hull_oci::image::{Descriptor, Document, Manifest, media_type};
@@ -13,6 +14,9 @@ use hull_registry::{Client, Remote};
 
 use super::{Event, Progress, in_parallel};
 use crate::{Error, Image, Layer, Store, Transfer};
+
+/// Time between two reports.
+const REPORT: Duration = Duration::from_millis(100);
 
 /// How to send.
 #[derive(Clone, Debug)]
@@ -67,10 +71,12 @@ pub fn push(
     let sources = sources(store, image, &reference)?;
     let layers: Vec<(&Descriptor, &Layer)> = manifest.layers.iter().zip(&image.layers).collect();
     in_parallel(&layers, options.at_once.max(1), |(blob, layer)| {
-        let content = Stored { store, blob, layer, progress };
+        let content = Stored { store, blob, layer, sent: Arc::new(AtomicU64::new(0)) };
         let put = Put { sources: &sources, chunk: options.chunk };
         progress.layer(&layer.diff_id, Event::Preparing);
-        let event = match remote.put_blob(blob, &content, &put)? {
+        let done = watched(&content, progress, || remote.put_blob(blob, &content, &put));
+        let done = done.map_err(|error| refused(&remote, error))?;
+        let event = match done {
             Uploaded::Existed => Event::Exists,
             Uploaded::Mounted => Event::Mounted(sources.first().cloned().unwrap_or_default()),
             Uploaded::Sent => Event::Pushed,
@@ -79,12 +85,23 @@ pub fn push(
         Ok(())
     })?;
     let config = store.config_bytes(&image.id)?;
-    remote.put_blob(&manifest.config, &config, &Put::default())?;
+    remote.put_blob(&manifest.config, &config, &Put::default()).map_err(|error| refused(&remote, error))?;
     put_manifest(&remote, tag, &kind, &bytes)?;
     let digest = Digest::of(&bytes);
     // From now on the store knows where it is.
     transfer.image(&config, Some((&bytes, &kind)), &[reference.with_digest(digest.clone())])?;
     Ok(Pushed { digest, size: bytes.len() as u64 })
+}
+
+/// An old Hull serves its store for reading only.
+fn refused(remote: &Remote, error: hull_registry::Error) -> Error {
+    match error {
+        hull_registry::Error::Refused { refusal, .. } if remote.is_machine() && refusal.status == 405 => {
+            let reason = "the hull there takes no images: install this version or a later one there";
+            Error::image(remote.name(), reason)
+        }
+        other => other.into(),
+    }
 }
 
 fn put_manifest(remote: &Remote, tag: &str, kind: &str, bytes: &[u8]) -> Result<(), Error> {
@@ -191,24 +208,62 @@ fn sources(store: &Store, image: &Image, reference: &Reference) -> Result<Vec<St
     Ok(found)
 }
 
-/// A layer's blob in the store, reported as it is read.
+/// Reports how much of a blob was sent while `work` sends it: whatever reads it may be anywhere.
+fn watched<T>(content: &Stored<'_>, progress: &dyn Progress, work: impl FnOnce() -> T) -> T {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reporter = scope.spawn(|| {
+            let mut reported = 0;
+            while !done.load(Ordering::Acquire) {
+                let sent = content.sent.load(Ordering::Relaxed);
+                if sent != reported {
+                    reported = sent;
+                    progress.layer(&content.layer.diff_id, Event::Pushing(sent, content.blob.size));
+                }
+                std::thread::park_timeout(REPORT);
+            }
+        });
+        let result = work();
+        done.store(true, Ordering::Release);
+        reporter.thread().unpark();
+        result
+    })
+}
+
+/// A layer's blob in the store.
 struct Stored<'a> {
     store: &'a Store,
     blob: &'a Descriptor,
     layer: &'a Layer,
-    progress: &'a dyn Progress,
+    /// Where the reader is.
+    sent: Arc<AtomicU64>,
+}
+
+/// Tells how far it has been read.
+struct Counted<R> {
+    inner: R,
+    sent: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.sent.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
 }
 
 impl Content for Stored<'_> {
     fn open(&self, offset: u64) -> io::Result<Box<dyn Read>> {
-        self.progress.layer(&self.layer.diff_id, Event::Pushing(offset, self.blob.size));
+        self.sent.store(offset, Ordering::Relaxed);
+        let sent = Arc::clone(&self.sent);
         if self.blob.digest != self.layer.diff_id {
             let mut file = self.store.open_blob(&self.blob.digest).map_err(io::Error::other)?;
             file.seek(SeekFrom::Start(offset))?;
-            return Ok(Box::new(file));
+            return Ok(Box::new(Counted { inner: file, sent }));
         }
         let mut tar = self.store.layer_tar(self.layer).map_err(io::Error::other)?;
         io::copy(&mut tar.by_ref().take(offset), &mut io::sink())?;
-        Ok(tar)
+        Ok(Box::new(Counted { inner: tar, sent }))
     }
 }

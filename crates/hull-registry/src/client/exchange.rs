@@ -54,14 +54,18 @@ impl Request<'_> {
         }
         let schemes: &[&str] = match self.endpoint.scheme {
             Scheme::Https => &["https"],
-            Scheme::Http => &["http"],
+            Scheme::Http | Scheme::Ssh => &["http"],
             Scheme::Either => &["https", "http"],
         };
         schemes.iter().map(|scheme| format!("{scheme}://{}{}", self.endpoint.host, self.target)).collect()
     }
 
     fn failed(&self, address: &str, source: HttpError) -> Error {
-        let scheme = if address.starts_with("http://") { "http" } else { "https" };
+        let scheme = match self.endpoint.scheme {
+            Scheme::Ssh => "ssh",
+            _ if address.starts_with("http://") => "http",
+            _ => "https",
+        };
         let address = format!("{scheme}://{}", host_of(address).unwrap_or(&self.endpoint.host));
         Error::Transport { what: self.what.to_owned(), address, source }
     }
@@ -110,7 +114,8 @@ impl Client {
         body: MakeBody<'_>,
     ) -> Result<Response, Error> {
         let (mut address, mut response) = self.first(request, authorization, body)?;
-        for _ in 0..REDIRECTS {
+        let mut followed = 0;
+        loop {
             let method = match response.status {
                 301..=303 if matches!(request.method, "GET" | "HEAD") => request.method,
                 307 | 308 => request.method,
@@ -121,8 +126,13 @@ impl Client {
                 host: request.endpoint.host.clone(),
                 reason,
             };
+            followed += 1;
+            if followed > REDIRECTS {
+                return Err(bad(format!("more than {REDIRECTS} redirects, the last one from {}", short(&address))));
+            }
             let location = response.header("location").ok_or_else(|| bad("a redirect to nowhere".to_owned()))?;
-            let next = absolute(&address, location).ok_or_else(|| bad(format!("a redirect to {location:?}")))?;
+            let next =
+                absolute(&address, location).ok_or_else(|| bad(format!("a redirect to {:?}", short(location))))?;
             if next.starts_with("http://") && address.starts_with("https://") {
                 return Err(bad("a redirect from https to http".to_owned()));
             }
@@ -140,7 +150,6 @@ impl Client {
                 self.http.send(method, &next, &sent, content, &trust).map_err(|error| request.failed(&next, error))?;
             address = next;
         }
-        Ok(response)
     }
 
     /// Sends a request to the endpoint itself; where both schemes may be spoken, by HTTPS first. Returns where it went.
@@ -193,6 +202,11 @@ impl Client {
     }
 }
 
+/// An address without its query, which may hold a signature.
+fn short(address: &str) -> &str {
+    address.split('?').next().unwrap_or(address)
+}
+
 fn own_headers(endpoint: &Endpoint) -> impl Iterator<Item = (&str, &str)> {
     endpoint.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
 }
@@ -202,7 +216,7 @@ fn interrupted(request: &Request<'_>, error: &std::io::Error) -> Error {
 }
 
 /// Doubled each time, and spread so that many clients do not come back at once.
-fn backoff(attempt: u32) -> Duration {
+pub(super) fn backoff(attempt: u32) -> Duration {
     let mut random = [0_u8; 1];
     let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
     Duration::from_millis(u64::from(random[0]) + (100 << attempt.min(7)))

@@ -4,6 +4,7 @@
 //! Client::pull_from / push_to ──hosts──> Remote (endpoints of one repository, in order)
 //!    Remote::resolve, manifest, blob, tags, referrers        each endpoint until one has it      pull.rs
 //!    Remote::has_blob, put_blob, mount, put_manifest, delete  the registry itself                push.rs
+//!    Client::search                                           the index of a registry            search.rs
 //!       └─ Exchange: token or password, redirects, retries with backoff                          exchange.rs, token.rs
 //! ```
 //!
@@ -14,6 +15,7 @@
 mod exchange;
 mod pull;
 mod push;
+mod search;
 mod token;
 
 use std::sync::Arc;
@@ -23,9 +25,11 @@ use hull_oci::Reference;
 use crate::credentials::{Credential, Credentials};
 use crate::error::Error;
 use crate::hosts::{self, Endpoint, Sources};
+use crate::ssh;
 
 pub use pull::{Blob, Fetched, Page};
 pub use push::{Content, Put, Uploaded};
+pub use search::Found;
 
 /// Everything that requests to registries share: connections, tokens, configuration.
 #[derive(Debug)]
@@ -34,6 +38,10 @@ pub struct Client {
     credentials: Credentials,
     sources: Sources,
     tokens: token::Cache,
+    /// The machine whose store everything is had from and sent to, instead of registries.
+    machine: Option<ssh::Address>,
+    /// Whether every registry is spoken to as one that the configuration calls insecure.
+    insecure: bool,
 }
 
 /// One repository, at each place where it may be.
@@ -51,7 +59,30 @@ impl Client {
     /// A client with these credentials and places.
     #[must_use]
     pub fn new(http: hull_http::Client, credentials: Credentials, sources: Sources) -> Arc<Self> {
-        Arc::new(Self { http, credentials, sources, tokens: token::Cache::default() })
+        Arc::new(Self { http, credentials, sources, tokens: token::Cache::default(), machine: None, insecure: false })
+    }
+
+    /// A client of another machine's store. ssh is started with the first request; no credential is ever sent.
+    #[must_use]
+    pub fn over_ssh(address: &ssh::Address) -> Arc<Self> {
+        Arc::new(Self {
+            http: hull_http::Client::over(ssh::pipe(address)),
+            credentials: Credentials::default(),
+            sources: Sources::none(),
+            tokens: token::Cache::default(),
+            machine: Some(address.clone()),
+            insecure: false,
+        })
+    }
+
+    fn endpoints(&self, reference: &Reference) -> Result<Vec<Endpoint>, Error> {
+        match &self.machine {
+            Some(machine) => Ok(vec![Endpoint::machine(&machine.host(), reference)]),
+            None => {
+                let found = hosts::endpoints(&self.sources, reference)?;
+                Ok(if self.insecure { found.into_iter().map(Endpoint::insecure).collect() } else { found })
+            }
+        }
     }
 
     /// A client as the environment and the machine's files say.
@@ -60,6 +91,14 @@ impl Client {
         let agent = concat!("hull/", env!("CARGO_PKG_VERSION"));
         let http = hull_http::Client::new(agent, hull_http::proxy::Proxies::from_environment());
         Self::new(http, Credentials::from_environment(), Sources::system())
+    }
+
+    /// [`Self::from_environment`], with certificates unchecked and plain HTTP allowed: what `--insecure` asks for.
+    #[must_use]
+    pub fn insecure() -> Arc<Self> {
+        let client = Self::from_environment();
+        Arc::into_inner(client)
+            .map_or_else(Self::from_environment, |client| Arc::new(Self { insecure: true, ..client }))
     }
 
     /// Where this client's credentials are.
@@ -76,7 +115,7 @@ impl Client {
         let what = format!("login to {domain}");
         let bad = |reason: String| Error::Answer { what: what.clone(), host: domain.to_owned(), reason };
         let reference: Reference = format!("{domain}/login").parse().map_err(|error| bad(format!("{error}")))?;
-        let endpoint = hosts::endpoints(&self.sources, &reference)?.pop();
+        let endpoint = self.endpoints(&reference)?.pop();
         let endpoint = endpoint.ok_or_else(|| bad("the configuration of registries names no place".to_owned()))?;
         let scope = token::Scope { domain, repository: "", text: String::new(), known: Some(credential) };
         let target = format!("{}/", endpoint.prefix);
@@ -101,7 +140,7 @@ impl Client {
     /// # Errors
     /// [`Error::Hosts`].
     pub fn pull_from(self: &Arc<Self>, reference: &Reference) -> Result<Remote, Error> {
-        let mut endpoints = hosts::endpoints(&self.sources, reference)?;
+        let mut endpoints = self.endpoints(reference)?;
         endpoints.retain(|endpoint| endpoint.pull);
         Ok(self.remote(reference, endpoints))
     }
@@ -111,7 +150,7 @@ impl Client {
     /// # Errors
     /// [`Error::Hosts`].
     pub fn push_to(self: &Arc<Self>, reference: &Reference) -> Result<Remote, Error> {
-        let endpoints = hosts::endpoints(&self.sources, reference)?;
+        let endpoints = self.endpoints(reference)?;
         let own = endpoints.into_iter().rfind(|endpoint| endpoint.push);
         Ok(self.remote(reference, own.into_iter().collect()))
     }
@@ -126,6 +165,12 @@ impl Remote {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it is in another machine's store, where content is known across repositories.
+    #[must_use]
+    pub fn is_machine(&self) -> bool {
+        self.client.machine.is_some()
     }
 
     /// The one place where something is written.

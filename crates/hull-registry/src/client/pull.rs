@@ -8,7 +8,7 @@ use hull_oci::image::{Descriptor, Document, Index, MAX_MANIFEST_BYTES, media_typ
 use serde::Deserialize;
 
 use super::Remote;
-use super::exchange::{Request, refused};
+use super::exchange::{Request, backoff, refused};
 use super::token::{Scope, encode};
 use crate::error::Error;
 use crate::headers::{self, ContentRange};
@@ -25,6 +25,9 @@ const ACCEPT: &[&str] = &[
 
 /// One page of a list.
 const MAX_PAGE: u64 = 8 << 20;
+
+/// Attempts at an answer whose connection ends early.
+const ATTEMPTS: u32 = 4;
 
 /// Pages of one list.
 const MAX_PAGES: usize = 10_000;
@@ -61,6 +64,15 @@ pub struct Page {
     pub words: Vec<String>,
 }
 
+/// An answer that was read to its end.
+struct Whole {
+    kind: Option<String>,
+    /// The digest that the registry says it has.
+    named: Option<String>,
+    link: Option<String>,
+    bytes: Vec<u8>,
+}
+
 impl Remote {
     pub(super) fn scope(&self, endpoint: &Endpoint, actions: &str) -> Scope<'_> {
         let repository = self.name.split_once('/').map_or("", |(_, path)| path);
@@ -85,6 +97,57 @@ impl Remote {
         let request =
             Request { endpoint, scope: &scope, method, target: &target, headers: accept, what, repeatable: true };
         self.client.exchange(&request, &mut || Ok(Body::None))
+    }
+
+    /// Sends a request and reads its whole answer, again when the connection ends within it.
+    fn get_whole(
+        &self,
+        endpoint: &Endpoint,
+        target: &str,
+        accept: &[(&str, &str)],
+        what: &str,
+        max: u64,
+    ) -> Result<Whole, Error> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let response = self.get(endpoint, "GET", target, accept, what)?;
+            if response.status != 200 {
+                return Err(refused(what.to_owned(), response, self.is_anonymous()));
+            }
+            let header = |name: &str| response.header(name).map(str::to_owned);
+            let (kind, named, link) = (header("content-type"), header("docker-content-digest"), header("link"));
+            match response.read(max) {
+                Ok(bytes) => return Ok(Whole { kind, named, link, bytes }),
+                Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge || attempt == ATTEMPTS => {
+                    let reason = error.to_string();
+                    return Err(Error::Answer { what: what.to_owned(), host: endpoint.host.clone(), reason });
+                }
+                Err(_) => std::thread::sleep(backoff(attempt)),
+            }
+        }
+    }
+
+    /// A short blob's bytes; nobody has compared them with the digest. At most one byte more than it should have is
+    /// read.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn blob_bytes(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let mut bytes = Vec::new();
+            let reader = self.blob(descriptor, 0)?.reader;
+            match reader.take(descriptor.size + 1).read_to_end(&mut bytes) {
+                Ok(_) => return Ok(bytes),
+                Err(error) if attempt == ATTEMPTS => {
+                    let what = format!("blob {} of {}", descriptor.digest, self.name);
+                    return Err(Error::Interrupted { what, reason: error.to_string() });
+                }
+                Err(_) => std::thread::sleep(backoff(attempt)),
+            }
+        }
     }
 
     /// Asks each place until one has an answer. The registry's own failure is the one that is reported.
@@ -125,15 +188,10 @@ impl Remote {
         self.each(&what, digest.is_none(), |endpoint| {
             let accept: Vec<(&str, &str)> = ACCEPT.iter().map(|kind| ("accept", *kind)).collect();
             let target = format!("{}/{}/manifests/{reference}", endpoint.prefix, endpoint.repository);
-            let response = self.get(endpoint, "GET", &target, &accept, &what)?;
-            if response.status != 200 {
-                return Err(refused(what.clone(), response, self.is_anonymous()));
-            }
             let bad = |reason: String| Error::Answer { what: what.clone(), host: endpoint.host.clone(), reason };
-            let kind =
-                response.header("content-type").map(|kind| kind.split(';').next().unwrap_or(kind).trim().to_owned());
-            let named = response.header("docker-content-digest").map(str::to_owned);
-            let bytes = response.read(MAX_MANIFEST_BYTES).map_err(|error| bad(error.to_string()))?;
+            let Whole { kind, named, bytes, .. } =
+                self.get_whole(endpoint, &target, &accept, &what, MAX_MANIFEST_BYTES)?;
+            let kind = kind.map(|kind| kind.split(';').next().unwrap_or(&kind).trim().to_owned());
             let wanted = match (&digest, named) {
                 (Some(digest), _) => digest.clone(),
                 (None, Some(named)) => named.parse().map_err(|error| bad(format!("{error}")))?,
@@ -297,23 +355,30 @@ impl Remote {
     ) -> Result<(), Error> {
         let bad = |reason: String| Error::Answer { what: what.to_owned(), host: endpoint.host.clone(), reason };
         for _ in 0..MAX_PAGES {
-            let response = self.get(endpoint, "GET", &target, &[("accept", "application/json")], what)?;
-            if response.status != 200 {
-                return Err(refused(what.to_owned(), response, self.is_anonymous()));
-            }
-            let next = response.header("link").and_then(headers::next_link).map(str::to_owned);
-            let body = response.read(MAX_PAGE).map_err(|error| bad(error.to_string()))?;
-            take(serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?);
+            let accept = [("accept", "application/json")];
+            let Whole { link, bytes, .. } = self.get_whole(endpoint, &target, &accept, what, MAX_PAGE)?;
+            let next = link.as_deref().and_then(headers::next_link).map(str::to_owned);
+            take(serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?);
             let Some(next) = next else { return Ok(()) };
-            let base = format!("https://{}{target}", endpoint.host);
-            let whole = super::exchange::absolute(&base, &next).ok_or_else(|| bad(format!("a link to {next:?}")))?;
-            let (_, rest) = whole.split_once("://").unwrap_or_default();
-            target = match rest.strip_prefix(endpoint.host.as_str()) {
-                Some(path) if path.starts_with('/') => path.to_owned(),
-                _ => return Err(bad(format!("a link to another host: {next:?}"))),
-            };
+            let following = page(endpoint, &target, &next).map_err(bad)?;
+            // A list that leads to itself never ends.
+            if following == target {
+                return Err(bad("a list whose next page is the same one".to_owned()));
+            }
+            target = following;
         }
         Err(bad(format!("more than {MAX_PAGES} pages")))
+    }
+}
+
+/// The path of a list's next page, which stays on the endpoint.
+pub(super) fn page(endpoint: &Endpoint, target: &str, next: &str) -> Result<String, String> {
+    let base = format!("https://{}{target}", endpoint.host);
+    let whole = super::exchange::absolute(&base, next).ok_or_else(|| format!("a link to {next:?}"))?;
+    let (_, rest) = whole.split_once("://").unwrap_or_default();
+    match rest.strip_prefix(endpoint.host.as_str()) {
+        Some(path) if path.starts_with('/') => Ok(path.to_owned()),
+        _ => Err(format!("a link to another host: {next:?}")),
     }
 }
 
@@ -321,7 +386,7 @@ fn range_text(first: u64, last: Option<u64>) -> String {
     format!("{first}-{}", last.map(|last| last.to_string()).unwrap_or_default())
 }
 
-fn null_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
+pub(super) fn null_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())

@@ -53,8 +53,16 @@ pub struct Put<'a> {
 }
 
 impl Remote {
+    /// Sends a request, with the registry's name to what stands for several.
     fn send(&self, request: &Request<'_>, body: MakeBody<'_>) -> Result<Response, Error> {
-        self.client.exchange(request, body)
+        match &request.endpoint.namespace {
+            Some(namespace) if request.target.starts_with('/') && !request.target.contains("ns=") => {
+                let separator = if request.target.contains('?') { '&' } else { '?' };
+                let target = format!("{}{separator}{}", request.target, encode(&[("ns", namespace)]));
+                self.client.exchange(&Request { target: &target, ..*request }, body)
+            }
+            _ => self.client.exchange(request, body),
+        }
     }
 
     fn push_scope(&self, endpoint: &Endpoint, sources: &[String]) -> Scope<'_> {

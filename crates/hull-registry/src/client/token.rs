@@ -12,6 +12,9 @@ use crate::credentials::Credential;
 use crate::error::{Error, Refusal};
 use crate::hosts::{Endpoint, Scheme};
 
+/// Attempts at a token.
+const ATTEMPTS: u32 = 4;
+
 /// A token server's answer is at most so long.
 const MAX_ANSWER: u64 = 1 << 20;
 
@@ -173,7 +176,9 @@ impl Client {
         let mut query = Vec::new();
         query.extend(bearer.service.as_deref().map(|service| ("service", service)));
         query.extend(scopes.iter().filter(|scope| !scope.is_empty()).map(|scope| ("scope", *scope)));
-        let answer = match credential {
+        let scheme = if plain { "http" } else { "https" };
+        let address = format!("{scheme}://{realm}");
+        let ask = || match credential {
             Some(Credential::Identity(token)) => {
                 let joined = scopes.join(" ");
                 let mut form =
@@ -188,6 +193,7 @@ impl Client {
             }
             other => {
                 let basic = other.and_then(Credential::basic).map(|encoded| format!("Basic {encoded}"));
+                let mut query = query.clone();
                 query.extend(other.and_then(Credential::username).map(|user| ("account", user)));
                 let separator = if bearer.realm.contains('?') { '&' } else { '?' };
                 let address = format!("{}{separator}{}", bearer.realm, encode(&query));
@@ -195,8 +201,20 @@ impl Client {
                 self.http.send("GET", &address, &headers, Body::None, &tls)
             }
         };
-        let scheme = if plain { "http" } else { "https" };
-        let address = format!("{scheme}://{realm}");
+        let mut attempt = 0;
+        let answer = loop {
+            attempt += 1;
+            let last = attempt == ATTEMPTS;
+            let wait = match ask() {
+                Ok(answer) if !last && matches!(answer.status, 408 | 425 | 429 | 500 | 502 | 503 | 504) => {
+                    let asked = answer.header("retry-after").and_then(crate::headers::retry_after);
+                    asked.unwrap_or_else(|| super::exchange::backoff(attempt))
+                }
+                Err(error) if !last && error.is_transient() => super::exchange::backoff(attempt),
+                other => break other,
+            };
+            std::thread::sleep(wait);
+        };
         let answer = answer.map_err(|source| Error::Transport { what: what.clone(), address, source })?;
         let status = answer.status;
         let host = realm.to_owned();

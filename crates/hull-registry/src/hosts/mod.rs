@@ -33,6 +33,8 @@ pub enum Scheme {
     Http,
     /// HTTPS, and HTTP if nobody speaks that there: loopback and insecure hosts.
     Either,
+    /// Through ssh to another machine's store.
+    Ssh,
 }
 
 /// One place where a repository is looked for.
@@ -82,8 +84,14 @@ impl Endpoint {
         }
     }
 
+    /// Another machine's store, which is told the registry by `?ns=`.
+    pub(crate) fn machine(host: &str, reference: &Reference) -> Self {
+        let namespace = Some(reference.domain().to_owned());
+        Self { scheme: Scheme::Ssh, namespace, ..Self::new(host, reference.path()) }
+    }
+
     /// Docker's meaning of insecure: certificates are not checked, and HTTP will do.
-    fn insecure(mut self) -> Self {
+    pub(crate) fn insecure(mut self) -> Self {
         self.scheme = Scheme::Either;
         self.verify = false;
         self
@@ -126,20 +134,30 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The machine's and the user's own.
+    /// The machine's and the user's own: below `/etc`, or what `HULL_ETC` names instead, and for everybody but root
+    /// below `~/.config` before that.
     #[must_use]
     pub fn system() -> Self {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let config = variable("XDG_CONFIG_HOME").or_else(|| variable("HOME").map(|home| home.join(".config")));
-        let root = rustix::process::geteuid().is_root();
-        let own = config.filter(|_| !root).map(|directory| directory.join("containers/registries.conf"));
+        let own = config.filter(|_| !rustix::process::geteuid().is_root());
+        let machine = variable("HULL_ETC").unwrap_or_else(|| PathBuf::from("/etc"));
+        let below = |names: &[&str]| -> Vec<PathBuf> {
+            let directories = [own.as_ref(), Some(&machine)].into_iter().flatten();
+            directories.flat_map(|directory| names.iter().map(|name| directory.join(name))).collect()
+        };
         let named = variable("CONTAINERS_REGISTRIES_CONF");
         Self {
-            containerd: vec!["/etc/hull/certs.d".into(), "/etc/containerd/certs.d".into()],
-            containers: [named, own, Some("/etc/containers/registries.conf".into())].into_iter().flatten().collect(),
-            daemon: "/etc/docker/daemon.json".into(),
-            certificates: vec!["/etc/docker/certs.d".into(), "/etc/containers/certs.d".into()],
+            containerd: below(&["hull/certs.d", "containerd/certs.d"]),
+            containers: named.into_iter().chain(below(&["containers/registries.conf"])).collect(),
+            daemon: below(&["docker/daemon.json"]).into_iter().find(|path| path.exists()).unwrap_or_default(),
+            certificates: below(&["docker/certs.d", "containers/certs.d"]),
         }
+    }
+
+    /// No files.
+    pub(crate) fn none() -> Self {
+        Self { containerd: Vec::new(), containers: Vec::new(), daemon: PathBuf::new(), certificates: Vec::new() }
     }
 }
 
@@ -159,6 +177,14 @@ pub fn endpoints(sources: &Sources, reference: &Reference) -> Result<Vec<Endpoin
         docker::certificates(&sources.certificates, endpoint)?;
     }
     Ok(found)
+}
+
+/// What a name without a registry stands for by `registries.conf`, most likely first; empty where it says nothing.
+///
+/// # Errors
+/// See [`HostsError`].
+pub fn candidates(sources: &Sources, short: &str) -> Result<Vec<String>, HostsError> {
+    containers::candidates(&sources.containers, short)
 }
 
 /// Docker's registry is at another host than its name says.

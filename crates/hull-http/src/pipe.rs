@@ -337,7 +337,8 @@ fn read_one_head(from: &mut dyn BufRead) -> io::Result<(u16, HeaderMap)> {
     };
     let mut limited = from.take(MAX_HEAD);
     let mut line = Vec::new();
-    if limited.read_until(b'\n', &mut line)? == 0 {
+    limited.read_until(b'\n', &mut line)?;
+    if !line.ends_with(b"\n") {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     let first = std::str::from_utf8(&line).ok().and_then(|text| text.strip_prefix("HTTP/1.1 "));
@@ -346,7 +347,8 @@ fn read_one_head(from: &mut dyn BufRead) -> io::Result<(u16, HeaderMap)> {
     let mut headers = HeaderMap::new();
     loop {
         line.clear();
-        if limited.read_until(b'\n', &mut line)? == 0 {
+        limited.read_until(b'\n', &mut line)?;
+        if !line.ends_with(b"\n") {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let text = line.trim_ascii();

@@ -86,6 +86,10 @@ pub enum Fault {
     NoRange,
     /// A redirect to this registry under another name of the loopback device.
     Redirect,
+    /// This status, these headers, each with its line end, and this body, whatever was asked for.
+    Answer(u16, String, Vec<u8>),
+    /// So many bytes of the request's body are taken, then the connection ends.
+    CutRequest(usize),
 }
 
 /// A request as it came.
@@ -105,8 +109,8 @@ impl Seen {
     }
 }
 
-/// A path's part, and what happens to the next answers for paths that contain it.
-type Plan = Vec<(String, Fault)>;
+/// A path's part, what happens to the next answer for a path that contains it, and whether it happens every time.
+type Plan = Vec<(String, Fault, bool)>;
 
 /// A registry that serves what it is given, and fails as planned.
 #[derive(Debug)]
@@ -122,6 +126,8 @@ struct State {
     content: Mutex<Vec<(String, String, Vec<u8>)>>,
     plan: Mutex<Plan>,
     seen: Mutex<Vec<Seen>>,
+    /// Bytes of uploads, by their number.
+    uploads: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Faulty {
@@ -156,7 +162,24 @@ impl Faulty {
 
     /// Plans a fault for the next answer whose target contains this text. Faults for one text happen in their order.
     pub fn fail(&self, text: &str, fault: Fault) {
-        self.state.plan.lock().unwrap_or_else(PoisonError::into_inner).push((text.to_owned(), fault));
+        self.state.plan.lock().unwrap_or_else(PoisonError::into_inner).push((text.to_owned(), fault, false));
+    }
+
+    /// Plans a fault for every answer whose target contains this text.
+    pub fn always(&self, text: &str, fault: Fault) {
+        self.state.plan.lock().unwrap_or_else(PoisonError::into_inner).push((text.to_owned(), fault, true));
+    }
+
+    /// Forgets all faults.
+    pub fn mend(&self) {
+        self.state.plan.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// What is served at a target.
+    #[must_use]
+    pub fn content(&self, target: &str) -> Option<Vec<u8>> {
+        let content = self.state.content.lock().unwrap_or_else(PoisonError::into_inner);
+        content.iter().find(|(known, _, _)| known == target).map(|(_, _, bytes)| bytes.clone())
     }
 
     /// Takes what has been asked so far.
@@ -172,7 +195,7 @@ impl Faulty {
     }
 }
 
-fn request(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Seen>> {
+fn request(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<(Seen, u64)>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
@@ -189,24 +212,76 @@ fn request(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Seen>> {
     }
     let seen = Seen { line: line.trim_end().trim_end_matches(" HTTP/1.1").to_owned(), headers };
     let length = seen.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-    std::io::copy(&mut reader.take(length), &mut std::io::sink())?;
-    Ok(Some(seen))
+    Ok(Some((seen, length)))
+}
+
+/// Takes a part of an upload, or the whole of it, or a manifest. What is answered, if it is one of these.
+fn take(state: &State, method: &str, target: &str, kind: &str, body: &[u8]) -> Option<(u16, String)> {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut uploads = state.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+    let put = |target: String, bytes: &[u8]| {
+        let mut content = state.content.lock().unwrap_or_else(PoisonError::into_inner);
+        content.retain(|(known, _, _)| *known != target);
+        content.push((target, kind.to_owned(), bytes.to_vec()));
+    };
+    if let Some((repository, number)) = path.split_once("/blobs/uploads/") {
+        let place = |number: usize, length: usize| {
+            let last = length.saturating_sub(1);
+            format!("Location: {repository}/blobs/uploads/{number}\r\nRange: 0-{last}\r\n")
+        };
+        if method == "POST" {
+            uploads.push(Vec::new());
+            return Some((202, place(uploads.len() - 1, 0)));
+        }
+        let number: usize = number.parse().ok()?;
+        let upload = uploads.get_mut(number)?;
+        upload.extend_from_slice(body);
+        let digest =
+            query.split('&').find_map(|pair| pair.strip_prefix("digest=")).map(|text| text.replace("%3A", ":"));
+        return match (method, digest) {
+            ("PUT", Some(digest)) => {
+                put(format!("{repository}/blobs/{digest}"), upload);
+                Some((201, String::new()))
+            }
+            ("GET", _) => Some((204, place(number, upload.len()))),
+            ("PATCH", _) => Some((202, place(number, upload.len()))),
+            _ => None,
+        };
+    }
+    if method == "PUT" && path.contains("/manifests/") {
+        put(path.to_owned(), body);
+        return Some((201, String::new()));
+    }
+    None
 }
 
 fn serve(stream: TcpStream, port: u16, state: &State) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
-    while let Some(seen) = request(&mut reader)? {
+    while let Some((seen, length)) = request(&mut reader)? {
         let (method, target) = seen.line.split_once(' ').unwrap_or((&seen.line, ""));
         let (method, target) = (method.to_owned(), target.to_owned());
+        // As a proxy is asked.
+        let target = target
+            .strip_prefix("http://")
+            .and_then(|rest| rest.find('/').map(|at| rest[at..].to_owned()))
+            .unwrap_or(target);
         let range = seen.header("range").map(str::to_owned);
+        let kind = seen.header("content-type").unwrap_or_default().to_owned();
         state.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
         let fault = {
             let mut plan = state.plan.lock().unwrap_or_else(PoisonError::into_inner);
-            let at = plan.iter().position(|(text, _)| target.contains(text.as_str()));
-            at.map(|at| plan.remove(at).1)
+            let at = plan.iter().position(|(text, _, _)| target.contains(text.as_str()));
+            at.map(|at| if plan[at].2 { plan[at].1.clone() } else { plan.remove(at).1 })
         };
+        let mut body = Vec::new();
+        if let Some(Fault::CutRequest(most)) = fault {
+            reader.take(length.min(most as u64)).read_to_end(&mut body)?;
+            take(state, "PATCH", &target, &kind, &body);
+            return Ok(());
+        }
+        reader.by_ref().take(length).read_to_end(&mut body)?;
         let path = target.split('?').next().unwrap_or_default();
         let found = {
             let content = state.content.lock().unwrap_or_else(PoisonError::into_inner);
@@ -223,6 +298,13 @@ fn serve(stream: TcpStream, port: u16, state: &State) -> std::io::Result<()> {
                 )?;
                 continue;
             }
+            Some(Fault::Answer(status, headers, body)) => {
+                write!(writer, "HTTP/1.1 {status} Planned\r\n{headers}Content-Length: {}\r\n\r\n", body.len())?;
+                if method != "HEAD" {
+                    writer.write_all(body)?;
+                }
+                continue;
+            }
             Some(Fault::Redirect) => {
                 write!(
                     writer,
@@ -232,8 +314,14 @@ fn serve(stream: TcpStream, port: u16, state: &State) -> std::io::Result<()> {
             }
             _ => {}
         }
+        if let Some((status, headers)) = take(state, &method, &target, &kind, &body) {
+            let length = if status == 204 { "" } else { "Content-Length: 0\r\n" };
+            write!(writer, "HTTP/1.1 {status} Taken\r\n{headers}{length}\r\n")?;
+            continue;
+        }
         let Some((kind, mut bytes)) = found else {
             let body = r#"{"errors":[{"code":"NAME_UNKNOWN","message":"not known"}]}"#;
+            let body = if method == "HEAD" { "" } else { body };
             write!(writer, "HTTP/1.1 404 Not Found\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
             continue;
         };

@@ -152,6 +152,30 @@ impl Client {
         }
     }
 
+    /// Fetches from an address that is no registry's: without credentials, over redirects that do not leave HTTPS.
+    pub(super) fn foreign(&self, address: &str, headers: &[(&str, &str)], what: &str) -> Result<Response, Error> {
+        let mut address = address.to_owned();
+        for _ in 0..=REDIRECTS {
+            let host = host_of(&address).unwrap_or_default().to_owned();
+            let bad = |reason: String| Error::Answer { what: what.to_owned(), host: host.clone(), reason };
+            let scheme = if address.starts_with("http://") { "http" } else { "https" };
+            let response = self.http.send("GET", &address, headers, Body::None, &Tls::default()).map_err(|source| {
+                Error::Transport { what: what.to_owned(), address: format!("{scheme}://{host}"), source }
+            })?;
+            if !matches!(response.status, 301..=303 | 307 | 308) {
+                return Ok(response);
+            }
+            let location = response.header("location").ok_or_else(|| bad("a redirect to nowhere".to_owned()))?;
+            let next = absolute(&address, location).ok_or_else(|| bad("a redirect to nowhere".to_owned()))?;
+            if next.starts_with("http://") && address.starts_with("https://") {
+                return Err(bad("a redirect from https to http".to_owned()));
+            }
+            address = next;
+        }
+        let host = host_of(&address).unwrap_or_default().to_owned();
+        Err(Error::Answer { what: what.to_owned(), host, reason: format!("more than {REDIRECTS} redirects") })
+    }
+
     /// Sends a request to the endpoint itself; where both schemes may be spoken, by HTTPS first. Returns where it went.
     fn first(
         &self,

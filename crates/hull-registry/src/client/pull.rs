@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::Remote;
 use super::exchange::{Request, backoff, refused};
-use super::token::{Scope, encode};
+use super::token::{Scope, encode, host_of};
 use crate::error::Error;
 use crate::headers::{self, ContentRange};
 use crate::hosts::Endpoint;
@@ -28,6 +28,9 @@ const MAX_PAGE: u64 = 8 << 20;
 
 /// Attempts at an answer whose connection ends early.
 const ATTEMPTS: u32 = 4;
+
+/// Places that a blob may also be at, of which so many are tried.
+const MAX_PLACES: usize = 8;
 
 /// Pages of one list.
 const MAX_PAGES: usize = 10_000;
@@ -254,46 +257,81 @@ impl Remote {
         self.blob_part(descriptor, offset, None)
     }
 
-    /// `length` bytes of a blob from an offset on; `None` is up to its end.
+    /// `length` bytes of a blob from an offset on; `None` is up to its end. What the registry does not have is fetched
+    /// from where the descriptor says it is, by HTTPS and without any credential.
     ///
     /// # Errors
     /// See [`Error`].
     pub fn blob_part(&self, descriptor: &Descriptor, offset: u64, length: Option<u64>) -> Result<Blob, Error> {
         let what = format!("blob {} of {}", descriptor.digest, self.name);
-        self.each(&what, false, |endpoint| {
+        let last = length.map(|length| offset + length.max(1) - 1);
+        let range = format!("bytes={offset}-{}", last.map(|last| last.to_string()).unwrap_or_default());
+        let partly = offset > 0 || length.is_some();
+        let headers: &[(&str, &str)] = if partly { &[("range", &range)] } else { &[] };
+        let own = self.each(&what, false, |endpoint| {
             let target = format!("{}/{}/blobs/{}", endpoint.prefix, endpoint.repository, descriptor.digest);
-            let last = length.map(|length| offset + length.max(1) - 1);
-            let range = format!("bytes={offset}-{}", last.map(|last| last.to_string()).unwrap_or_default());
-            let partly = offset > 0 || length.is_some();
-            let headers: &[(&str, &str)] = if partly { &[("range", &range)] } else { &[] };
             let response = self.get(endpoint, "GET", &target, headers, &what)?;
-            let bad = |reason: String| Error::Answer { what: what.clone(), host: endpoint.host.clone(), reason };
-            match response.status {
-                200 => {
-                    if let Some(length) = response.length().filter(|length| *length != descriptor.size) {
-                        return Err(bad(format!("it has {length} bytes, expected {}", descriptor.size)));
-                    }
-                    Ok(Blob { start: 0, reader: response.body })
-                }
-                206 if partly => {
-                    let range = response.header("content-range").and_then(ContentRange::parse);
-                    let fits = range.is_some_and(|range| {
-                        range.first == offset
-                            && last.is_none_or(|last| range.last <= last)
-                            && range.length.is_none_or(|length| length == descriptor.size)
-                    });
-                    if !fits {
-                        let said = response.header("content-range").unwrap_or_default();
-                        return Err(bad(format!(
-                            "Content-Range is {said:?}, asked for {range:?}",
-                            range = range_text(offset, last)
-                        )));
-                    }
-                    Ok(Blob { start: offset, reader: response.body })
-                }
-                _ => Err(refused(what.clone(), response, self.is_anonymous())),
+            self.part(response, descriptor, (offset, last), partly, &what, &endpoint.host)
+        });
+        let missing = match own {
+            Err(error) if error.is_not_found() && !descriptor.urls.is_empty() => error,
+            other => return other,
+        };
+        let mut failure = missing;
+        for address in descriptor.urls.iter().take(MAX_PLACES) {
+            let host = host_of(address).unwrap_or_default();
+            let local = crate::hosts::is_loopback(host);
+            if host.is_empty() || (address.starts_with("http://") && !local) {
+                let reason = format!("it names {address:?}, which is not encrypted");
+                failure = Error::Answer { what: what.clone(), host: self.domain.clone(), reason };
+                continue;
             }
-        })
+            let found = self
+                .client
+                .foreign(address, headers, &what)
+                .and_then(|response| self.part(response, descriptor, (offset, last), partly, &what, host));
+            match found {
+                Ok(found) => return Ok(found),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    /// What an answer to a request for a part of a blob brings.
+    fn part(
+        &self,
+        response: Response,
+        descriptor: &Descriptor,
+        (offset, last): (u64, Option<u64>),
+        partly: bool,
+        what: &str,
+        host: &str,
+    ) -> Result<Blob, Error> {
+        let bad = |reason: String| Error::Answer { what: what.to_owned(), host: host.to_owned(), reason };
+        match response.status {
+            200 => {
+                if let Some(length) = response.length().filter(|length| *length != descriptor.size) {
+                    return Err(bad(format!("it has {length} bytes, expected {}", descriptor.size)));
+                }
+                Ok(Blob { start: 0, reader: response.body })
+            }
+            206 if partly => {
+                let range = response.header("content-range").and_then(ContentRange::parse);
+                let fits = range.is_some_and(|range| {
+                    range.first == offset
+                        && last.is_none_or(|last| range.last <= last)
+                        && range.length.is_none_or(|length| length == descriptor.size)
+                });
+                if !fits {
+                    let said = response.header("content-range").unwrap_or_default();
+                    let asked = range_text(offset, last);
+                    return Err(bad(format!("Content-Range is {said:?}, asked for {asked:?}")));
+                }
+                Ok(Blob { start: offset, reader: response.body })
+            }
+            _ => Err(refused(what.to_owned(), response, self.is_anonymous())),
+        }
     }
 
     /// All tags, in the registry's order.

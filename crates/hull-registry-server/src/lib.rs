@@ -50,6 +50,33 @@ pub enum Source {
     },
 }
 
+/// Which tokens let a client in.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    /// Address of the issuer; absent for this server, by the name that the client has for it.
+    pub realm: Option<String>,
+    /// What the issuer knows this registry by.
+    pub service: String,
+    /// Who issues them.
+    pub issuer: Issuer,
+}
+
+/// Who issues tokens.
+#[derive(Clone, Debug)]
+pub enum Issuer {
+    /// This server, at `/token`, to the users that it knows.
+    Own,
+    /// Another server.
+    Outside {
+        /// What it calls itself in the tokens, if that is to be checked.
+        name: Option<String>,
+        /// A file of certificates in PEM whose keys, and those of certificates that they signed, are trusted.
+        certificates: Option<PathBuf>,
+        /// A file of JSON web keys.
+        keys: Option<PathBuf>,
+    },
+}
+
 /// How to serve.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -57,8 +84,12 @@ pub struct Options {
     pub source: Source,
     /// Nothing may be changed.
     pub read_only: bool,
-    /// A file of users and bcrypt hashes; everybody may do everything without one.
+    /// A file of users and bcrypt hashes; everybody may do everything without one, unless tokens are asked for.
     pub htpasswd: Option<PathBuf>,
+    /// Tokens are asked for.
+    pub tokens: Option<Tokens>,
+    /// Everybody may pull.
+    pub anonymous_pull: bool,
     /// Files with the certificates and the key, in PEM.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// How long blobs that nothing names are kept; `None` collects no garbage.
@@ -103,6 +134,14 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// Keys for tokens are of no use.
+    #[error("use the keys of {path}: {reason}", path = path.display())]
+    Keys {
+        /// Their file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// The address cannot be used.
     #[error("listen on {address}: {source}")]
     Listen {
@@ -122,7 +161,9 @@ struct Server {
     content: Arc<dyn content::Content>,
     /// Where uploads and what they are for go, if anywhere.
     writes: Option<(Arc<storage::Storage>, Arc<dyn content::Changes>)>,
-    users: Option<auth::Users>,
+    access: auth::Access,
+    anonymous_pull: bool,
+    encrypted: bool,
 }
 
 /// What garbage is collected from, and the store whose images decide about it, if any.
@@ -130,7 +171,11 @@ type Kept = Option<(Arc<storage::Storage>, Option<Store>)>;
 
 impl Server {
     fn new(options: &Options) -> Result<(Self, Kept), Error> {
-        let users = options.htpasswd.as_deref().map(auth::Users::read).transpose()?;
+        let directory = match &options.source {
+            Source::Directory(directory) | Source::Proxy { directory, .. } => directory.clone(),
+            Source::Store(store) => engine::directory(store),
+        };
+        let access = auth::Access::new(options, &directory)?;
         let open = |path: &Path| storage::Storage::open(path).map(Arc::new);
         let (content, writes, kept): (Arc<dyn content::Content>, _, Kept) = match &options.source {
             Source::Directory(path) => {
@@ -152,7 +197,8 @@ impl Server {
             }
         };
         let writes = writes.filter(|_| !options.read_only);
-        Ok((Self { content, writes, users }, kept))
+        let (anonymous_pull, encrypted) = (options.anonymous_pull, options.tls.is_some());
+        Ok((Self { content, writes, access, anonymous_pull, encrypted }, kept))
     }
 }
 

@@ -10,12 +10,16 @@ use hyper::{Method, Response, StatusCode};
 use serde_json::json;
 
 use crate::Server;
-use crate::http::{Answer, answer, blocking};
+use crate::auth::{Access, Door, Grant, Need, TOKEN_PATH};
+use crate::http::{Answer, answer, blocking, piece};
 use crate::refusal::Refusal;
 use crate::route::{Query, Route, Target, encode};
 
 /// Entries of a page where the client does not say.
 const PAGE: usize = 1000;
+
+/// A form is at most so long.
+const MAX_FORM: usize = 64 << 10;
 
 type Answered = Result<Response<Answer>, Refusal>;
 
@@ -27,14 +31,26 @@ pub(crate) fn header<'p>(parts: &'p Parts, name: &str) -> Option<&'p str> {
 impl Server {
     /// Answers one request.
     pub(crate) async fn answer(self: &Arc<Self>, parts: &Parts, body: &mut Incoming) -> Answered {
-        if self.users.is_some() {
-            let authorization = header(parts, "authorization").map(str::to_owned);
-            let server = Arc::clone(self);
-            blocking(move || server.users.as_ref().map_or(Ok(()), |users| users.check(authorization.as_deref())))
-                .await?;
-        }
-        let route = Route::parse(parts.uri.path())?;
         let query = Query::parse(parts.uri.query().unwrap_or_default())?;
+        let authorization = header(parts, "authorization").map(str::to_owned);
+        if parts.uri.path() == TOKEN_PATH
+            && let Access::Tokens(tokens) = &self.access
+            && tokens.issuer().is_some()
+        {
+            return self.token(parts, body, authorization, query).await;
+        }
+        let route = Route::parse(parts.uri.path());
+        let grant = if self.access.is_open() {
+            Grant::All
+        } else {
+            let need = route.as_ref().ok().and_then(|route| Need::of(&parts.method, route, &query));
+            let door = Door { encrypted: self.encrypted, host: header(parts, "host").map(str::to_owned) };
+            let server = Arc::clone(self);
+            blocking(move || server.access.check(authorization.as_deref(), need.as_ref(), &door, server.anonymous_pull))
+                .await?
+        };
+        // What is asked is not judged before it is known who asks.
+        let route = route?;
         let reads = matches!(parts.method, Method::GET | Method::HEAD);
         match route {
             Route::Base if reads => Ok(json(StatusCode::OK, &[], "{}".to_owned())),
@@ -43,8 +59,44 @@ impl Server {
             Route::Referrers(name, digest) if reads => self.referrers(name, digest, query).await,
             Route::Manifest(name, target) if reads => self.manifest(parts, name, target).await,
             Route::Blob(name, digest) if reads => self.blob(parts, name, digest).await,
-            route => self.change(parts, body, route, &query).await,
+            route => self.change(parts, body, route, &query, &grant).await,
         }
+    }
+
+    /// Issues a token.
+    async fn token(
+        self: &Arc<Self>,
+        parts: &Parts,
+        body: &mut Incoming,
+        authorization: Option<String>,
+        query: Query,
+    ) -> Answered {
+        let form = match parts.method {
+            Method::GET | Method::HEAD => None,
+            Method::POST => {
+                let mut bytes = Vec::new();
+                while let Some(piece) = piece(body).await? {
+                    bytes.extend_from_slice(&piece);
+                    if bytes.len() > MAX_FORM {
+                        let status = StatusCode::PAYLOAD_TOO_LARGE;
+                        return Err(Refusal::new(status, "SIZE_INVALID", "the form is too long"));
+                    }
+                }
+                let text = String::from_utf8(bytes);
+                Some(Query::parse(&text.map_err(|_| Refusal::bad("UNSUPPORTED", "the form is not text"))?)?)
+            }
+            _ => return Err(Refusal::unsupported("use one of: GET, POST").with("allow", "GET, POST")),
+        };
+        let server = Arc::clone(self);
+        let token = blocking(move || match &server.access {
+            Access::Tokens(tokens) => match tokens.issuer() {
+                Some((own, service)) => own.answer(service, authorization.as_deref(), &query, form.as_ref()),
+                None => Err(Refusal::missing("UNSUPPORTED", "tokens are not issued here")),
+            },
+            _ => Err(Refusal::missing("UNSUPPORTED", "tokens are not issued here")),
+        });
+        let headers = [("cache-control", "no-store".to_owned())];
+        Ok(json(StatusCode::OK, &headers, token.await?))
     }
 
     async fn catalog(self: &Arc<Self>, query: Query) -> Answered {

@@ -13,6 +13,7 @@ use hyper::{Method, Response, StatusCode};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::Server;
+use crate::auth::Grant;
 use crate::content::Changes;
 use crate::http::{Answer, PIECE, answer, blocking, piece};
 use crate::read::header;
@@ -43,6 +44,7 @@ impl Server {
         body: &mut Incoming,
         route: Route,
         query: &Query,
+        grant: &Grant,
     ) -> Answered {
         let Some((storage, changes)) = self.writes.clone() else {
             return Err(Refusal::unsupported("this registry is read only").with("allow", "GET, HEAD"));
@@ -62,7 +64,7 @@ impl Server {
             return Err(Refusal::unsupported(format!("use one of: {allowed}")).with("allow", allowed));
         }
         match route {
-            Route::Uploads(name) => begin(storage, changes, parts, body, name, query).await,
+            Route::Uploads(name) => begin(storage, changes, parts, body, name, query, grant).await,
             Route::Upload(name, id) => {
                 let (held, name) = hold(&storage, name, id).await?;
                 match parts.method {
@@ -113,13 +115,14 @@ async fn begin(
     body: &mut Incoming,
     name: String,
     query: &Query,
+    grant: &Grant,
 ) -> Answered {
-    if let Some(digest) = query.get("mount") {
-        let digest = route::digest(digest)?;
-        let from = query.get("from").map(str::to_owned);
-        if let Some(from) = &from {
-            route::name(from)?;
-        }
+    let mount = query.get("mount").map(route::digest).transpose()?;
+    let from = query.get("from").map(str::to_owned);
+    from.as_deref().map_or(Ok(()), route::name)?;
+    // Who may not read where it is must send it, and does not learn that it is there.
+    let may_read = from.as_ref().map_or(*grant == Grant::All, |from| grant.allows("repository", from, "pull"));
+    if let Some(digest) = mount.filter(|_| may_read) {
         let (name, wanted) = (name.clone(), digest.clone());
         let mounted = blocking(move || {
             let mounted = changes.mount(&name, from.as_deref(), &wanted);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use hull_engine::Engine;
-use hull_registry_server::{Options, Source, serve, serve_stdio};
+use hull_registry_server::{Issuer, Options, Source, Tokens, serve, serve_stdio};
 
 use super::{Done, Failure};
 use crate::output::print;
@@ -21,7 +21,7 @@ pub(super) enum Registry {
 /// Serve Hull's own images, or a directory, for pulling and pushing
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  hull registry serve\n  hull registry serve --storage /srv/registry --listen 0.0.0.0:5000 --tls-cert cert.pem --tls-key key.pem\n  hull registry serve --storage /var/cache/mirror --proxy https://quay.io"
+    after_help = "Examples:\n  hull registry serve\n  hull registry serve --storage /srv/registry --listen 0.0.0.0:5000 --tls-cert cert.pem --tls-key key.pem\n  hull registry serve --storage /srv/registry --htpasswd users --token --anonymous-pull\n  hull registry serve --storage /var/cache/mirror --proxy https://quay.io"
 )]
 pub(super) struct Serve {
     /// Address to listen on; port 0 takes any
@@ -39,6 +39,27 @@ pub(super) struct Serve {
     /// Users and bcrypt hashes, as 'htpasswd -B' writes them
     #[arg(long, value_name = "FILE")]
     htpasswd: Option<PathBuf>,
+    /// Give the users of --htpasswd tokens, at /token, instead of asking for the password each time
+    #[arg(long, requires = "htpasswd")]
+    token: bool,
+    /// Address of the token server, if it is another one, or if clients have another name for this one
+    #[arg(long, value_name = "URL", value_parser = realm)]
+    token_realm: Option<String>,
+    /// What the token server knows this registry by
+    #[arg(long, value_name = "NAME", default_value = "hull-registry", value_parser = word)]
+    token_service: String,
+    /// What the token server calls itself in its tokens
+    #[arg(long, value_name = "NAME", requires = "token_realm", conflicts_with = "token")]
+    token_issuer: Option<String>,
+    /// Certificates in PEM that the token server's key must belong to
+    #[arg(long, value_name = "FILE", requires = "token_realm", conflicts_with = "token")]
+    token_certs: Option<PathBuf>,
+    /// Public keys of the token server, as JSON web keys
+    #[arg(long, value_name = "FILE", requires = "token_realm", conflicts_with = "token")]
+    token_keys: Option<PathBuf>,
+    /// Let everybody pull; pushing needs a password or a token
+    #[arg(long, requires = "htpasswd")]
+    anonymous_pull: bool,
     /// Refuse every change
     #[arg(long)]
     read_only: bool,
@@ -71,21 +92,58 @@ fn upstream(text: &str) -> Result<String, String> {
     Ok(if host == "registry-1.docker.io" { "docker.io".to_owned() } else { host.to_owned() })
 }
 
+/// What goes into a quoted string of a header.
+fn word(text: &str) -> Result<String, String> {
+    let fits = !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte) && !b"\"\\".contains(&byte));
+    if fits { Ok(text.to_owned()) } else { Err("expected printable ASCII without quotes".to_owned()) }
+}
+
+fn realm(text: &str) -> Result<String, String> {
+    let is_address = text.starts_with("https://") || text.starts_with("http://");
+    if is_address && !text.contains(' ') { word(text) } else { Err("expected https://HOST/PATH".to_owned()) }
+}
+
+/// Which tokens are asked for.
+fn tokens(args: &Serve) -> Result<Option<Tokens>, Failure> {
+    let issuer = match (&args.token_realm, args.token) {
+        (_, true) => Issuer::Own,
+        (None, false) => return Ok(None),
+        (Some(_), false) if args.token_certs.is_none() && args.token_keys.is_none() => {
+            let text = "--token-realm needs --token-certs or --token-keys, or with --htpasswd --token";
+            return Err(Failure::new(text.to_owned()));
+        }
+        (Some(_), false) if args.htpasswd.is_some() => {
+            let text = "--htpasswd and the tokens of another server: users are known there";
+            return Err(Failure::new(text.to_owned()));
+        }
+        (Some(_), false) => Issuer::Outside {
+            name: args.token_issuer.clone(),
+            certificates: args.token_certs.clone(),
+            keys: args.token_keys.clone(),
+        },
+    };
+    Ok(Some(Tokens { realm: args.token_realm.clone(), service: args.token_service.clone(), issuer }))
+}
+
 impl Registry {
     pub(super) fn main(self, engine: &Engine) -> Done {
         let Self::Serve(args) = self;
-        let source = match (args.storage, args.proxy) {
+        let source = match (args.storage.clone(), args.proxy.clone()) {
             (Some(directory), Some(upstream)) => Source::Proxy { directory, upstream },
             (Some(directory), None) => Source::Directory(directory),
             (None, _) => Source::Store(Box::new(engine.images.clone())),
         };
         let is_directory = !matches!(source, Source::Store(_));
+        let tokens = tokens(&args)?;
+        let is_guarded = args.htpasswd.is_some() || tokens.is_some();
         let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
         let options = Options {
             source,
             // Who may push into the store decides what this machine runs.
-            read_only: args.read_only || !(is_directory || args.writable || args.stdio || args.htpasswd.is_some()),
+            read_only: args.read_only || !(is_directory || args.writable || args.stdio || is_guarded),
             htpasswd: args.htpasswd,
+            tokens,
+            anonymous_pull: args.anonymous_pull,
             tls: args.tls_cert.zip(args.tls_key),
             grace: Some(args.grace).filter(|grace| *grace > 0).map(Duration::from_secs),
         };

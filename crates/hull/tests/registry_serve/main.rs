@@ -6,3 +6,4 @@ mod clients;
 mod engine;
 mod protocol;
 mod survival;
+mod tokens;

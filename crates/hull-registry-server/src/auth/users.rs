@@ -1,4 +1,4 @@
-//! Who may use the registry: a file of Apache's `htpasswd -B`, one `USER:BCRYPT-HASH` a line.
+//! Users and passwords: a file of Apache's `htpasswd -B`, one `USER:BCRYPT-HASH` a line.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,10 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hull_oci::Digest;
-use hyper::StatusCode;
 
 use crate::Error;
-use crate::refusal::Refusal;
 
 /// Longer passwords than bcrypt sees would be cut silently.
 const MAX_PASSWORD: usize = 72;
@@ -58,40 +56,42 @@ impl Users {
         Ok(Self { hashes, known: Mutex::default(), turn: Mutex::default() })
     }
 
-    /// Whether a request with this `Authorization` header may go on. Takes long for new credentials.
-    pub(crate) fn check(&self, header: Option<&str>) -> Result<(), Refusal> {
-        let refused = || {
-            let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "authentication required");
-            refusal.with("www-authenticate", "Basic realm=\"hull registry\", charset=\"UTF-8\"")
-        };
-        let decoded = header
-            .and_then(|header| header.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"))
-            .and_then(|(_, text)| STANDARD.decode(text.trim()).ok())
-            .and_then(|bytes| String::from_utf8(bytes).ok());
-        let Some((user, password)) = decoded.as_deref().and_then(|text| text.split_once(':')) else {
-            return Err(refused());
-        };
+    /// The user that an `Authorization` header names and proves to be. Takes long for new credentials.
+    pub(crate) fn login(&self, header: &str) -> Option<String> {
+        let (_, text) = header.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"))?;
+        let decoded = String::from_utf8(STANDARD.decode(text.trim()).ok()?).ok()?;
+        let (user, password) = decoded.split_once(':')?;
+        self.is_right(user, password).then(|| user.to_owned())
+    }
+
+    /// Whether this is the user's password. Takes long for new ones.
+    pub(crate) fn is_right(&self, user: &str, password: &str) -> bool {
         let hash = self.hashes.get(user).map(String::as_str);
         let secret = Digest::of(format!("{}\0{user}\0{password}", hash.unwrap_or_default()).as_bytes());
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known().contains(&secret) {
-            return Ok(());
+            return true;
         }
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if known().contains(&secret) {
-            return Ok(());
+            return true;
         }
         let fits = bcrypt::verify(password, hash.unwrap_or(NOBODY)).unwrap_or(false);
         if !fits || hash.is_none() || password.len() > MAX_PASSWORD {
-            return Err(refused());
+            return false;
         }
         let mut known = known();
         if known.len() >= MOST_KNOWN {
             known.clear();
         }
         known.push(secret);
-        Ok(())
+        true
+    }
+
+    /// What changes with the user's password; nothing for one that is not known.
+    pub(crate) fn mark(&self, user: &str) -> Option<String> {
+        let hash = self.hashes.get(user)?;
+        Some(Digest::of(format!("{user}\0{hash}").as_bytes()).hex()[..32].to_owned())
     }
 }
 
@@ -107,14 +107,14 @@ mod tests {
         std::fs::write(&path, format!("# users\n\nanna:{hash}\n")).expect("written");
         let users = Users::read(&path).expect("read");
         let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
-        assert!(users.check(Some(&basic("anna:secret"))).is_ok());
-        assert!(users.check(Some(&basic("anna:secret"))).is_ok(), "the second time it is remembered");
+        assert_eq!(users.login(&basic("anna:secret")).as_deref(), Some("anna"));
+        assert_eq!(users.login(&basic("anna:secret")).as_deref(), Some("anna"), "the second time it is remembered");
         for wrong in ["anna:Secret", "anna:", "otto:secret", "anna", ":"] {
-            assert_eq!(users.check(Some(&basic(wrong))).expect_err("refused").code, "UNAUTHORIZED", "{wrong}");
+            assert_eq!(users.login(&basic(wrong)), None, "{wrong}");
         }
         assert!(bcrypt::verify("x", NOBODY).is_ok(), "as slow as any other");
-        assert!(users.check(None).is_err() && users.check(Some("Basic %%%")).is_err());
-        assert!(users.check(Some("Bearer x")).is_err());
+        assert!(users.login("").is_none() && users.login("Basic %%%").is_none() && users.login("Bearer x").is_none());
+        assert!(users.mark("anna").is_some() && users.mark("otto").is_none());
         std::fs::write(&path, "anna:{SHA}abc\n").expect("written");
         assert!(Users::read(&path).expect_err("refused").to_string().contains("line 1"));
     }

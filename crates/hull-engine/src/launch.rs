@@ -113,6 +113,8 @@ impl Engine {
         let files = match &config.source {
             Source::Image(name) => {
                 let mut found = self.images.find(name)?;
+                // A policy may have become stricter since the image was pulled; without any this looks for its file.
+                hull_image::registry::permitted(&self.images, &found, name)?;
                 let lower = self.lower(&found)?;
                 let files = Files::Layers(lower.merged());
                 context.image = std::mem::take(&mut found.config.config);

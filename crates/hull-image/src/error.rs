@@ -103,9 +103,21 @@ pub enum Error {
     /// A registry failed or refused.
     #[error(transparent)]
     Registry(Box<hull_registry::Error>),
+    /// A policy or a key says that the image must not be used.
+    #[error(transparent)]
+    Refused(Box<hull_trust::Refused>),
+    /// A policy, a key or a signature cannot be used.
+    #[error(transparent)]
+    Trust(#[from] hull_trust::Error),
     /// Files and locks.
     #[error(transparent)]
     Fs(#[from] hull_fs::Error),
+}
+
+impl From<hull_trust::Refused> for Error {
+    fn from(refused: hull_trust::Refused) -> Self {
+        Self::Refused(Box::new(refused))
+    }
 }
 
 impl From<hull_registry::Error> for Error {

@@ -63,6 +63,7 @@ pub mod hello;
 mod image;
 mod layer;
 mod names;
+mod origins;
 mod publish;
 pub mod registry;
 pub mod snapshot;

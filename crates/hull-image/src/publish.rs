@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use crate::image::Layer;
 use crate::store::{column, kind, length, name_key, row_of};
 use crate::transfer::{Pending, Transfer};
-use crate::{Error, disk, names};
+use crate::{Error, disk, names, origins};
 
 /// Moved into place, with the place it came from: to be moved back when the transaction fails.
 pub(crate) type Moved = Vec<(PathBuf, PathBuf)>;
@@ -81,7 +81,15 @@ impl Publication<'_> {
         for name in names {
             if let Some(digest) = name.digest() {
                 let row = params![name.repository(), digest.to_string(), image];
-                self.transaction.execute("INSERT OR REPLACE INTO repo_digests VALUES (?1, ?2, ?3)", row)?;
+                // Replacing the row would take what is known of its origin with it.
+                self.transaction.execute(
+                    "INSERT INTO repo_digests VALUES (?1, ?2, ?3)
+                     ON CONFLICT (repository, digest) DO UPDATE SET image = ?3",
+                    row,
+                )?;
+                if let Some(evidence) = &self.pending.evidence {
+                    origins::record(self.transaction, name, digest, evidence)?;
+                }
             }
             if name.tag().is_some() || name.digest().is_none() {
                 let row = params![name_key(name), image];

@@ -54,6 +54,8 @@ pub(crate) struct Pending {
     leased: bool,
     /// Images that it has made.
     made: BTreeSet<Digest>,
+    /// The signatures of the image on its way, if it comes from a registry.
+    pub(crate) evidence: Option<Vec<hull_trust::Evidence>>,
     pub(crate) layers: BTreeMap<Digest, NewLayer>,
     pub(crate) blobs: BTreeMap<Digest, NewBlob>,
 }
@@ -122,6 +124,11 @@ impl Transfer {
         let path = self.next("files");
         disk::create_private(&path)?;
         Ok(path)
+    }
+
+    /// Says that the next images come from a registry, with these signatures.
+    pub(crate) fn comes_with(&self, evidence: Vec<hull_trust::Evidence>) {
+        self.pending().evidence = Some(evidence);
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
@@ -424,7 +431,8 @@ impl Transfer {
         };
         let pending = {
             let pending = self.pending();
-            Pending { layers: pending.layers.clone(), blobs: pending.blobs.clone(), ..Pending::default() }
+            let evidence = pending.evidence.clone();
+            Pending { layers: pending.layers.clone(), blobs: pending.blobs.clone(), evidence, ..Pending::default() }
         };
         let mut moved = Moved::new();
         let result = self.store.write(Sync::Full, |transaction| {

@@ -10,7 +10,8 @@
 //! | Ed25519 | of the message itself, or of its SHA-512 (Ed25519ph) |
 //! | RSA, 2048 to 8192 bits | PKCS #1 v1.5 with SHA-256 |
 //!
-//! A private key is a PEM block `PRIVATE KEY` (PKCS #8), or cosign's own: an encrypted one, whose key is derived from a
+//! A private key is a PEM block `PRIVATE KEY` (PKCS #8), of any of these kinds but P-384 (of which tools do not agree what
+//! is hashed), or cosign's own: an encrypted one, whose key is derived from a
 //! password by scrypt and which is locked by NaCl's secretbox.
 
 use std::fmt;
@@ -243,22 +244,16 @@ impl SigningKey {
             "PUBLIC KEY" => return Err(bad("it is a public key: give the private one")),
             _ => return Err(bad("it is no PRIVATE KEY in PKCS #8")),
         };
-        Self::from_pkcs8(&pkcs8, origin).ok_or_else(|| {
-            bad("expected ECDSA P-256 or P-384 with its public key, Ed25519, or RSA of 2048 bits or more")
-        })
+        Self::from_pkcs8(&pkcs8, origin)
+            .ok_or_else(|| bad("expected ECDSA P-256 with its public key, Ed25519, or RSA of 2048 bits or more"))
     }
 
     fn from_pkcs8(bytes: &[u8], origin: &str) -> Option<Self> {
         let random = SystemRandom::new();
         let (pair, public) = match object(bytes)? {
-            (EC, curve) => {
-                let (algorithm, signing) = match curve? {
-                    P256 => (Algorithm::EcdsaP256, &signature::ECDSA_P256_SHA256_ASN1_SIGNING),
-                    P384 => (Algorithm::EcdsaP384, &signature::ECDSA_P384_SHA384_ASN1_SIGNING),
-                    _ => return None,
-                };
-                let pair = EcdsaKeyPair::from_pkcs8(signing, bytes, &random).ok()?;
-                let public = PublicKey::made(algorithm, pair.public_key().as_ref(), origin);
+            (EC, Some(P256)) => {
+                let pair = EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P256_SHA256_ASN1_SIGNING, bytes, &random).ok()?;
+                let public = PublicKey::made(Algorithm::EcdsaP256, pair.public_key().as_ref(), origin);
                 (Pair::Ecdsa(Box::new(pair)), public)
             }
             (ED25519, _) => {

@@ -5,7 +5,7 @@ use hull_engine::Engine;
 
 use super::{
     Done, archives, commit, df, exec, history, image_inspect, images, info, inspect, logs, mount, names, prune, ps,
-    referrers, registry, rm, run, signals,
+    referrers, registry, rm, run, signals, verify,
 };
 
 /// Commands on images.
@@ -39,6 +39,8 @@ pub(super) enum Image {
     Import(archives::Import),
     /// Merge adjacent layers of an image into one
     Squash(archives::Squash),
+    /// Ask whether an image is signed as a policy or a key asks for
+    Verify(verify::Verify),
     /// Mount an image's files, read-only, and print where
     Mount(mount::Mount),
     /// Unmount images
@@ -62,6 +64,7 @@ impl Image {
             Self::Save(args) => archives::save(engine, &args),
             Self::Import(args) => archives::import(engine, args),
             Self::Squash(args) => archives::squash(engine, &args),
+            Self::Verify(args) => verify::verify(engine, &args),
             Self::Mount(args) => mount::mount(engine, &args),
             Self::Unmount(args) => mount::unmount(engine, &args),
         }

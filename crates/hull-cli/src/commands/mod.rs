@@ -28,6 +28,7 @@ mod run;
 mod search;
 mod serve;
 mod signals;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

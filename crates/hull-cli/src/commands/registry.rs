@@ -1,6 +1,7 @@
 //! `hull pull`, `hull push`, `hull login` and `hull logout`.
 
 use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::path::PathBuf;
 
 use hull_engine::Engine;
 use hull_image::registry::{self, PullOptions, PushOptions};
@@ -11,6 +12,7 @@ use hull_registry::hosts::Sources;
 use hull_registry::{Client, ssh};
 
 use super::progress::Shown;
+use super::verify::{Signers, signing_key};
 use super::{Done, Failure};
 use crate::output::{print, warning};
 
@@ -20,7 +22,7 @@ const MAX_PASSWORD: u64 = 1 << 20;
 /// Download an image from a registry
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  hull pull debian:bookworm\n  hull pull --platform linux/arm64 registry.example.com/team/app@sha256:...\n  hull pull ssh://user@build-host team/app:v1\n\nFrom ssh://[USER@]HOST[:PORT][/ROOT] an image comes straight from that machine's store: only the layers that this one\nlacks, without a registry. HULL_SSH names another command than 'ssh', HULL_SSH_HULL another one than 'hull' there,\nsuch as 'sudo hull'; ROOT is its --root."
+    after_help = "Examples:\n  hull pull debian:bookworm\n  hull pull --platform linux/arm64 registry.example.com/team/app@sha256:...\n  hull pull --verify-key cosign.pub registry.example.com/team/app\n  hull pull ssh://user@build-host team/app:v1\n\nFrom ssh://[USER@]HOST[:PORT][/ROOT] an image comes straight from that machine's store: only the layers that this one\nlacks, without a registry. HULL_SSH names another command than 'ssh', HULL_SSH_HULL another one than 'hull' there,\nsuch as 'sudo hull'; ROOT is its --root."
 )]
 pub(super) struct Pull {
     /// Download all tags of the repository
@@ -29,6 +31,8 @@ pub(super) struct Pull {
     /// Choose this platform where there are several
     #[arg(long, value_name = "OS[/ARCH[/VARIANT]]", value_parser = Platform::parse)]
     platform: Option<Platform>,
+    #[command(flatten)]
+    signers: Signers,
     /// Print only the name
     #[arg(short, long)]
     quiet: bool,
@@ -52,12 +56,15 @@ pub(super) struct Pull {
 /// Upload an image to a registry
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  hull push registry.example.com/team/app:v1\n  hull push --all-tags registry.example.com/team/app\n  hull push ssh://user@host team/app:v1\n\nTo ssh://[USER@]HOST[:PORT][/ROOT] an image goes straight into that machine's store: only the layers that it lacks,\nwithout a registry. HULL_SSH names another command than 'ssh', HULL_SSH_HULL another one than 'hull' there, such as\n'sudo hull'; ROOT is its --root."
+    after_help = "Examples:\n  hull push registry.example.com/team/app:v1\n  hull push --all-tags registry.example.com/team/app\n  hull push --sign-key cosign.key registry.example.com/team/app:v1\n  hull push ssh://user@host team/app:v1\n\nTo ssh://[USER@]HOST[:PORT][/ROOT] an image goes straight into that machine's store: only the layers that it lacks,\nwithout a registry. HULL_SSH names another command than 'ssh', HULL_SSH_HULL another one than 'hull' there, such as\n'sudo hull'; ROOT is its --root."
 )]
 pub(super) struct Push {
     /// Upload every tag of the repository
     #[arg(short, long)]
     all_tags: bool,
+    /// Sign what was uploaded with this private key, as cosign does; COSIGN_PASSWORD is its password
+    #[arg(long, value_name = "FILE")]
+    sign_key: Option<PathBuf>,
     /// Upload layers in requests of at most this many bytes, for proxies that limit them
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     chunk_size: Option<u64>,
@@ -151,7 +158,11 @@ pub(super) fn pull(engine: &Engine, args: &Pull) -> Done {
         Some(machine) => Client::over_ssh(machine),
         None => Client::from_environment(),
     };
-    let options = PullOptions { platform: args.platform.clone(), ..PullOptions::default() };
+    let options = PullOptions {
+        platform: args.platform.clone(),
+        verification: args.signers.verification()?,
+        ..PullOptions::default()
+    };
     let done = |pulled: &registry::Pulled| {
         if args.quiet {
             return;
@@ -220,6 +231,11 @@ pub(super) fn push(engine: &Engine, args: &Push) -> Done {
         let there = machine.as_ref().map(|machine| format!(" at {machine}")).unwrap_or_default();
         print(format_args!("The push refers to repository [{}]{there}\n", reference.repository()));
     }
+    if machine.is_some() && args.sign_key.is_some() {
+        return Err(Failure::new("--sign-key: another machine's store keeps no signatures: push to a registry"));
+    }
+    // A key that cannot be used is found out before anything is sent.
+    let key = args.sign_key.as_deref().map(signing_key).transpose()?;
     let client = match &machine {
         Some(machine) => Client::over_ssh(machine),
         None => Client::from_environment(),
@@ -241,6 +257,9 @@ pub(super) fn push(engine: &Engine, args: &Push) -> Done {
         let pushed = registry::push(&engine.images, &client, &image, name, &options, &shown);
         shown.end();
         let pushed = pushed?;
+        if let Some(key) = &key {
+            registry::sign(&client, name, &pushed.digest, key)?;
+        }
         if !args.quiet {
             let tag = name.tag().unwrap_or_default();
             print(format_args!("{tag}: digest: {} size: {}\n", pushed.digest, pushed.size));
@@ -322,7 +341,7 @@ pub(super) fn logout(args: &Logout) -> Done {
 }
 
 /// Asks on the terminal.
-fn ask(prompt: &str, echo: bool) -> Result<String, Failure> {
+pub(super) fn ask(prompt: &str, echo: bool) -> Result<String, Failure> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {

@@ -4,6 +4,7 @@
 //! pull: manifest ──> platform ──> configuration ──> layers that the store lacks, several at once
 //!                                                     └─ Download: partial/ALGORITHM-HEX, continued by Range
 //!                                                          └─ Transfer::layer, while it arrives
+//!       └─ verify: signatures, policy: before anything is kept
 //! push: layers that the registry lacks, several at once ──> configuration ──> manifest
 //! ```
 //!
@@ -15,10 +16,14 @@ mod download;
 mod lists;
 mod pull;
 mod push;
+mod sign;
+mod verify;
 
 pub use lists::{Entry, List, Lists, Looked, look, look_into, push_list, referrers};
 pub use pull::{PullOptions, Pulled, pull, pull_all};
 pub use push::{PushOptions, Pushed, push};
+pub use sign::sign;
+pub use verify::{Verdict, Verification, permitted, verify};
 
 use hull_oci::Digest;
 

@@ -7,8 +7,10 @@ use hull_oci::image::{Descriptor, Document, ImageConfig, MAX_CONFIG_BYTES, Manif
 use hull_oci::{Digest, Reference};
 use hull_registry::client::Fetched;
 use hull_registry::{Client, Remote};
+use hull_trust::Subject;
 
 use super::download::{Download, Partial};
+use super::verify::Verification;
 use super::{Event, Progress, in_parallel};
 use crate::{Error, Image, LayerSource, Store, Transfer};
 
@@ -19,11 +21,13 @@ pub struct PullOptions {
     pub platform: Option<Platform>,
     /// Layers that come at once.
     pub at_once: usize,
+    /// Who must have signed it.
+    pub verification: Verification,
 }
 
 impl Default for PullOptions {
     fn default() -> Self {
-        Self { platform: None, at_once: 3 }
+        Self { platform: None, at_once: 3, verification: Verification::default() }
     }
 }
 
@@ -60,7 +64,11 @@ pub fn pull(
     };
     let top = remote.manifest(&wanted)?;
     let digest = top.descriptor.digest.clone();
+    let top_bytes = matches!(top.document, Document::Index(_)).then(|| top.bytes.clone());
     let (fetched, manifest) = choose(&remote, top, options)?;
+    let mut subjects = vec![Subject { digest: &digest, bytes: top_bytes.as_deref() }];
+    subjects.push(Subject { digest: &fetched.descriptor.digest, bytes: Some(&fetched.bytes) });
+    let checked = options.verification.check(&remote, &reference, &subjects, None)?;
     let before = store.find(&reference.to_string()).ok().map(|image| image.id);
     let mut names = vec![reference.with_digest(digest.clone())];
     if fetched.descriptor.digest != digest {
@@ -71,6 +79,7 @@ pub fn pull(
         names.push(reference.clone());
     }
     let transfer = store.begin()?;
+    transfer.comes_with(checked.evidence);
     let config = configuration(&transfer, &remote, &manifest, options)?;
     let parsed = ImageConfig::parse(&config)?;
     let layers = layers(&remote, &manifest, &parsed)?;

@@ -18,9 +18,8 @@ fn ecdsa() -> String {
 #[test]
 fn each_kind_signs_and_verifies() {
     let random = SystemRandom::new();
-    let large = EcdsaKeyPair::generate_pkcs8(&signature::ECDSA_P384_SHA384_ASN1_SIGNING, &random).expect("key");
     let edwards = Ed25519KeyPair::generate_pkcs8(&random).expect("key");
-    for text in [ecdsa(), pem_of(large.as_ref()), pem_of(edwards.as_ref())] {
+    for text in [ecdsa(), pem_of(edwards.as_ref())] {
         let key = read(&text);
         let signature = key.sign(MESSAGE).expect("sign");
         let public = PublicKey::from_pem(key.public().to_pem().as_bytes(), "again").expect("its own form");

@@ -17,6 +17,11 @@ const FIRST_REGISTER: u32 = 1;
 /// `NFT_REG32_00`, the first 4 bytes of `NFT_REG_1`.
 const FIRST_WORD: u32 = 8;
 
+/// `NFT_PAYLOAD_TRANSPORT_HEADER`.
+const PAYLOAD_TRANSPORT: u32 = 2;
+/// `NFT_PAYLOAD_CSUM_INET`.
+const CHECKSUM_INTERNET: u32 = 1;
+
 /// What happens to a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -61,6 +66,8 @@ pub enum Field {
     DestinationV6,
     /// Destination port of any transport protocol.
     DestinationPort,
+    /// Source port of any transport protocol.
+    SourcePort,
     /// `ct state`, a mask in the machine's byte order.
     CtState,
     /// `ct status`, a mask in the machine's byte order.
@@ -88,6 +95,16 @@ pub enum NatKind {
     Source = 0,
     /// The destination.
     Destination = 1,
+}
+
+/// Protocols whose ports can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PortProtocol {
+    /// TCP.
+    Tcp = 6,
+    /// UDP.
+    Udp = 17,
 }
 
 /// One step of a rule.
@@ -158,6 +175,16 @@ pub enum Expression {
         /// Port; absent leaves it.
         port: Option<u16>,
     },
+    /// Writes another port into the packet itself, without connection tracking. The packet's protocol must be known to
+    /// be this one, because of its checksum.
+    WritePort {
+        /// The protocol.
+        protocol: PortProtocol,
+        /// Which port.
+        which: NatKind,
+        /// The new one.
+        port: u16,
+    },
     /// Replaces the source by an address of the device that the packet leaves by.
     Masquerade,
     /// Counts packets and bytes.
@@ -204,7 +231,6 @@ fn value(request: Request, kind: u16, value: &[u8]) -> Request {
 /// Loads a field into a register.
 fn load(request: Request, field: Field, register: u32) -> Request {
     const PAYLOAD_NETWORK: u32 = 1;
-    const PAYLOAD_TRANSPORT: u32 = 2;
     const FIB_ADDRESS_TYPE: u32 = 3;
     let payload = |request, base, offset, length| {
         expression(request, "payload", |data| {
@@ -227,6 +253,7 @@ fn load(request: Request, field: Field, register: u32) -> Request {
         Field::SourceV6 => payload(request, PAYLOAD_NETWORK, 8, 16),
         Field::DestinationV6 => payload(request, PAYLOAD_NETWORK, 24, 16),
         Field::DestinationPort => payload(request, PAYLOAD_TRANSPORT, 2, 2),
+        Field::SourcePort => payload(request, PAYLOAD_TRANSPORT, 0, 2),
         Field::CtState => keyed(request, "ct", 0),
         Field::CtStatus => keyed(request, "ct", 2),
         Field::SourceType => fib(request, 1),
@@ -346,6 +373,25 @@ impl Expression {
                     request = immediate(request, register, &port.to_be_bytes());
                 }
                 nat(request, *kind, family, port.map(|_| register))
+            }
+            Self::WritePort { protocol, which, port } => {
+                let checksum = match protocol {
+                    PortProtocol::Tcp => 16,
+                    PortProtocol::Udp => 6,
+                };
+                let offset = match which {
+                    NatKind::Source => 0,
+                    NatKind::Destination => 2,
+                };
+                expression(immediate(request, FIRST_REGISTER, &port.to_be_bytes()), "payload", |data| {
+                    data.attribute_be32(5, FIRST_REGISTER)
+                        .attribute_be32(2, PAYLOAD_TRANSPORT)
+                        .attribute_be32(3, offset)
+                        .attribute_be32(4, 2)
+                        .attribute_be32(6, CHECKSUM_INTERNET)
+                        .attribute_be32(7, checksum)
+                        .attribute_be32(8, 0)
+                })
             }
             Self::Masquerade => expression(request, "masq", |data| data),
             Self::Counter => expression(request, "counter", |data| data.attribute(1, &[0; 8]).attribute(2, &[0; 8])),

@@ -17,7 +17,7 @@ mod socket;
 mod tests;
 
 pub use batch::{Base, Batch, ChainKind, Element, Hook, Place, Set, Type, Value};
-pub use expression::{Expression, Field, MetaKey, NatKind, Verdict};
+pub use expression::{Expression, Field, MetaKey, NatKind, PortProtocol, Verdict};
 pub use socket::{ChainFound, RuleFound, Socket, Watch};
 
 /// What kind of packets a table sees.

@@ -56,6 +56,10 @@ table inet t {
     oifname vmap @to
     iifname "hull*" oifname != @bridges accept
   }
+  chain out { type filter hook output priority 300; policy accept;
+    ip saddr 127.0.0.11 udp sport 4053 udp sport set 53
+    ip daddr 127.0.0.11 tcp dport 53 tcp dport set 4053
+  }
   chain post { type nat hook postrouting priority 100; policy accept;
     ip saddr @nets4 oifname != @bridges masquerade
     ct status dnat fib saddr type local masquerade
@@ -92,6 +96,7 @@ fn batch() -> Batch {
     batch.add_chain("raw", base(ChainKind::Filter, Hook::Prerouting, -300, false));
     batch.add_chain("pre", base(ChainKind::Nat, Hook::Prerouting, -100, false));
     batch.add_chain("fw", base(ChainKind::Filter, Hook::Forward, 0, true));
+    batch.add_chain("out", base(ChainKind::Filter, Hook::Output, 300, false));
     batch.add_chain("post", base(ChainKind::Nat, Hook::Postrouting, 100, false));
     batch.add_elements("ports4", &[Element::endpoint(Some(ip("10.0.0.9")), 6, 80).to_endpoint(ip("172.16.0.2"), 8080)]);
     batch.add_elements("any6", &[Element::endpoint(None, 17, 53).to_endpoint(ip("fd00::2"), 5353)]);
@@ -160,6 +165,20 @@ fn batch() -> Batch {
         "",
         &[v4(), InSet { fields: vec![SourceV4], set: "nets4".into(), not: false }, not_bridges(), Masquerade],
     );
+    let is = |field, value: &[u8]| Compare { field, not: false, value: value.to_vec() };
+    for (protocol, which, address, field, from, port) in [
+        (PortProtocol::Udp, NatKind::Source, SourceV4, SourcePort, 4053_u16, 53),
+        (PortProtocol::Tcp, NatKind::Destination, DestinationV4, DestinationPort, 53, 4053),
+    ] {
+        let steps = [
+            v4(),
+            is(address, &[127, 0, 0, 11]),
+            is(Meta(MetaKey::L4Proto), &[protocol as u8]),
+            is(field, &from.to_be_bytes()),
+            WritePort { protocol, which, port },
+        ];
+        rule("out", "", &steps);
+    }
     rule("post", "", &[AnyBit { field: CtStatus, mask: 32 }, local(SourceType), Masquerade]);
     let address = match ip("fd00::1") {
         IpAddr::V6(address) => address.octets().to_vec(),

@@ -1,0 +1,310 @@
+//! The names of a network: one small text file, replaced by rename by whoever connects or disconnects a container, read
+//! in place by every container's monitor.
+//!
+//! ```text
+//! 2.0.18.172.in-addr.arpa PTR web.backend 4f2a91c0d3e7
+//! _http._tcp.web SRV 80:web 4f2a91c0d3e7
+//! web A 172.18.0.2 4f2a91c0d3e7
+//! web AAAA fd00:18::2 4f2a91c0d3e7
+//! ```
+//!
+//! One record a line: name, kind, value, and the container that it belongs to. Lines are sorted as bytes, so that a name
+//! is found by halving the file with `pread(2)`: a lookup takes no memory and costs the same whoever else is connected.
+//! A reader keeps the file open that it reads, so an inode number that is seen again is the same file.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::answer::Record;
+
+/// Longer lines are not written and not read.
+pub(super) const MAX_LINE: usize = 640;
+/// Holds the end of one line and the whole next one.
+const WINDOW: usize = 2 * MAX_LINE;
+
+/// A file that others replace.
+#[derive(Debug)]
+pub(super) struct Followed {
+    path: PathBuf,
+    seen: Option<Identity>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    size: i64,
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+impl From<rustix::fs::Stat> for Identity {
+    #[allow(clippy::cast_possible_wrap, clippy::unnecessary_cast, reason = "the fields' types differ by architecture")]
+    fn from(stat: rustix::fs::Stat) -> Self {
+        Self {
+            device: stat.st_dev as u64,
+            inode: stat.st_ino as u64,
+            size: stat.st_size as i64,
+            seconds: stat.st_mtime as i64,
+            nanoseconds: stat.st_mtime_nsec as i64,
+        }
+    }
+}
+
+impl Followed {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, seen: None }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the file if it is not the one that was seen last.
+    pub(super) fn changed(&mut self) -> Result<Option<OwnedFd>, Errno> {
+        let now = rustix::fs::stat(&self.path).map(Identity::from);
+        if now.is_ok() && now.ok() == self.seen {
+            return Ok(None);
+        }
+        self.seen = None;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        let file = rustix::fs::open(&self.path, flags, Mode::empty())?;
+        self.seen = Some(rustix::fs::fstat(&file)?.into());
+        Ok(Some(file))
+    }
+
+    /// The content, bounded, if it is another one than was seen last.
+    pub(super) fn read_changed(&mut self, max: usize) -> Result<Option<Vec<u8>>, Errno> {
+        let Some(file) = self.changed()? else { return Ok(None) };
+        // One byte more than there is, to see the end.
+        let size = self.seen.map_or(0, |seen| usize::try_from(seen.size).unwrap_or(0));
+        let mut content = vec![0; max.min(size.saturating_add(1))];
+        let mut length = 0;
+        while length < content.len() {
+            match rustix::io::pread(&file, &mut content[length..], length as u64) {
+                Ok(0) => break,
+                Ok(read) => length += read,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        content.truncate(length);
+        Ok(Some(content))
+    }
+}
+
+/// A network's names, as they are at this moment.
+#[derive(Debug)]
+pub(super) struct Table {
+    file: Followed,
+    open: Option<(OwnedFd, u64)>,
+}
+
+impl Table {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { file: Followed::new(path), open: None }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Calls `visit` with the records of a name; says whether there is a line of it.
+    pub(super) fn find(&mut self, name: &str, visit: &mut dyn FnMut(Record<'_>)) -> bool {
+        match self.file.changed() {
+            Ok(None) => {}
+            Ok(Some(file)) => {
+                let size = self.file.seen.map_or(0, |seen| u64::try_from(seen.size).unwrap_or(0));
+                self.open = Some((file, size));
+            }
+            // The network is gone, and its names with it.
+            Err(_) => self.open = None,
+        }
+        let Some((file, size)) = &self.open else { return false };
+        lines_of(file, *size, name, &mut |line| {
+            if let Some(record) = parse(line) {
+                visit(record);
+            }
+        })
+    }
+}
+
+/// The name that a line begins with.
+fn key(line: &[u8]) -> &[u8] {
+    &line[..line.iter().position(|byte| *byte == b' ').unwrap_or(line.len())]
+}
+
+/// The order of lines: by name, so that a name's lines stand together, then by the rest.
+pub(super) fn order(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
+    key(a).cmp(key(b)).then_with(|| a.cmp(b))
+}
+
+fn parse(line: &[u8]) -> Option<Record<'_>> {
+    let mut words = std::str::from_utf8(line).ok()?.split(' ').skip(1);
+    let (kind, value) = (words.next()?, words.next()?);
+    match kind {
+        "A" => value.parse::<Ipv4Addr>().ok().map(Record::A),
+        "AAAA" => value.parse::<Ipv6Addr>().ok().map(Record::Aaaa),
+        "PTR" => Some(Record::Ptr(value)),
+        "SRV" => {
+            let (port, target) = value.split_once(':')?;
+            Some(Record::Srv(port.parse().ok()?, target))
+        }
+        _ => None,
+    }
+}
+
+/// Fills the window from the offset, as far as the file goes.
+fn window<'w>(file: &OwnedFd, offset: u64, bytes: &'w mut [u8; WINDOW]) -> &'w [u8] {
+    let mut length = 0;
+    while length < WINDOW {
+        match rustix::io::pread(file, &mut bytes[length..], offset + length as u64) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(Errno::INTR) => {}
+            Err(_) => return &[],
+        }
+    }
+    &bytes[..length]
+}
+
+/// Visits the lines of a name; says whether there are any.
+fn lines_of(file: &OwnedFd, size: u64, name: &str, visit: &mut dyn FnMut(&[u8])) -> bool {
+    let mut bytes = [0; WINDOW];
+    // Every line before low is before the name, and a line begins at low; no line from high on needs to be looked at.
+    let (mut low, mut high) = (0, size);
+    while high.saturating_sub(low) > WINDOW as u64 {
+        let middle = low + (high - low) / 2;
+        // A line begins at the middle if the byte before it ends one.
+        let seen = window(file, middle - 1, &mut bytes);
+        let Some(end) = seen.iter().position(|byte| *byte == b'\n') else {
+            high = middle;
+            continue;
+        };
+        let begin = middle + end as u64;
+        let rest = &seen[end + 1..];
+        let Some(length) = rest.iter().position(|byte| *byte == b'\n').filter(|_| begin < high) else {
+            high = middle;
+            continue;
+        };
+        if key(&rest[..length]) < name.as_bytes() {
+            low = begin + length as u64 + 1;
+        } else {
+            high = middle;
+        }
+    }
+    let mut found = false;
+    loop {
+        let mut seen = window(file, low, &mut bytes);
+        let mut used = 0;
+        while let Some(length) = seen.iter().position(|byte| *byte == b'\n') {
+            let line = &seen[..length];
+            match key(line).cmp(name.as_bytes()) {
+                std::cmp::Ordering::Less => {}
+                std::cmp::Ordering::Equal => {
+                    found = true;
+                    visit(line);
+                }
+                std::cmp::Ordering::Greater => return found,
+            }
+            seen = &seen[length + 1..];
+            used += length as u64 + 1;
+        }
+        if used == 0 {
+            return found;
+        }
+        low += used;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn find(table: &mut Table, name: &str) -> Option<Vec<String>> {
+        let mut records = Vec::new();
+        table.find(name, &mut |record| records.push(format!("{record:?}"))).then_some(records)
+    }
+
+    #[test]
+    fn every_name_of_a_large_table_is_found_and_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("names");
+        let mut lines: Vec<String> =
+            (0..3000).map(|n: u32| format!("c{n} A {} owner{n}\n", Ipv4Addr::from(0x0a00_0000 + n))).collect();
+        lines.extend((0..200).map(|n: u32| format!("shared A {} owner{n}\n", Ipv4Addr::from(0x0a00_0000 + n))));
+        lines.sort_by(|a, b| order(a.as_bytes(), b.as_bytes()));
+        std::fs::write(&path, lines.concat()).unwrap();
+        let mut table = Table::new(path);
+        for n in 0..3000_u32 {
+            let expected = format!("A({})", Ipv4Addr::from(0x0a00_0000 + n));
+            assert_eq!(find(&mut table, &format!("c{n}")), Some(vec![expected]));
+            assert_eq!(find(&mut table, &format!("c{n}x")), None);
+        }
+        assert_eq!(find(&mut table, "shared").unwrap().len(), 200);
+        for name in ["", "a", "share", "shared0", "zzz", "c", "c3000"] {
+            assert_eq!(find(&mut table, name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_replaced_table_is_seen_at_once_and_a_removed_one_knows_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("names");
+        let mut table = Table::new(path.clone());
+        assert_eq!(find(&mut table, "web"), None);
+        for n in 0..50_u8 {
+            hull_fs::atomic::write_path(&path, format!("web A 10.0.0.{n} o\n").as_bytes(), 0o644).unwrap();
+            assert_eq!(find(&mut table, "web"), Some(vec![format!("A(10.0.0.{n})")]));
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(find(&mut table, "web"), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn lookups_are_those_of_a_map(
+            names in proptest::collection::vec(("[a-e.-]{1,60}", 1_u32..500), 0..400),
+            wanted in proptest::collection::vec("[a-e.-]{1,4}", 20),
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("names");
+            let mut map: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            let mut lines = Vec::new();
+            for (name, number) in &names {
+                let address = Ipv4Addr::from(*number);
+                lines.push(format!("{name} A {address} {}\n", "o".repeat(*number as usize % 64)));
+                map.entry(name.clone()).or_default().push(format!("A({address})"));
+            }
+            lines.sort_by(|a, b| order(a.as_bytes(), b.as_bytes()));
+            std::fs::write(&path, lines.concat()).unwrap();
+            let mut table = Table::new(path);
+            for name in map.keys().chain(&wanted) {
+                let mut found = find(&mut table, name);
+                let mut expected = map.get(name).cloned();
+                for list in found.iter_mut().chain(&mut expected) {
+                    list.sort();
+                }
+                prop_assert_eq!(found, expected, "{}", name);
+            }
+        }
+
+        #[test]
+        fn no_content_makes_a_lookup_hang_or_panic(content in proptest::collection::vec(any::<u8>(), 0..6000)) {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("names");
+            std::fs::write(&path, content).unwrap();
+            find(&mut Table::new(path), "web");
+        }
+    }
+}

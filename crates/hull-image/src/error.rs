@@ -109,6 +109,16 @@ pub enum Error {
     /// A policy, a key or a signature cannot be used.
     #[error(transparent)]
     Trust(#[from] hull_trust::Error),
+    /// A layer did not come as it should.
+    #[error("layer {blob} of {repository}: {source}")]
+    Pull {
+        /// Digest of its blob.
+        blob: hull_oci::Digest,
+        /// The repository, with its registry.
+        repository: String,
+        /// What is wrong.
+        source: Box<Error>,
+    },
     /// Files and locks.
     #[error(transparent)]
     Fs(#[from] hull_fs::Error),

@@ -219,7 +219,12 @@ fn layer(
             if partial.len() >= blob.size || partial.len() == 0 {
                 partial.discard()?;
             }
-            return Err(error);
+            // What the registry said names it already.
+            if error.to_string().contains(remote.name()) {
+                return Err(error);
+            }
+            let (blob, repository) = (blob.digest.clone(), remote.name().to_owned());
+            return Err(Error::Pull { blob, repository, source: Box::new(error) });
         }
     }
     transfer.keep_file(partial.path(), blob, diff_id)?;

@@ -65,13 +65,14 @@ pub fn push(
     let remote = client.push_to(&reference)?;
     let transfer = store.begin()?;
     let (bytes, kind, manifest) = match original(store, image)? {
+        original if remote.is_machine() => lacking(store, &transfer, &remote, image, original, progress)?,
         Some(original) => original,
         None => compressed(store, &transfer, image, progress)?,
     };
     let sources = sources(store, image, &reference)?;
     let layers: Vec<(&Descriptor, &Layer)> = manifest.layers.iter().zip(&image.layers).collect();
     in_parallel(&layers, options.at_once.max(1), |(blob, layer)| {
-        let content = Stored { store, blob, layer, sent: Arc::new(AtomicU64::new(0)) };
+        let content = Stored { transfer: &transfer, blob, layer, sent: Arc::new(AtomicU64::new(0)) };
         let put = Put { sources: &sources, chunk: options.chunk };
         progress.layer(&layer.diff_id, Event::Preparing);
         let done = watched(&content, progress, || remote.put_blob(blob, &content, &put));
@@ -88,6 +89,9 @@ pub fn push(
     remote.put_blob(&manifest.config, &config, &Put::default()).map_err(|error| refused(&remote, error))?;
     put_manifest(&remote, tag, &kind, &bytes)?;
     let digest = Digest::of(&bytes);
+    if remote.is_machine() {
+        return Ok(Pushed { digest, size: bytes.len() as u64 });
+    }
     // From now on the store knows where it is.
     transfer.image(&config, Some((&bytes, &kind)), &[reference.with_digest(digest.clone())])?;
     Ok(Pushed { digest, size: bytes.len() as u64 })
@@ -110,7 +114,7 @@ fn put_manifest(remote: &Remote, tag: &str, kind: &str, bytes: &[u8]) -> Result<
 }
 
 /// The manifest that the image came with, if every layer can be sent as it says.
-fn original(store: &Store, image: &Image) -> Result<Option<(Vec<u8>, String, Manifest)>, Error> {
+fn original(store: &Store, image: &Image) -> Result<Option<Written>, Error> {
     let Some(bytes) = store.manifest_bytes(&image.id)? else { return Ok(None) };
     let Document::Manifest(manifest) = Document::parse(&bytes, None)? else { return Ok(None) };
     let held = manifest.layers.len() == image.layers.len()
@@ -129,27 +133,13 @@ fn original(store: &Store, image: &Image) -> Result<Option<(Vec<u8>, String, Man
 
 /// A manifest of layers that are compressed by gzip, which every registry and engine takes. Compressing is
 /// deterministic: the same layer has the same blob wherever it is done.
-fn compressed(
-    store: &Store,
-    transfer: &Transfer,
-    image: &Image,
-    progress: &dyn Progress,
-) -> Result<(Vec<u8>, String, Manifest), Error> {
+fn compressed(store: &Store, transfer: &Transfer, image: &Image, progress: &dyn Progress) -> Result<Written, Error> {
     let blobs: Mutex<Vec<(Digest, Descriptor)>> = Mutex::default();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     in_parallel(&image.layers, threads, |layer| {
-        let blob = match &layer.blob {
-            Some((digest, size)) if *digest != layer.diff_id => {
-                let mut magic = [0; 4];
-                let mut file = store.open_blob(digest)?;
-                file.read_exact(&mut magic).map_err(Error::io("read", digest.to_string()))?;
-                let kind = match Compression::detect(&magic) {
-                    Some(Compression::Zstd) => media_type::LAYER_ZSTD,
-                    _ => media_type::LAYER_GZIP,
-                };
-                Descriptor::new(kind, digest.clone(), *size)
-            }
-            _ => {
+        let blob = match held(store, layer)? {
+            Some(blob) => blob,
+            None => {
                 progress.layer(&layer.diff_id, Event::Compressing);
                 compress(store, transfer, layer)?
             }
@@ -160,18 +150,85 @@ fn compressed(
     let blobs = blobs.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let config = store.config_bytes(&image.id)?;
     let of = |layer: &Layer| blobs.iter().find(|(diff_id, _)| *diff_id == layer.diff_id).map(|(_, blob)| blob.clone());
+    let made = manifest(image, &config, image.layers.iter().filter_map(of).collect())?;
+    transfer.image(&config, Some((&made.0, &made.1)), &[])?;
+    Ok(made)
+}
+
+/// A layer's compressed blob, if the store has it.
+fn held(store: &Store, layer: &Layer) -> Result<Option<Descriptor>, Error> {
+    let Some((digest, size)) = layer.blob.as_ref().filter(|(digest, _)| *digest != layer.diff_id) else {
+        return Ok(None);
+    };
+    let mut magic = [0; 4];
+    let mut file = store.open_blob(digest)?;
+    file.read_exact(&mut magic).map_err(Error::io("read", digest.to_string()))?;
+    let kind = match Compression::detect(&magic) {
+        Some(Compression::Zstd) => media_type::LAYER_ZSTD,
+        _ => media_type::LAYER_GZIP,
+    };
+    Ok(Some(Descriptor::new(kind, digest.clone(), *size)))
+}
+
+/// A manifest, with its bytes and type.
+type Written = (Vec<u8>, String, Manifest);
+
+/// The manifest of an image whose layers are these blobs.
+fn manifest(image: &Image, config: &[u8], layers: Vec<Descriptor>) -> Result<Written, Error> {
     let manifest = Manifest {
         schema_version: 2,
         media_type: media_type::MANIFEST.to_owned(),
         artifact_type: None,
-        config: Descriptor::of(media_type::CONFIG, &config),
-        layers: image.layers.iter().filter_map(of).collect(),
+        config: Descriptor::of(media_type::CONFIG, config),
+        layers,
         annotations: std::collections::BTreeMap::new(),
         subject: None,
     };
     let bytes = serde_json::to_vec(&manifest).map_err(|error| Error::image(&image.id, error.to_string()))?;
-    transfer.image(&config, Some((&bytes, media_type::MANIFEST)), &[])?;
     Ok((bytes, media_type::MANIFEST.to_owned(), manifest))
+}
+
+/// The manifest for another machine's store, which knows layers by what is in them too: one that it has in any form is
+/// named in a form that it has, so that nothing of it is sent, nor compressed for that. The manifest that the image
+/// came with stays as it is if its blobs are those that are there or sent.
+fn lacking(
+    store: &Store,
+    transfer: &Transfer,
+    remote: &Remote,
+    image: &Image,
+    original: Option<Written>,
+    progress: &dyn Progress,
+) -> Result<Written, Error> {
+    let has = |digest: &Digest| remote.mount(digest).map_err(|error| refused(remote, error));
+    let mut changed = original.is_none();
+    let mut layers: Vec<Descriptor> = Vec::new();
+    for (index, layer) in image.layers.iter().enumerate() {
+        let named = original.as_ref().and_then(|(_, _, manifest)| manifest.layers.get(index).cloned());
+        let known = match named {
+            Some(blob) => Some(blob),
+            None => held(store, layer)?,
+        };
+        let blob = match known {
+            Some(blob) if has(&blob.digest)? => blob,
+            known => {
+                let other = known.as_ref().is_none_or(|blob| blob.digest != layer.diff_id);
+                if other && has(&layer.diff_id)? {
+                    changed = true;
+                    Descriptor::new(media_type::LAYER, layer.diff_id.clone(), layer.tar_size)
+                } else if let Some(blob) = known {
+                    blob
+                } else {
+                    progress.layer(&layer.diff_id, Event::Compressing);
+                    compress(store, transfer, layer)?
+                }
+            }
+        };
+        layers.push(blob);
+    }
+    match original {
+        Some(original) if !changed => Ok(original),
+        _ => manifest(image, &store.config_bytes(&image.id)?, layers),
+    }
 }
 
 fn compress(store: &Store, transfer: &Transfer, layer: &Layer) -> Result<Descriptor, Error> {
@@ -230,9 +287,9 @@ fn watched<T>(content: &Stored<'_>, progress: &dyn Progress, work: impl FnOnce()
     })
 }
 
-/// A layer's blob in the store.
+/// A layer's blob, in the store or compressed just now.
 struct Stored<'a> {
-    store: &'a Store,
+    transfer: &'a Transfer,
     blob: &'a Descriptor,
     layer: &'a Layer,
     /// Where the reader is.
@@ -258,11 +315,11 @@ impl Content for Stored<'_> {
         self.sent.store(offset, Ordering::Relaxed);
         let sent = Arc::clone(&self.sent);
         if self.blob.digest != self.layer.diff_id {
-            let mut file = self.store.open_blob(&self.blob.digest).map_err(io::Error::other)?;
+            let mut file = self.transfer.open_blob(&self.blob.digest).map_err(io::Error::other)?;
             file.seek(SeekFrom::Start(offset))?;
             return Ok(Box::new(Counted { inner: file, sent }));
         }
-        let mut tar = self.store.layer_tar(self.layer).map_err(io::Error::other)?;
+        let mut tar = self.transfer.store().layer_tar(self.layer).map_err(io::Error::other)?;
         io::copy(&mut tar.by_ref().take(offset), &mut io::sink())?;
         Ok(Box::new(Counted { inner: tar, sent }))
     }

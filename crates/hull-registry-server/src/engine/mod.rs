@@ -46,9 +46,12 @@ fn failed(error: hull_image::Error) -> Refusal {
 
 /// Whether a name of the store is in the repository that is asked for.
 fn is_in(reference: &Reference, repository: &str) -> bool {
-    reference.familiar_repository() == repository
-        || reference.repository() == repository
-        || reference.path() == repository
+    reference.familiar_repository() == repository || reference.path() == repository || whole(reference) == repository
+}
+
+/// A repository's name with its registry's. A port is told by `__`, as names of the protocol have no colon.
+fn whole(reference: &Reference) -> String {
+    format!("{}/{}", reference.domain().replace(':', "__"), reference.path())
 }
 
 /// The shortest name of a repository that a client can ask for.
@@ -64,6 +67,13 @@ pub(crate) fn directory(store: &Store) -> PathBuf {
 
 /// The name of the store that a repository's tag is; nothing where it can be none.
 fn local(name: &str, tag: &str) -> Option<Reference> {
+    if let Some((host, path)) = name.split_once('/')
+        && let Some((host, port)) = host.rsplit_once("__")
+        && !port.is_empty()
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        return format!("{host}:{port}/{path}:{tag}").parse().ok();
+    }
     format!("{name}:{tag}").parse().ok()
 }
 

@@ -77,10 +77,11 @@ struct Whole {
 }
 
 impl Remote {
-    pub(super) fn scope(&self, endpoint: &Endpoint, actions: &str) -> Scope<'_> {
-        let repository = self.name.split_once('/').map_or("", |(_, path)| path);
+    /// What a request to an endpoint is for. A credential belongs to the host that it is sent to: a mirror does not get
+    /// the registry's.
+    pub(super) fn scope<'a>(&'a self, endpoint: &'a Endpoint, actions: &str) -> Scope<'a> {
         let text = format!("repository:{}:{actions}", endpoint.repository);
-        Scope { domain: &self.domain, repository, text, known: None }
+        Scope { domain: endpoint.owner(), repository: &endpoint.repository, text, known: None }
     }
 
     pub(super) fn get(
@@ -175,8 +176,8 @@ impl Remote {
     }
 
     pub(super) fn is_anonymous(&self) -> bool {
-        let repository = self.name.split_once('/').map_or("", |(_, path)| path);
-        !matches!(self.client.credentials.find(&self.domain, repository), Ok(Some(_)))
+        let Some(endpoint) = self.endpoints.last() else { return true };
+        !matches!(self.client.credentials.find(endpoint.owner(), &endpoint.repository), Ok(Some(_)))
     }
 
     /// The manifest or index of a tag or digest. The bytes have the digest that was asked for, or that the registry

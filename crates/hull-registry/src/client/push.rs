@@ -65,7 +65,7 @@ impl Remote {
         }
     }
 
-    fn push_scope(&self, endpoint: &Endpoint, sources: &[String]) -> Scope<'_> {
+    fn push_scope<'a>(&'a self, endpoint: &'a Endpoint, sources: &[String]) -> Scope<'a> {
         let mut scope = self.scope(endpoint, "pull,push");
         for source in sources {
             scope.text.push_str(&format!(" repository:{source}:pull"));
@@ -104,7 +104,9 @@ impl Remote {
     /// # Errors
     /// See [`Error`].
     pub fn put_blob(&self, blob: &Descriptor, content: &dyn Content, put: &Put<'_>) -> Result<Uploaded, Error> {
-        if self.has_blob(&blob.digest)? {
+        // Another machine's store looks in all its repositories by itself.
+        let anywhere = self.is_machine();
+        if !anywhere && self.has_blob(&blob.digest)? {
             return Ok(Uploaded::Existed);
         }
         let endpoint = self.own()?;
@@ -113,7 +115,11 @@ impl Remote {
         let scope = self.push_scope(endpoint, sources);
         let digest = blob.digest.to_string();
         let uploads = format!("{}/{}/blobs/uploads/", endpoint.prefix, endpoint.repository);
-        let query = sources.first().map(|source| format!("?{}", encode(&[("mount", &digest), ("from", source)])));
+        let query = match sources.first() {
+            _ if anywhere => Some(format!("?{}", encode(&[("mount", &digest)]))),
+            Some(source) => Some(format!("?{}", encode(&[("mount", &digest), ("from", source)]))),
+            None => None,
+        };
         let target = format!("{uploads}{}", query.unwrap_or_default());
         let start = |target: &str| {
             let request = Request {
@@ -128,6 +134,9 @@ impl Remote {
             self.send(&request, &mut || Ok(Body::None))
         };
         let mut response = start(&target)?;
+        if response.status == 201 && anywhere {
+            return Ok(Uploaded::Existed);
+        }
         if response.status == 201 && !sources.is_empty() {
             return Ok(Uploaded::Mounted);
         }
@@ -169,6 +178,35 @@ impl Remote {
         }
     }
 
+    /// Has the other side take a blob from wherever it has it, without sending anything. Says whether it has it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn mount(&self, digest: &Digest) -> Result<bool, Error> {
+        let endpoint = self.own()?;
+        let what = format!("blob {digest} for {}", self.name);
+        let scope = self.push_scope(endpoint, &[]);
+        let query = encode(&[("mount", &digest.to_string())]);
+        let target = format!("{}/{}/blobs/uploads/?{query}", endpoint.prefix, endpoint.repository);
+        let ask = |method: &str, target: &str| {
+            let request =
+                Request { endpoint, scope: &scope, method, target, headers: &[], what: &what, repeatable: true };
+            self.send(&request, &mut || Ok(Body::None))
+        };
+        let response = ask("POST", &target)?;
+        match response.status {
+            201 => Ok(true),
+            202 => {
+                // It has begun an upload, which is not wanted; one that stays goes with the garbage.
+                let upload = self.location(endpoint, &response, &what)?;
+                drop(response);
+                let _ = ask("DELETE", &upload);
+                Ok(false)
+            }
+            _ => Err(refused(what.clone(), response, self.is_anonymous())),
+        }
+    }
+
     /// Sends what is missing from an offset on.
     #[expect(clippy::too_many_arguments, reason = "one step of put_blob, in a function of its own for its loop")]
     fn upload(
@@ -200,7 +238,7 @@ impl Remote {
                 };
                 let response = self.send(&request, &mut || Ok(Body::Reader(content.open(offset)?, length)))?;
                 if response.status != 202 {
-                    return Err(refused(what.to_owned(), response, self.is_anonymous()));
+                    return Err(self.broken_off(refused(what.to_owned(), response, self.is_anonymous())));
                 }
                 let taken = response.header("range").and_then(headers::upload_range).map(|(_, last)| last + 1);
                 *upload = self.location(endpoint, &response, what)?;
@@ -222,7 +260,19 @@ impl Remote {
             500..=599 => {
                 Err(Error::Interrupted { what: what.to_owned(), reason: format!("HTTP status {}", response.status) })
             }
-            _ => Err(refused(what.to_owned(), response, self.is_anonymous())),
+            _ => Err(self.broken_off(refused(what.to_owned(), response, self.is_anonymous()))),
+        }
+    }
+
+    /// What another machine says of a body that it did not get is news of the connection.
+    fn broken_off(&self, error: Error) -> Error {
+        match error {
+            Error::Refused { what, refusal }
+                if self.is_machine() && refusal.status == 400 && refusal.code() == Some("BLOB_UPLOAD_INVALID") =>
+            {
+                Error::Interrupted { what, reason: refusal.to_string() }
+            }
+            other => other,
         }
     }
 

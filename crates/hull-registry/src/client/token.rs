@@ -81,7 +81,7 @@ impl Cache {
 /// What a request is for, as far as tokens are concerned.
 #[derive(Clone, Debug)]
 pub(super) struct Scope<'a> {
-    /// The registry's name, which credentials are kept under.
+    /// The name that the endpoint's credentials are kept under.
     pub(super) domain: &'a str,
     /// The repository, for credentials of a part of a registry.
     pub(super) repository: &'a str,
@@ -116,7 +116,7 @@ impl Client {
                 let answer = self.token(endpoint, scope, bearer, credential.as_ref())?;
                 let Some(token) = answer.token() else {
                     return Err(Error::Answer {
-                        what: format!("token for {}", scope.text),
+                        what: format!("token for {} at {}", scope.text, scope.domain),
                         host: host_of(&bearer.realm).unwrap_or_default().to_owned(),
                         reason: "it has no token".to_owned(),
                     });
@@ -145,7 +145,10 @@ impl Client {
         bearer: &Bearer,
         credential: Option<&Credential>,
     ) -> Result<TokenAnswer, Error> {
-        let what = format!("token for {}", if scope.text.is_empty() { scope.domain } else { &scope.text });
+        let what = match scope.text.as_str() {
+            "" => format!("token for {}", scope.domain),
+            text => format!("token for {text} at {}", scope.domain),
+        };
         let realm = host_of(&bearer.realm).ok_or_else(|| Error::Answer {
             what: what.clone(),
             host: endpoint.host.clone(),

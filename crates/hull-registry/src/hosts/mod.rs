@@ -84,10 +84,16 @@ impl Endpoint {
         }
     }
 
-    /// Another machine's store, which is told the registry by `?ns=`.
+    /// The name that credentials for it are kept under.
+    pub(crate) fn owner(&self) -> &str {
+        if self.host == default_host("docker.io") { "docker.io" } else { &self.host }
+    }
+
+    /// Another machine's store. A repository's name there begins with its registry's, whose port follows `__`: what a
+    /// path of the protocol may have in it.
     pub(crate) fn machine(host: &str, reference: &Reference) -> Self {
-        let namespace = Some(reference.domain().to_owned());
-        Self { scheme: Scheme::Ssh, namespace, ..Self::new(host, reference.path()) }
+        let repository = format!("{}/{}", reference.domain().replace(':', "__"), reference.path());
+        Self { scheme: Scheme::Ssh, ..Self::new(host, &repository) }
     }
 
     /// Docker's meaning of insecure: certificates are not checked, and HTTP will do.

@@ -81,6 +81,80 @@ pub struct RunConfig {
     pub namespaces: Namespaces,
     /// Signal of `stop`; absent means the image's or SIGTERM.
     pub stop_signal: Option<i32>,
+    /// Seconds that `stop` waits before it kills, -1 for ever; absent means 10.
+    pub stop_timeout: Option<i64>,
+    /// Whether it is started again after its end.
+    pub restart: RestartPolicy,
+    /// Where its output is kept.
+    pub log: LogConfig,
+    /// A small first process reaps and passes signals on.
+    pub init: bool,
+    /// How its health is found out; absent means as the image says.
+    pub health: Option<HealthConfig>,
+    /// What is done when it is found unhealthy.
+    pub on_unhealthy: Unhealthy,
+    /// Containers whose volumes it has too: `NAME[:ro|rw]`.
+    pub volumes_from: Vec<String>,
+    /// OCI runtime that runs it; absent means Hull's own.
+    pub runtime: Option<String>,
+}
+
+/// Whether a container is started again after its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// Never.
+    #[default]
+    No,
+    /// When it failed, so many times at most; 0 means without limit.
+    OnFailure(u32),
+    /// Until it is stopped by hand; at boot in any case.
+    Always,
+    /// Until it is stopped by hand, also at boot.
+    UnlessStopped,
+}
+
+/// Where output is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogConfig {
+    /// Name of the driver; empty means `json-file`.
+    pub driver: String,
+    /// Its options, as `max-size=10m`.
+    pub options: BTreeMap<String, String>,
+}
+
+/// A health check. Times are nanoseconds; 0 means the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HealthConfig {
+    /// `NONE`, `CMD` and words, or `CMD-SHELL` and a line; empty means the image's.
+    pub test: Vec<String>,
+    /// Between checks.
+    pub interval: u64,
+    /// Of one check.
+    pub timeout: u64,
+    /// While failures do not count.
+    pub start_period: u64,
+    /// Between checks meanwhile.
+    pub start_interval: u64,
+    /// Failures in a row that make it unhealthy.
+    pub retries: u32,
+}
+
+/// What is done with an unhealthy container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unhealthy {
+    /// It is told.
+    #[default]
+    None,
+    /// It is killed, and its restart policy decides.
+    Kill,
+    /// It is restarted whatever its policy.
+    Restart,
+    /// It is stopped for good.
+    Stop,
 }
 
 /// One mount.

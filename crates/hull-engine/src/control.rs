@@ -5,23 +5,24 @@ use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use hull_oci::Status;
 use hull_runtime::lifecycle;
 use hull_runtime::state::{Record, process_start_time};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::Error;
-use crate::records::{Container, Engine, Phase, State, Work};
+use crate::events;
+use crate::launch::Options;
+use crate::records::{Container, Engine, Phase, State, Stopping, Work};
 
 const KILL: i32 = 9;
 
+/// Docker's patience.
+const GRACE: Duration = Duration::from_secs(10);
+
 /// How long a monitor may take to clean up after its container.
 const CLEANUP: Duration = Duration::from_secs(30);
-
-/// The directory of live intents holds none of this container's when its start has failed and been undone.
-pub(crate) fn forget_intents(engine: &Engine, id: &str) -> Result<(), Error> {
-    if engine.directory(id).exists() { engine.repair() } else { Ok(()) }
-}
 
 fn not_running(operation: &'static str, container: &Container, state: &State) -> Error {
     Error::Status { operation, id: container.id.clone(), status: state.phase.as_str().to_owned() }
@@ -48,8 +49,11 @@ fn ended(process: &OwnedFd, limit: Option<Duration>) -> bool {
     }
 }
 
+/// Asks a monitor to look again.
+const SIGUSR1: i32 = 10;
+
 impl Engine {
-    /// Sends a signal to a container's program.
+    /// Sends a signal to a container's program. One that usually ends a program counts as stopping it by hand.
     ///
     /// # Errors
     /// [`Error::Status`] unless it runs.
@@ -58,7 +62,12 @@ impl Engine {
         if state.phase != Phase::Running {
             return Err(not_running("kill", container, &state));
         }
-        Ok(lifecycle::kill(&self.oci_root(), &container.id, signal, false)?)
+        if signal == KILL || signal == container.stop_signal {
+            self.set_stopping(&container.id, Stopping::Stop)?;
+        }
+        lifecycle::kill(&self.oci_root(), &container.id, signal, false)?;
+        events::emit(self, container, "kill", &[("signal", &signal.to_string())]);
+        Ok(())
     }
 
     /// Asks a container to end, and after `grace` makes it. One that has ended is left alone.
@@ -66,20 +75,73 @@ impl Engine {
     /// # Errors
     /// When it cannot be signalled or does not end.
     pub fn stop(&self, container: &Container, signal: Option<i32>, grace: Option<Duration>) -> Result<(), Error> {
+        self.end(container, signal, grace, Stopping::Stop)
+    }
+
+    fn end(
+        &self,
+        container: &Container,
+        signal: Option<i32>,
+        grace: Option<Duration>,
+        why: Stopping,
+    ) -> Result<(), Error> {
         let state = self.state(&container.id)?;
-        if state.phase != Phase::Running {
-            return Ok(());
+        match state.phase {
+            Phase::Created | Phase::Exited => return Ok(()),
+            Phase::Restarting => {
+                self.set_stopping(&container.id, why)?;
+                if let Some(monitor) = process(state.monitor, state.monitor_start) {
+                    let _ = hull_sys::signal::pidfd_send_signal(monitor.as_fd(), SIGUSR1);
+                }
+                return self.settle(container, &state);
+            }
+            Phase::Running => {}
         }
+        self.set_stopping(&container.id, why)?;
         let Some(program) = process(state.pid, state.pid_start) else { return self.settle(container, &state) };
         let signal = signal.unwrap_or(container.stop_signal);
         let _ = hull_sys::signal::pidfd_send_signal(program.as_fd(), signal);
+        events::emit(self, container, "kill", &[("signal", &signal.to_string())]);
+        if self.is_paused(&container.id) {
+            // It could not take the signal otherwise.
+            let _ = lifecycle::resume(&self.oci_root(), &container.id);
+        }
         if !ended(&program, grace) {
             self.kill_all(container);
+            events::emit(self, container, "kill", &[("signal", "9")]);
             if !ended(&program, Some(CLEANUP)) {
                 return Err(not_running("stop", container, &state));
             }
         }
-        self.settle(container, &state)
+        self.settle(container, &state)?;
+        events::emit(self, container, "stop", &[]);
+        Ok(())
+    }
+
+    /// Stops a container, if it runs, and starts it.
+    ///
+    /// # Errors
+    /// As [`Engine::stop`] and [`Engine::start`].
+    pub fn restart(
+        &self,
+        container: &Container,
+        signal: Option<i32>,
+        grace: Option<Duration>,
+        warn: &mut dyn FnMut(&str),
+    ) -> Result<(), Error> {
+        self.end(container, signal, grace, Stopping::Restart)?;
+        self.start(container, Options::new(warn))?;
+        events::emit(self, container, "restart", &[]);
+        Ok(())
+    }
+
+    /// How long `stop` waits for a container unless it is told; `None` is for ever.
+    #[must_use]
+    pub fn grace(&self, container: &Container) -> Option<Duration> {
+        match container.config.stop_timeout {
+            Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
+            None => Some(GRACE),
+        }
     }
 
     fn kill_all(&self, container: &Container) {
@@ -88,6 +150,9 @@ impl Engine {
                 let _ = hull_sys::signal::pidfd_send_signal(program.as_fd(), KILL);
             }
             let _ = record.cgroup.kill_all(KILL);
+            if record.status(&self.oci_root()) == Status::Paused {
+                let _ = lifecycle::resume(&self.oci_root(), &container.id);
+            }
         }
     }
 
@@ -102,7 +167,67 @@ impl Engine {
         self.repair()
     }
 
-    /// Waits for the end of a container and returns its exit code, also when it removes itself.
+    /// Suspends all processes of a container.
+    ///
+    /// # Errors
+    /// [`Error::Status`] unless it runs.
+    pub fn pause(&self, container: &Container) -> Result<(), Error> {
+        let state = self.state(&container.id)?;
+        if state.phase != Phase::Running {
+            return Err(not_running("pause", container, &state));
+        }
+        if self.is_paused(&container.id) {
+            let status = "paused already".to_owned();
+            return Err(Error::Status { operation: "pause", id: container.id.clone(), status });
+        }
+        lifecycle::pause(&self.oci_root(), &container.id)?;
+        events::emit(self, container, "pause", &[]);
+        Ok(())
+    }
+
+    /// Lets a paused container go on.
+    ///
+    /// # Errors
+    /// [`Error::Status`] unless it is paused.
+    pub fn unpause(&self, container: &Container) -> Result<(), Error> {
+        if !self.is_paused(&container.id) {
+            let status = "not paused".to_owned();
+            return Err(Error::Status { operation: "unpause", id: container.id.clone(), status });
+        }
+        lifecycle::resume(&self.oci_root(), &container.id)?;
+        events::emit(self, container, "unpause", &[]);
+        Ok(())
+    }
+
+    /// Whether a container's processes are suspended.
+    #[must_use]
+    pub fn is_paused(&self, id: &str) -> bool {
+        let root = self.oci_root();
+        Record::load(&root, id).is_ok_and(|record| record.status(&root) == Status::Paused)
+    }
+
+    /// Gives a container another name.
+    ///
+    /// # Errors
+    /// [`Error::NameTaken`].
+    pub fn rename(&self, container: &Container, name: &str) -> Result<(), Error> {
+        let _lock = self.lock(&container.id)?;
+        let mut renamed = self.container(&container.id)?;
+        let before = std::mem::replace(&mut renamed.name, name.to_owned());
+        if before == name {
+            let reason = "renaming a container with the same name as its current name";
+            return Err(Error::flag("NAME", reason));
+        }
+        self.take_name(&renamed)?;
+        let saved = self.save_container(&renamed);
+        // Whichever name the record does not have is free again.
+        self.free_name(&container.id, if saved.is_ok() { &before } else { name });
+        saved?;
+        events::emit(self, &renamed, "rename", &[("oldName", &format!("/{before}"))]);
+        Ok(())
+    }
+
+    /// Waits for the end of a container and returns its exit code, also when it removes itself or is restarted.
     ///
     /// # Errors
     /// [`Error::NoContainer`].
@@ -110,7 +235,10 @@ impl Engine {
         let path = self.directory(&container.id).join("exit");
         let mut exit = File::open(&path).map_err(|_| Error::NoContainer(container.id.clone()))?;
         let state = self.state(&container.id)?;
-        if state.phase == Phase::Running {
+        if matches!(state.phase, Phase::Running | Phase::Restarting) || self.starting(&container.id) {
+            if let Some(code) = self.await_exit(&container.id)? {
+                return Ok(code);
+            }
             if let Some(monitor) = process(state.monitor, state.monitor_start) {
                 ended(&monitor, None);
             }
@@ -130,23 +258,36 @@ impl Engine {
     /// [`Error::Status`] when it runs and `force` is not set.
     pub fn remove(&self, container: &Container, force: bool) -> Result<(), Error> {
         let state = self.state(&container.id)?;
-        if state.phase == Phase::Running {
+        if matches!(state.phase, Phase::Running | Phase::Restarting) {
             if !force {
                 return Err(Error::Status {
                     operation: "remove",
                     id: container.id.clone(),
-                    status: "running: stop it first, or use --force".to_owned(),
+                    status: format!("{}: stop it first, or use --force", state.phase.as_str()),
                 });
             }
+            self.set_stopping(&container.id, Stopping::Stop)?;
             let program = process(state.pid, state.pid_start);
             self.kill_all(container);
+            if let Some(monitor) = process(state.monitor, state.monitor_start).filter(|_| program.is_none()) {
+                let _ = hull_sys::signal::pidfd_send_signal(monitor.as_fd(), SIGUSR1);
+            }
             if let Some(program) = program
                 && !ended(&program, Some(CLEANUP))
             {
                 return Err(not_running("kill", container, &state));
             }
             self.settle(container, &state)?;
-        } else if self.monitored(&state) || (state.phase == Phase::Created && self.starting(&container.id)) {
+        }
+        let lock = match self.lock(&container.id) {
+            Ok(lock) => lock,
+            // Its monitor removed it, because it ran with --rm.
+            Err(Error::NoContainer(_)) if force => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let state = self.state(&container.id)?;
+        let busy = matches!(state.phase, Phase::Running | Phase::Restarting) || self.monitored(&state);
+        if busy || self.starting(&container.id) {
             return Err(Error::Status {
                 operation: "remove",
                 id: container.id.clone(),
@@ -155,11 +296,14 @@ impl Engine {
         }
         let intent = self.intend(&container.id, Work::Remove)?;
         let result = match self.erase(&container.id) {
-            // Its monitor removed it, because it ran with --rm.
             Err(Error::NoContainer(_)) if force => Ok(()),
             other => other,
         };
+        drop(lock);
         intent.clear()?;
+        if result.is_ok() {
+            events::emit(self, container, "destroy", &[]);
+        }
         result
     }
 }

@@ -7,8 +7,9 @@ use hull_oci::spec::{Capabilities, ConsoleSize, Process, User};
 use hull_runtime::state::Record;
 use hull_runtime::{ExecOptions, Streams};
 
+use crate::console::{Console, own_streams};
 use crate::error::Error;
-use crate::monitor::{Io, null, own_streams};
+use crate::launch::null;
 use crate::records::{Container, Engine, Phase};
 use crate::terminal;
 use hull_oci::spec::CAPABILITIES;
@@ -62,7 +63,7 @@ impl Engine {
         } else if config.detach {
             streams.stdio = Some([null()?, null()?, null()?]);
         } else {
-            streams.stdio = Some(own_streams(config.interactive)?);
+            streams.stdio = Some(own_streams(config.interactive, null()?)?);
         }
         let options = ExecOptions { streams, ..ExecOptions::default() };
         let running = hull_runtime::exec(&root, &container.id, &process, options)?;
@@ -70,11 +71,11 @@ impl Engine {
         let mut io = match console {
             Some(socket) => {
                 let master = terminal::receive(&socket).map_err(Error::io("receive", "terminal"))?;
-                Io::client_terminal(master, config.interactive)?
+                Console::new(master, config.interactive)?
             }
-            None => Io::none(),
+            None => Console::none(),
         };
-        let attended = io.attend(&running, &signals, true);
+        let attended = io.attend(&running, &signals);
         if attended.is_err() {
             let _ = hull_sys::signal::pidfd_send_signal(running.pidfd.as_fd(), 9);
         }

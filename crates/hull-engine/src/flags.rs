@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use hull_oci::spec::Rlimit;
 use rustix::fs::{FileType, major, minor};
 
-use crate::config::{DeviceConfig, DeviceRuleConfig, MountConfig, NamespaceChoice, Rate};
+use crate::config::{DeviceConfig, DeviceRuleConfig, MountConfig, NamespaceChoice, Rate, RestartPolicy};
 
 type Parsed<T> = Result<T, String>;
 
@@ -126,6 +126,25 @@ pub fn pair(text: &str) -> Parsed<(String, String)> {
         Err(format!("{text:?} has no key: expected KEY=VALUE"))
     } else {
         Ok((key.into(), value.into()))
+    }
+}
+
+/// `--restart`: Docker's policies.
+///
+/// # Errors
+/// What was found and what was expected.
+pub fn restart(text: &str) -> Result<RestartPolicy, String> {
+    let (name, count) = text.split_once(':').map_or((text, None), |(name, count)| (name, Some(count)));
+    match (name, count) {
+        ("" | "no", None) => Ok(RestartPolicy::No),
+        ("always", None) => Ok(RestartPolicy::Always),
+        ("unless-stopped", None) => Ok(RestartPolicy::UnlessStopped),
+        ("on-failure", None) => Ok(RestartPolicy::OnFailure(0)),
+        ("on-failure", Some(count)) => count
+            .parse()
+            .map(RestartPolicy::OnFailure)
+            .map_err(|_| format!("invalid restart policy format: maximum retry count must be an integer: {text:?}")),
+        _ => Err(format!("{text:?}: expected no, on-failure[:N], always or unless-stopped")),
     }
 }
 

@@ -99,7 +99,7 @@ impl Engine {
         let owner = owner(&image.id);
         self.images.hold(&owner, &image.id)?;
         let mount = ImageMount { image: image.id.clone(), path: path.clone(), boot: boot() };
-        let done = records::write(&record, &mount).and_then(|()| self.attach(&image, &path));
+        let done = records::write(&record, &mount).and_then(|()| self.attach_image(&image, &path));
         if done.is_err() {
             // The error is what the user needs; what stays is removed by the next repair.
             let _ = self.forget_mount(&mount);
@@ -107,7 +107,7 @@ impl Engine {
         done.map(|()| path)
     }
 
-    fn attach(&self, image: &Image, path: &Path) -> Result<(), Error> {
+    fn attach_image(&self, image: &Image, path: &Path) -> Result<(), Error> {
         let lower = self.lower(image)?;
         let mut layers = lower.layers().to_vec();
         // Also below a single layer, so that its marks for removed names are not seen as devices.

@@ -37,6 +37,7 @@ pub fn status(state: &State, now: SystemTime) -> String {
     match state.phase {
         Phase::Created => "Created".to_owned(),
         Phase::Running => format!("Up {}", since(state.started)),
+        Phase::Restarting => format!("Restarting ({}) {} ago", state.exit_code, since(state.finished)),
         Phase::Exited => format!("Exited ({}) {} ago", state.exit_code, since(state.finished)),
     }
 }
@@ -95,7 +96,7 @@ pub fn document(engine: &Engine, container: &Container, state: &State) -> Value 
             "Status": state.phase.as_str(),
             "Running": state.phase == Phase::Running,
             "Paused": false,
-            "Restarting": false,
+            "Restarting": state.phase == Phase::Restarting,
             "OOMKilled": state.oom_killed,
             "Dead": false,
             "Pid": state.pid,
@@ -107,7 +108,7 @@ pub fn document(engine: &Engine, container: &Container, state: &State) -> Value 
         "Image": container.image_id,
         "Name": format!("/{}", container.name),
         "Rootfs": rootfs,
-        "LogPath": if config.detach { directory.join(logs::FILE).to_string_lossy().into_owned() } else { String::new() },
+        "LogPath": directory.join(logs::FILE),
         "HostConfig": {
             "AutoRemove": config.remove,
             "BlkioWeight": limits.blkio_weight.unwrap_or(0),

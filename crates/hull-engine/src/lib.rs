@@ -4,8 +4,8 @@
 //! * [`spec`]: that data to a runtime specification, without touching anything.
 //! * [`records`]: what is kept on disk, and what a killed process leaves to its successor.
 //! * [`launch`]: an image, a record and a specification become a running container.
-//! * [`monitor`]: who owns its streams until it ends, and cleans up after it. In the foreground that is the command
-//!   itself; in the background a process forked from it.
+//! * [`monitor`]: the process that owns its streams until it ends, restarts it and cleans up after it.
+//! * [`attach`]: a client of a monitor; `run` in the foreground is one.
 //! * [`bootstrap`]: an image from a distribution's packages.
 //! * [`exec`], [`control`], [`logs`], [`inspect`]: commands on containers that exist.
 //! * [`diff`] and [`commit`]: what a container changed, as a list, a layer or an archive.
@@ -13,12 +13,15 @@
 //!
 //! The crate is synchronous and, except in `commit`, single-threaded: it clones processes.
 
+pub mod attach;
 pub mod bootstrap;
 pub mod commit;
 pub mod config;
+mod console;
 pub mod control;
 pub mod diff;
 pub mod error;
+pub mod events;
 pub mod exec;
 pub mod flags;
 pub mod image_mount;

@@ -2,6 +2,7 @@
 //! `{"log":"TEXT\n","stream":"stdout","time":"RFC 3339"}`. A line longer than [`MAX_LINE`] is split into several objects
 //! of which only the last has the line feed. Bytes that are no UTF-8 become U+FFFD, as in every JSON.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write};
 use std::path::Path;
@@ -9,7 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::LogConfig;
 use crate::error::Error;
+use crate::monitor::protocol;
 use crate::records::{Container, Engine, Phase};
 
 /// Bytes of text in one object.
@@ -78,6 +81,64 @@ impl Writer {
     }
 }
 
+/// The log that a monitor writes.
+#[derive(Debug)]
+pub(crate) struct Log {
+    config: LogConfig,
+    file: Option<File>,
+    writers: [Writer; 2],
+}
+
+impl Log {
+    /// The log of a container's directory. One that cannot be opened loses its output, and the container goes on.
+    pub(crate) fn open(directory: &Path, config: &LogConfig) -> Self {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let open = || File::options().append(true).create(true).mode(0o600).open(directory.join(FILE)).ok();
+        let file = if config.driver == "none" { None } else { open() };
+        Self { config: config.clone(), file, writers: [Writer::new("stdout"), Writer::new("stderr")] }
+    }
+
+    /// As it was opened with.
+    pub(crate) fn config(&self) -> &LogConfig {
+        &self.config
+    }
+
+    fn writer(&mut self, stream: u8) -> &mut Writer {
+        &mut self.writers[usize::from(stream == protocol::STDERR)]
+    }
+
+    /// Adds output of a stream.
+    pub(crate) fn add(&mut self, stream: u8, bytes: &[u8]) {
+        let writer = &mut self.writers[usize::from(stream == protocol::STDERR)];
+        if let Some(file) = &mut self.file {
+            let _ = writer.add(file, bytes);
+        }
+    }
+
+    /// Writes what has no line feed yet.
+    pub(crate) fn finish(&mut self) {
+        if let Some(file) = &mut self.file {
+            for writer in &mut self.writers {
+                let _ = writer.finish(file);
+            }
+        }
+    }
+
+    /// What has no line feed yet, by stream.
+    pub(crate) fn partial(&self) -> BTreeMap<u8, Vec<u8>> {
+        let streams = [protocol::STDOUT, protocol::STDERR];
+        let both = streams.into_iter().zip(self.writers.iter().map(|writer| writer.pending.clone()));
+        both.filter(|(_, pending)| !pending.is_empty()).collect()
+    }
+
+    /// Goes on after what another process image had.
+    pub(crate) fn continue_with(&mut self, partial: BTreeMap<u8, Vec<u8>>) {
+        for (stream, pending) in partial {
+            self.writer(stream).pending = pending;
+        }
+    }
+}
+
 /// What `logs` shows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -100,13 +161,6 @@ pub fn show(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> Result<(), Error> {
-    if !container.config.detach {
-        return Err(Error::Status {
-            operation: "show the log of",
-            id: container.id.clone(),
-            status: "a foreground container, whose output went to its caller".to_owned(),
-        });
-    }
     let path = engine.directory(&container.id).join(FILE);
     let mut reader = BufReader::new(File::open(&path).map_err(Error::io("open", &path))?);
     if let Some(count) = options.tail {
@@ -115,7 +169,8 @@ pub fn show(
     let mut line = String::new();
     loop {
         // Asked before reading: what was written before the end is read after it.
-        let running = options.follow && engine.state(&container.id).is_ok_and(|state| state.phase == Phase::Running);
+        let running = options.follow
+            && engine.state(&container.id).is_ok_and(|state| matches!(state.phase, Phase::Running | Phase::Restarting));
         loop {
             let read = reader.read_line(&mut line).map_err(Error::io("read", &path))?;
             if read == 0 || !line.ends_with('\n') {

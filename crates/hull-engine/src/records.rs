@@ -3,15 +3,18 @@
 //! ```text
 //! ROOT/containers/              0700, survives reboots
 //! ├─ ID/                        the bundle
-//! │  ├─ container.json          what was asked for; written once
+//! │  ├─ container.json          what was asked for; replaced by rename under the lock
 //! │  ├─ state.json              where the container is in its life; replaced by rename
+//! │  ├─ stopping                somebody wants it to end: why it is not started again
+//! │  ├─ lock                    held by who starts, removes or changes it
 //! │  ├─ exit                    exit code, written in place: whoever waits holds it open, even past removal
-//! │  ├─ container.log           output of a detached container
+//! │  ├─ container.log           its output
 //! │  ├─ upper/ work/ rootfs/    writable layer, and where the overlay is mounted in the container's namespace
 //! │  └─ hostname hosts ...      files bound into the container
 //! └─ .removing-ID               a removal that runs or was killed
 //! ROOT/names/NAME               symbolic link to the ID
 //! STATE/live/ID.KIND.PID.START  intent: process PID, started at START, works on the container
+//! STATE/attach/ID               socket of its monitor
 //! STATE/oci/ID/                 the runtime's own record
 //! STATE/mounts/HEX              who lends the mount of a layer; see `hull_image::snapshot::shared`
 //! STATE/skeleton/ STATE/empty/  see `rootfs`
@@ -89,6 +92,8 @@ pub struct State {
     pub started: u64,
     /// Nanoseconds since 1970; 0 unless it has ended.
     pub finished: u64,
+    /// How often its policy has restarted it since it was started by hand.
+    pub restarts: u32,
 }
 
 /// The phases of a container's life.
@@ -100,6 +105,8 @@ pub enum Phase {
     Created,
     /// Its program runs.
     Running,
+    /// Its program has ended and is started again soon.
+    Restarting,
     /// Its program has ended.
     Exited,
 }
@@ -111,6 +118,7 @@ impl Phase {
         match self {
             Self::Created => "created",
             Self::Running => "running",
+            Self::Restarting => "restarting",
             Self::Exited => "exited",
         }
     }
@@ -132,6 +140,16 @@ pub(crate) struct Intent {
 }
 
 impl Intent {
+    /// The intent that this process has already left.
+    pub(crate) fn of(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Everything is done or undone.
     pub(crate) fn clear(self) -> Result<(), Error> {
         match fs::remove_file(&self.path) {
@@ -144,14 +162,30 @@ impl Intent {
 /// What an intent's owner was doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
+    /// Make a record.
+    Create,
+    /// Make a record, start it, and watch it.
     Run,
+    /// Start what has a record, and watch it.
+    Start,
     Remove,
+}
+
+/// Why a container is made to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stopping {
+    /// For good: its restart policy is not asked.
+    Stop,
+    /// To be started again by whoever stops it: it is not removed either.
+    Restart,
 }
 
 impl Work {
     fn word(self) -> &'static str {
         match self {
+            Self::Create => "create",
             Self::Run => "run",
+            Self::Start => "start",
             Self::Remove => "remove",
         }
     }
@@ -162,7 +196,9 @@ fn parse_intent(name: &str) -> Option<(&str, Work, i32, u64)> {
     let mut parts = name.split('.');
     let (id, kind, pid, start) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let work = match kind {
+        "create" => Work::Create,
         "run" => Work::Run,
+        "start" => Work::Start,
         "remove" => Work::Remove,
         _ => return None,
     };
@@ -289,7 +325,74 @@ impl Engine {
         Ok(directory)
     }
 
-    fn take_name(&self, container: &Container) -> Result<(), Error> {
+    /// Makes a container's directory ready for another start.
+    pub(crate) fn renew(&self, container: &Container) -> Result<PathBuf, Error> {
+        let directory = self.directory(&container.id);
+        // Overlayfs refuses a work directory of an earlier mount that left syncing out.
+        let work = directory.join("work");
+        for part in ["rootfs", "work"] {
+            let path = directory.join(part);
+            if part == "work" && path.exists() {
+                hull_image::open_up(&path);
+                fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
+            }
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(Error::io("create directory", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        rustix::fs::chmod(&work, rustix::fs::Mode::from_raw_mode(0o755)).map_err(Error::io("change mode of", &work))?;
+        // A new file: whoever waited for the last end keeps the old one.
+        let exit = directory.join("exit");
+        let _ = fs::remove_file(&exit);
+        fs::File::create_new(&exit).map_err(Error::io("create", &exit))?;
+        Ok(directory)
+    }
+
+    /// Excludes others that start, remove or change a container.
+    pub(crate) fn lock(&self, id: &str) -> Result<Lock, Error> {
+        let directory = self.directory(id);
+        if !directory.exists() {
+            return Err(Error::NoContainer(id.to_owned()));
+        }
+        let lock = match Lock::exclusive(&directory.join("lock")) {
+            Ok(lock) => lock,
+            Err(error) if error.is_not_found() => return Err(Error::NoContainer(id.to_owned())),
+            Err(error) => return Err(error.into()),
+        };
+        // Whoever held the lock may have removed it.
+        if directory.join("container.json").exists() { Ok(lock) } else { Err(Error::NoContainer(id.to_owned())) }
+    }
+
+    /// Says that a container is made to end, before it is.
+    pub(crate) fn set_stopping(&self, id: &str, why: Stopping) -> Result<(), Error> {
+        let path = self.directory(id).join("stopping");
+        let word = if why == Stopping::Restart { "restart" } else { "stop" };
+        match fs::write(&path, word) {
+            // Its monitor was faster, and it is gone.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            result => result.map_err(Error::io("write", &path)),
+        }
+    }
+
+    /// Whether somebody made a container end since it was started.
+    pub(crate) fn stopping(&self, id: &str) -> Option<Stopping> {
+        let word = fs::read(self.directory(id).join("stopping")).ok()?;
+        Some(if word == b"restart" { Stopping::Restart } else { Stopping::Stop })
+    }
+
+    /// Its policy counts again.
+    pub(crate) fn clear_stopping(&self, id: &str) -> Result<(), Error> {
+        let path = self.directory(id).join("stopping");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn take_name(&self, container: &Container) -> Result<(), Error> {
         let names = self.root.join("names");
         create_private(&names)?;
         let link = names.join(&container.name);
@@ -308,6 +411,20 @@ impl Engine {
             }
         }
         Err(Error::NameTaken { name: container.name.clone(), id: "another".to_owned() })
+    }
+
+    /// Gives up a name, if it is the container's.
+    pub(crate) fn free_name(&self, id: &str, name: &str) {
+        let link = self.root.join("names").join(name);
+        if fs::read_link(&link).is_ok_and(|target| target == Path::new(id)) {
+            // One that stays names nobody, and is free for the next.
+            let _ = fs::remove_file(&link);
+        }
+    }
+
+    /// Replaces what was asked for; under the container's lock.
+    pub(crate) fn save_container(&self, container: &Container) -> Result<(), Error> {
+        write(&self.directory(&container.id).join("container.json"), container)
     }
 
     /// Replaces a container's state.
@@ -341,7 +458,7 @@ impl Engine {
     /// As [`Engine::container`].
     pub fn state(&self, id: &str) -> Result<State, Error> {
         let mut state = self.saved_state(id)?;
-        if state.phase == Phase::Running
+        if matches!(state.phase, Phase::Running | Phase::Restarting)
             && !alive(state.monitor, state.monitor_start)
             && !alive(state.pid, state.pid_start)
         {
@@ -353,7 +470,7 @@ impl Engine {
     }
 
     /// The state as it was written last.
-    fn saved_state(&self, id: &str) -> Result<State, Error> {
+    pub(crate) fn saved_state(&self, id: &str) -> Result<State, Error> {
         match read(&self.directory(id).join("state.json")) {
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 Err(Error::NoContainer(id.to_owned()))
@@ -435,10 +552,7 @@ impl Engine {
             Err(error) => return Err(Error::io("rename", &directory)(error)),
         }
         if let Some(name) = name {
-            let link = self.root.join("names").join(name);
-            if fs::read_link(&link).is_ok_and(|target| target == Path::new(id)) {
-                let _ = fs::remove_file(&link);
-            }
+            self.free_name(id, &name);
         }
         let removed = match fs::remove_dir_all(&removing) {
             // Overlayfs's work directory lets nobody in but root.
@@ -503,10 +617,15 @@ impl Engine {
             Ok(_) | Err(hull_runtime::Error::NoContainer(_)) => {}
             Err(error) => return Err(error.into()),
         }
-        let kept = self.container(id).ok().filter(|container| work == Work::Run && !container.config.remove);
-        let state = self.saved_state(id).ok().filter(|state| state.phase != Phase::Created);
+        crate::monitor::socket::remove(self, id);
+        let kept = self.container(id).ok().filter(|container| {
+            work == Work::Start && (!container.config.remove || self.stopping(id) == Some(Stopping::Restart))
+                || work == Work::Run && !container.config.remove
+        });
+        // One that had not started when its only command was killed is nobody's.
+        let state = self.saved_state(id).ok().filter(|state| work == Work::Start || state.phase != Phase::Created);
         match (kept, state) {
-            (Some(_), Some(state)) if state.phase == Phase::Running => {
+            (Some(_), Some(state)) if matches!(state.phase, Phase::Running | Phase::Restarting) => {
                 let state = State {
                     phase: Phase::Exited,
                     pid: 0,
@@ -533,7 +652,8 @@ impl Engine {
         entries.flatten().any(|entry| {
             let name = entry.file_name();
             let intent = name.to_str().and_then(parse_intent);
-            intent.is_some_and(|(other, work, pid, start)| other == id && work == Work::Run && alive(pid, start))
+            let works = |work| matches!(work, Work::Run | Work::Start | Work::Create);
+            intent.is_some_and(|(other, work, pid, start)| other == id && works(work) && alive(pid, start))
         })
     }
 

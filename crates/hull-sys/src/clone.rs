@@ -167,6 +167,15 @@ pub fn cloexec_from(first: u32) -> Result<(), Errno> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
 }
 
+/// Lets a descriptor survive `execve` (`fcntl(2)` with `F_SETFD`). For handing work to another image of this process;
+/// whoever calls it replaces the process at once.
+///
+/// # Errors
+/// None for an open descriptor.
+pub fn keep_across_exec(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())
+}
+
 /// Closes every descriptor from `first` on that is not in `keep` (`close_range(2)`, Linux 5.9). For a process that has
 /// just been cloned and is going to use nothing but those: owners of the others must not be used or dropped afterwards.
 ///

@@ -7,6 +7,7 @@ pub mod attributes;
 pub mod bpf;
 pub mod clone;
 pub mod file;
+pub mod memory;
 pub mod mount;
 pub mod seccomp;
 pub mod signal;

@@ -4,8 +4,8 @@ use clap::Subcommand;
 use hull_engine::Engine;
 
 use super::{
-    Done, archives, commit, df, exec, history, image_inspect, images, info, inspect, logs, mount, names, prune, ps,
-    referrers, registry, rm, run, signals, verify,
+    Done, archives, commit, df, exec, history, image_inspect, images, info, inspect, life, logs, mount, names, prune,
+    ps, referrers, registry, rm, run, signals, verify,
 };
 
 /// Commands on images.
@@ -76,6 +76,20 @@ impl Image {
 pub(super) enum Container {
     /// Create a container from an image and run a command in it
     Run(Box<run::Args>),
+    /// Create a container without starting it
+    Create(Box<run::Args>),
+    /// Start containers that were made or have ended
+    Start(life::Start),
+    /// Attach this terminal to a running container
+    Attach(life::Attach),
+    /// Stop containers, if they run, and start them
+    Restart(life::Restart),
+    /// Suspend all processes of containers
+    Pause(life::Pause),
+    /// Let paused containers go on
+    Unpause(life::Unpause),
+    /// Give a container another name
+    Rename(life::Rename),
     /// Run a command in a running container
     Exec(exec::Args),
     /// List containers
@@ -107,12 +121,19 @@ pub(super) enum Container {
 impl Container {
     /// Whether a process of a container is started.
     pub(super) fn starts(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Exec(_))
+        matches!(self, Self::Run(_) | Self::Start(_) | Self::Restart(_) | Self::Exec(_))
     }
 
     pub(super) fn main(self, engine: &Engine) -> Done {
         match self {
             Self::Run(args) => run::main(engine, *args),
+            Self::Create(args) => life::create(engine, *args),
+            Self::Start(args) => life::start(engine, &args),
+            Self::Attach(args) => life::attach(engine, &args),
+            Self::Restart(args) => life::restart(engine, &args),
+            Self::Pause(args) => life::pause(engine, &args),
+            Self::Unpause(args) => life::unpause(engine, &args),
+            Self::Rename(args) => life::rename(engine, &args),
             Self::Exec(args) => exec::main(engine, args),
             Self::Ls(args) => ps::main(engine, &args),
             Self::Inspect(args) => inspect::main(engine, &args.containers()),

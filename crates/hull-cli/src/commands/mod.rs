@@ -14,6 +14,7 @@ mod image_inspect;
 mod images;
 mod info;
 mod inspect;
+mod life;
 mod logs;
 mod manifest;
 mod mount;
@@ -67,6 +68,20 @@ struct Cli {
 enum Command {
     /// Create a container from an image and run a command in it
     Run(Box<run::Args>),
+    /// Create a container without starting it
+    Create(Box<run::Args>),
+    /// Start containers that were made or have ended
+    Start(life::Start),
+    /// Attach this terminal to a running container
+    Attach(life::Attach),
+    /// Stop containers, if they run, and start them
+    Restart(life::Restart),
+    /// Suspend all processes of containers
+    Pause(life::Pause),
+    /// Let paused containers go on
+    Unpause(life::Unpause),
+    /// Give a container another name
+    Rename(life::Rename),
     /// Run a command in a running container
     Exec(exec::Args),
     /// List containers
@@ -150,7 +165,7 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
     };
     // A container must never reach the machine's own binary through a process that starts in it.
     let starts = match &cli.command {
-        Command::Run(_) | Command::Exec(_) | Command::Bootstrap(_) => true,
+        Command::Run(_) | Command::Start(_) | Command::Restart(_) | Command::Exec(_) | Command::Bootstrap(_) => true,
         Command::Container(command) => command.starts(),
         _ => false,
     };
@@ -165,6 +180,13 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
     }
     let result = match cli.command {
         Command::Run(args) => run::main(&engine, *args),
+        Command::Create(args) => life::create(&engine, *args),
+        Command::Start(args) => life::start(&engine, &args),
+        Command::Attach(args) => life::attach(&engine, &args),
+        Command::Restart(args) => life::restart(&engine, &args),
+        Command::Pause(args) => life::pause(&engine, &args),
+        Command::Unpause(args) => life::unpause(&engine, &args),
+        Command::Rename(args) => life::rename(&engine, &args),
         Command::Exec(args) => exec::main(&engine, args),
         Command::Ps(args) => ps::main(&engine, &args),
         Command::Inspect(args) => inspect::main(&engine, &args),

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::ArgAction;
-use hull_engine::config::{Limits, Namespaces, RunConfig, SeccompChoice, Security, Source};
+use hull_engine::config::{Limits, LogConfig, Namespaces, RunConfig, SeccompChoice, Security, Source};
 use hull_engine::launch::Options;
+use hull_engine::monitor::protocol;
 use hull_engine::{Engine, Outcome, flags, seccomp};
 use hull_runtime::lifecycle::signal;
 
@@ -50,6 +51,24 @@ pub(super) struct Args {
     /// Pass signals on to the command [default: true]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
     sig_proxy: bool,
+    /// Keys that detach [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS", default_value = "", hide_default_value = true)]
+    detach_keys: String,
+    /// Attach only these: stdin, stdout, stderr
+    #[arg(short, long, value_name = "STREAM")]
+    attach: Vec<String>,
+    /// Start again after the end: no, on-failure[:N], always, unless-stopped
+    #[arg(long, value_name = "POLICY", default_value = "no", hide_default_value = true)]
+    restart: String,
+    /// Where output is kept: json-file, local, journald, syslog or none
+    #[arg(long, value_name = "DRIVER", default_value = "", hide_default_value = true)]
+    log_driver: String,
+    /// Option of the log driver
+    #[arg(long = "log-opt", value_name = "KEY=VALUE")]
+    log_options: Vec<String>,
+    /// Seconds that 'hull stop' waits before it kills; -1 waits for ever
+    #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
+    stop_timeout: Option<i64>,
     /// Signal that 'hull stop' sends
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
@@ -261,7 +280,26 @@ fn read_text(path: &Path, limit: u64) -> Result<String, String> {
 }
 
 impl Args {
-    fn config(self) -> Result<RunConfig, Failure> {
+    /// Where the ID is written to.
+    pub(super) fn cidfile(&self) -> Option<PathBuf> {
+        self.cidfile.clone()
+    }
+
+    /// Streams of `--attach`.
+    fn attached(&self) -> Result<Option<u8>, Failure> {
+        let mut wants = 0;
+        for stream in &self.attach {
+            wants |= match stream.to_ascii_lowercase().as_str() {
+                "stdin" => protocol::WANTS_STDIN,
+                "stdout" => protocol::WANTS_STDOUT,
+                "stderr" => protocol::WANTS_STDERR,
+                _ => return Err(Failure::usage("--attach: valid streams are STDIN, STDOUT and STDERR")),
+            };
+        }
+        Ok((wants != 0).then_some(wants))
+    }
+
+    pub(super) fn config(self) -> Result<RunConfig, Failure> {
         let limits = self.limits()?;
         let security = self.security()?;
         let namespaces = self.namespaces()?;
@@ -307,7 +345,14 @@ impl Args {
             limits,
             security,
             namespaces,
+            stop_timeout: self.stop_timeout,
+            restart: named("--restart", flags::restart(&self.restart))?,
+            log: LogConfig {
+                driver: self.log_driver,
+                options: all("--log-opt", &self.log_options, flags::pair)?.into_iter().collect(),
+            },
             stop_signal: optional("--stop-signal", self.stop_signal.as_ref(), parse_signal)?,
+            ..RunConfig::default()
         })
     }
 
@@ -439,9 +484,11 @@ pub(super) fn parse_signal(text: &str) -> Result<i32, String> {
 }
 
 pub(super) fn main(engine: &Engine, args: Args) -> Done {
-    let (cidfile, sig_proxy) = (args.cidfile.clone(), args.sig_proxy);
+    let (cidfile, sig_proxy, attach) = (args.cidfile(), args.sig_proxy, args.attached()?);
+    let detach_keys = super::life::keys(&args.detach_keys)?;
     let config = args.config()?;
-    let options = Options { cidfile: cidfile.as_deref(), sig_proxy, warn: &mut |line| output::error(line) };
+    let warn = &mut |line: &str| output::error(line);
+    let options = Options { cidfile: cidfile.as_deref(), sig_proxy, attach, detach_keys, warn };
     match engine.run(config, options) {
         Ok(Outcome::Exited(code)) => Ok(u8::try_from(code).unwrap_or(255)),
         Ok(Outcome::Detached(id)) => {

@@ -35,23 +35,28 @@ pub(super) struct Stop {
     /// Signal that asks [default: the container's stop signal]
     #[arg(short, long)]
     signal: Option<String>,
-    /// Seconds to wait before killing; -1 waits for ever
-    #[arg(
-        short = 't',
-        long,
-        visible_alias = "time",
-        value_name = "SECONDS",
-        default_value_t = 10,
-        allow_hyphen_values = true
-    )]
-    timeout: i64,
+    /// Seconds to wait before killing; -1 waits for ever [default: the container's, or 10]
+    #[arg(short = 't', long, visible_alias = "time", value_name = "SECONDS", allow_hyphen_values = true)]
+    timeout: Option<i64>,
     /// Names, IDs or unique beginnings of IDs
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,
 }
 
-fn signal(text: &str) -> Result<i32, Failure> {
+pub(super) fn signal(text: &str) -> Result<i32, Failure> {
     run::parse_signal(text).map_err(|reason| Failure::usage(format!("--signal: {reason}")))
+}
+
+/// Seconds as `--timeout` names them: -1 is for ever.
+pub(super) fn grace(seconds: i64) -> Result<Option<Duration>, Failure> {
+    match seconds {
+        -1 => Ok(None),
+        seconds => {
+            let seconds = u64::try_from(seconds)
+                .map_err(|_| Failure::usage(format!("--timeout: {seconds}: expected 0 or more, or -1")))?;
+            Ok(Some(Duration::from_secs(seconds)))
+        }
+    }
 }
 
 pub(super) fn wait(engine: &Engine, args: &Wait) -> Done {
@@ -73,14 +78,9 @@ pub(super) fn kill(engine: &Engine, args: &Kill) -> Done {
 
 pub(super) fn stop(engine: &Engine, args: &Stop) -> Done {
     let signal = args.signal.as_deref().map(signal).transpose()?;
-    let grace = match args.timeout {
-        -1 => None,
-        seconds => Some(Duration::from_secs(
-            u64::try_from(seconds)
-                .map_err(|_| Failure::usage(format!("--timeout: {seconds}: expected 0 or more, or -1")))?,
-        )),
-    };
+    let given = args.timeout.map(grace).transpose()?;
     containers::each(engine, &args.containers, |name, container| {
+        let grace = given.unwrap_or_else(|| engine.grace(container));
         engine.stop(container, signal, grace)?;
         print(format_args!("{name}\n"));
         Ok(())

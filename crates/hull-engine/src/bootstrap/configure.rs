@@ -70,7 +70,7 @@ pub(super) fn run(engine: &Engine, work: &Path, rootfs: &Path, lock: &Lock, pack
         security: Security { seccomp: SeccompChoice::Oci(Box::new(without_sync())), ..Security::default() },
         ..RunConfig::default()
     };
-    let outcome = engine.run(config, launch::Options { cidfile: None, sig_proxy: true, warn: &mut |_| {} });
+    let outcome = engine.run(config, launch::Options::new(&mut |_| {}));
     match outcome {
         Ok(launch::Outcome::Exited(0)) => Ok(()),
         Ok(launch::Outcome::Exited(code)) => Err(Error::Bootstrap(format!(

@@ -18,7 +18,7 @@ pub mod probe;
 pub mod shared;
 
 use std::fs::File;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -66,6 +66,17 @@ impl Lower {
             trees.into_iter().filter_map(|tree| tree.map(Arc::new).or_else(|| mounts.next().map(Arc::clone))).collect();
         drop(mounts);
         Ok(Self { layers, held })
+    }
+
+    /// What an earlier image of this process held (`execve(2)`): enough to lend it, and to release it.
+    #[must_use]
+    pub fn resume(mounts: &Mounts, held: impl IntoIterator<Item = (String, OwnedFd)>) -> Self {
+        Self { layers: Vec::new(), held: Held::resume(mounts, held) }
+    }
+
+    /// The mounts that are held and lent, with the names of their layers.
+    pub fn held(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.held.named()
     }
 
     /// The layers, uppermost first, as overlayfs takes them.

@@ -19,7 +19,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read as _;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -292,6 +292,18 @@ impl Mounts {
 }
 
 impl Held {
+    /// Mounts that this process holds and lends already, handed over by an earlier image of it (`execve(2)`).
+    #[must_use]
+    pub fn resume(mounts: &Mounts, layers: impl IntoIterator<Item = (String, OwnedFd)>) -> Self {
+        let layers = layers.into_iter().map(|(name, mount)| Layer { name, mount: Arc::new(mount) }).collect();
+        Self { directory: mounts.directory.clone(), layers, holder: Holder::own() }
+    }
+
+    /// The layers and their mounts.
+    pub fn named(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.layers.iter().map(|layer| (layer.name.as_str(), layer.mount.as_fd()))
+    }
+
     /// The mounts, in the order in which they were asked for.
     pub fn mounts(&self) -> impl Iterator<Item = &Arc<OwnedFd>> {
         self.layers.iter().map(|layer| &layer.mount)

@@ -1,0 +1,421 @@
+//! `create`, `start` and `run`: from a configuration to a running container.
+//!
+//! [`prepare`] finds the image, opens its layers, resolves names and makes the specification: everything that can be
+//! refused is refused before anything is made, but for the mounts of layers, which go with the process. `create` stops
+//! after the record. `run` and `start` fork the container's monitor ([`crate::monitor`]) while there is a single thread
+//! and nothing is open; the monitor declares its intent, prepares, makes and starts the container, and stays. The
+//! process that forked it is a client like any other, over a socket pair that is there from the beginning
+//! ([`crate::attach`]).
+
+mod prepare;
+
+use std::fs;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use hull_cgroup::Driver;
+use hull_image::snapshot::Lower;
+use hull_runtime::{CreateOptions, Rootfs, Running, Streams};
+use hull_sys::clone::{CloneFlags, Cloned, clone3, exit_now, take_inherited_fd};
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use crate::attach::{self, Client};
+use crate::config::{RestartPolicy, RunConfig};
+use crate::error::Error;
+use crate::monitor::{self, Ends, protocol};
+use crate::records::{Container, Engine, Phase, State, Work, now, own_pid};
+use crate::{events, names, terminal};
+
+pub(crate) use prepare::Prepared;
+
+/// How `run` ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The program ran in the foreground and ended with this exit code.
+    Exited(i32),
+    /// The container runs in the background under this ID.
+    Detached(String),
+}
+
+/// What `run` needs beside the configuration.
+pub struct Options<'a> {
+    /// New file that the ID is written to.
+    pub cidfile: Option<&'a Path>,
+    /// Pass signals on to the program.
+    pub sig_proxy: bool,
+    /// Streams that are attached, as bits of [`protocol`]; absent takes what the configuration implies.
+    pub attach: Option<u8>,
+    /// Keys that detach; see [`attach::detach_keys`].
+    pub detach_keys: Vec<u8>,
+    /// Called with each line meant for the user, warnings and the notice of a memory kill.
+    pub warn: &'a mut dyn FnMut(&str),
+}
+
+impl<'a> Options<'a> {
+    /// Signals are passed on, streams are as the configuration implies, and Docker's keys detach.
+    pub fn new(warn: &'a mut dyn FnMut(&str)) -> Self {
+        Self { cidfile: None, sig_proxy: true, attach: None, detach_keys: attach::DETACH_KEYS.to_vec(), warn }
+    }
+}
+
+impl std::fmt::Debug for Options<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Options").field("cidfile", &self.cidfile).finish_non_exhaustive()
+    }
+}
+
+/// What is to be started.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// A container that has an ID and nothing else yet.
+    New { id: String, random: [u8; 32], config: Box<RunConfig> },
+    /// One that has a record, and how often its policy has restarted it.
+    Again(Box<Container>, u32),
+}
+
+impl Request {
+    pub(crate) fn id(&self) -> &str {
+        match self {
+            Self::New { id, .. } => id,
+            Self::Again(container, _) => &container.id,
+        }
+    }
+
+    /// What its monitor is doing while it starts it.
+    pub(crate) fn work(&self) -> Work {
+        match self {
+            Self::New { .. } => Work::Run,
+            Self::Again(..) => Work::Start,
+        }
+    }
+}
+
+/// A container that this process started.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) container: Container,
+    pub(crate) state: State,
+    pub(crate) running: Running,
+    pub(crate) ends: Ends,
+    /// The image's layers, lent to other starts while this process lives.
+    pub(crate) lower: Option<Lower>,
+}
+
+fn new_request(config: RunConfig) -> Result<Request, Error> {
+    let random = names::random()?;
+    Ok(Request::New { id: names::hex(&random), random, config: Box::new(config) })
+}
+
+/// Writes an ID to a new file, which goes again unless it is kept.
+struct CidFile<'p>(Option<&'p Path>);
+
+impl<'p> CidFile<'p> {
+    fn create(path: Option<&'p Path>, id: &str) -> Result<Self, Error> {
+        if let Some(path) = path {
+            let mut file = fs::File::create_new(path)
+                .map_err(|error| Error::flag("--cidfile", format!("{}: {error}", path.display())))?;
+            file.write_all(id.as_bytes()).map_err(Error::io("write", path))?;
+        }
+        Ok(Self(path))
+    }
+
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CidFile<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = self.0 {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn check_terminal(tty: bool, interactive: bool) -> Result<(), Error> {
+    if tty && interactive && !rustix::termios::isatty(rustix::stdio::stdin()) {
+        return Err(Error::flag("--tty", "the input device is not a TTY"));
+    }
+    Ok(())
+}
+
+fn check(config: &RunConfig) -> Result<(), Error> {
+    if config.remove && config.restart != RestartPolicy::No {
+        return Err(Error::flag("--rm", "conflicting options: cannot specify both --restart and --rm"));
+    }
+    Ok(())
+}
+
+impl Engine {
+    /// Makes a container without starting it, and returns its ID.
+    ///
+    /// # Errors
+    /// Any [`Error`]; nothing is left of the container then.
+    pub fn create(&self, config: RunConfig, cidfile: Option<&Path>) -> Result<String, Error> {
+        check(&config)?;
+        let request = new_request(config)?;
+        let id = request.id().to_owned();
+        let cidfile = CidFile::create(cidfile, &id)?;
+        let intent = self.intend(&id, Work::Create)?;
+        let made = self.prepare(request).and_then(|prepared| {
+            let Prepared { container, image, .. } = prepared;
+            self.register(&container, image.as_ref().map(|(image, lower)| (&image.id, lower.layers())))?;
+            if let Some((_, lower)) = image {
+                lower.release()?;
+            }
+            Ok(container)
+        });
+        match made {
+            Ok(container) => {
+                events::emit(self, &container, "create", &[]);
+                intent.clear()?;
+                cidfile.keep();
+                Ok(id)
+            }
+            Err(error) => {
+                let _ = self.erase(&id);
+                intent.clear()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs a new container.
+    ///
+    /// # Errors
+    /// Any [`Error`]; nothing is left of the container then. [`Error::exit_code`] says what the command returns.
+    pub fn run(&self, config: RunConfig, options: Options<'_>) -> Result<Outcome, Error> {
+        check(&config)?;
+        if !config.detach {
+            check_terminal(config.tty, config.interactive)?;
+        }
+        let (tty, detach) = (config.tty, config.detach);
+        let wants = if detach { 0 } else { options.attach.unwrap_or_else(|| streams(config.interactive)) };
+        let request = new_request(config)?;
+        let id = request.id().to_owned();
+        let cidfile = CidFile::create(options.cidfile, &id)?;
+        // A signal that comes while the container starts is the program's.
+        let signals = (wants != 0).then(attach::redirect).transpose()?;
+        let socket = self.spawn_monitor(request, wants)?;
+        let client = Client { wants, tty, sig_proxy: options.sig_proxy, detach_keys: options.detach_keys };
+        let result = attach::await_start(&socket, options.warn).and_then(|()| match signals {
+            Some(signals) => self.follow(&id, &socket, &client, signals, options.warn),
+            None => Ok(Outcome::Detached(id)),
+        });
+        if result.is_ok() {
+            cidfile.keep();
+        }
+        result
+    }
+
+    /// Starts a container that has a record; one that runs is left alone. With `wants`, streams are attached from the
+    /// beginning.
+    ///
+    /// # Errors
+    /// Any [`Error`]; the container stays as it was, and its state says why.
+    pub fn start(&self, container: &Container, options: Options<'_>) -> Result<Outcome, Error> {
+        let wants = options.attach.unwrap_or(0);
+        if wants & protocol::WANTS_STDIN != 0 {
+            check_terminal(container.config.tty, true)?;
+        }
+        let socket = {
+            // Two that start it at once: the second finds it running.
+            let _lock = self.lock(&container.id)?;
+            let container = self.container(&container.id)?;
+            let state = self.state(&container.id)?;
+            match state.phase {
+                Phase::Running | Phase::Restarting if wants == 0 => return Ok(Outcome::Detached(container.id)),
+                Phase::Running | Phase::Restarting => {
+                    return Err(Error::Status {
+                        operation: "start and attach to",
+                        id: container.id,
+                        status: "running already: use 'hull attach'".to_owned(),
+                    });
+                }
+                Phase::Created | Phase::Exited => {}
+            }
+            self.clear_stopping(&container.id)?;
+            let socket = self.spawn_monitor(Request::Again(Box::new(container.clone()), 0), wants)?;
+            attach::await_start(&socket, options.warn)?;
+            socket
+        };
+        if wants == 0 {
+            return Ok(Outcome::Detached(container.id.clone()));
+        }
+        let client =
+            Client { wants, tty: container.config.tty, sig_proxy: options.sig_proxy, detach_keys: options.detach_keys };
+        self.follow(&container.id, &socket, &client, attach::redirect()?, options.warn)
+    }
+
+    /// Forks the process that makes, starts and watches a container. What it says comes over the socket.
+    fn spawn_monitor(&self, request: Request, wants: u8) -> Result<OwnedFd, Error> {
+        // The monitor opens the store itself.
+        self.images.close();
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .map_err(Error::io("create", "socket"))?;
+        match clone3(CloneFlags::empty(), None).map_err(Error::io("clone", "monitor"))? {
+            Cloned::Child => {
+                close_inherited(&[&theirs]);
+                monitor::main(self, request, theirs, wants);
+                exit_now(0);
+            }
+            Cloned::Parent(..) => Ok(ours),
+        }
+    }
+
+    /// Makes and starts a container, in its monitor.
+    ///
+    /// # Errors
+    /// Any [`Error`]. Nothing is left of a new container then; one that has a record keeps it, with the reason.
+    pub(crate) fn launch(&self, request: Request, warn: &mut dyn FnMut(&str)) -> Result<Started, Error> {
+        let id = request.id().to_owned();
+        let known = matches!(request, Request::Again(..));
+        let started = self.prepare(request).and_then(|prepared| {
+            // After the paths of the command line were looked at.
+            leave_caller()?;
+            self.make(prepared, warn)
+        });
+        if let Err(error) = &started {
+            // The start's own error is what the user needs; what cannot be undone stays behind the intent.
+            let _ = hull_runtime::lifecycle::delete(&self.oci_root(), &id, true);
+            if known {
+                let state = self.saved_state(&id).unwrap_or_default();
+                let code = i32::from(error.exit_code());
+                let _ =
+                    self.save(&id, &State { error: error.to_string(), exit_code: code, pid: 0, monitor: 0, ..state });
+            } else {
+                let _ = self.erase(&id);
+            }
+        }
+        started
+    }
+
+    /// Undoes a start that succeeded.
+    pub(crate) fn abandon(&self, started: Started) {
+        let Started { container, running, lower, .. } = started;
+        let _ = hull_sys::signal::pidfd_send_signal(std::os::fd::AsFd::as_fd(&running.pidfd), 9);
+        let _ = running.wait();
+        let _ = hull_runtime::lifecycle::delete(&self.oci_root(), &container.id, true);
+        let _ = self.erase(&container.id);
+        let _ = lower.map(Lower::release);
+    }
+
+    fn make(&self, prepared: Prepared, warn: &mut dyn FnMut(&str)) -> Result<Started, Error> {
+        let Prepared { container, spec, filter, image, files, known, restarts } = prepared;
+        let directory = if known {
+            self.renew(&container)?
+        } else {
+            let made = self.register(&container, image.as_ref().map(|(image, lower)| (&image.id, lower.layers())))?;
+            events::emit(self, &container, "create", &[]);
+            made
+        };
+        for (name, content) in files {
+            let path = directory.join(name);
+            fs::write(&path, content).map_err(Error::io("write", &path))?;
+            rustix::fs::chmod(&path, Mode::from_raw_mode(0o644)).map_err(Error::io("change mode of", &path))?;
+        }
+        let lower = image.map(|(_, lower)| lower);
+        let rootfs = match &lower {
+            Some(lower) => {
+                let mut layers = lower.layers().to_vec();
+                layers.push(Arc::new(self.skeleton()?));
+                Rootfs::Overlay {
+                    lower: layers,
+                    upper: directory.join("upper"),
+                    work: directory.join("work"),
+                    target: directory.join("rootfs"),
+                    volatile: container.config.remove,
+                }
+            }
+            None => Rootfs::Config,
+        };
+        let (streams, ends) = program_streams(&container.config)?;
+        let options = CreateOptions {
+            id: container.id.clone(),
+            bundle: directory,
+            root: self.oci_root(),
+            rootfs,
+            streams,
+            cgroup_driver: Driver::Cgroupfs,
+            no_pivot: false,
+            no_new_keyring: false,
+            filter,
+        };
+        let created = hull_runtime::create(spec, options)?;
+        for warning in created.warnings() {
+            warn(warning);
+        }
+        let pid_start = created.record().pid_start_time;
+        let running = created.start()?;
+        let monitor = own_pid();
+        let state = State {
+            phase: Phase::Running,
+            pid: running.pid,
+            pid_start,
+            monitor,
+            monitor_start: hull_runtime::state::process_start_time(monitor).unwrap_or(0),
+            started: now(),
+            restarts,
+            ..State::default()
+        };
+        self.save(&container.id, &state)?;
+        events::emit(self, &container, "start", &[]);
+        // Nothing of the store is needed until the end, which may be far.
+        self.images.close();
+        Ok(Started { container, state, running, ends, lower })
+    }
+}
+
+/// What a client of `run` is attached to unless it says otherwise.
+fn streams(interactive: bool) -> u8 {
+    let output = protocol::WANTS_STDOUT | protocol::WANTS_STDERR;
+    if interactive { output | protocol::WANTS_STDIN } else { output }
+}
+
+pub(crate) fn null() -> Result<OwnedFd, Error> {
+    rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(Error::io("open", "/dev/null"))
+}
+
+/// The program's streams, and the monitor's ends of them.
+fn program_streams(config: &RunConfig) -> Result<(Streams, Ends), Error> {
+    if config.tty {
+        let (ours, theirs) = terminal::console_pair().map_err(Error::io("create", "console socket"))?;
+        return Ok((Streams { console: Some(theirs), ..Streams::default() }, Ends::Terminal(ours)));
+    }
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(Error::io("create", "pipe"));
+    let (out, out_end) = pipe()?;
+    let (err, err_end) = pipe()?;
+    let (input, held) = if config.interactive {
+        let (read, write) = pipe()?;
+        (read, Some(write))
+    } else {
+        (null()?, None)
+    };
+    let streams = Streams { stdio: Some([input, out_end, err_end]), ..Streams::default() };
+    Ok((streams, Ends::Pipes(out, err, held)))
+}
+
+/// Descriptors that the caller left open would be kept for as long as the container runs.
+fn close_inherited(keep: &[&OwnedFd]) {
+    use std::os::fd::AsRawFd as _;
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
+    let numbers: Vec<i32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number > 2) {
+        // Nothing else of this process is open yet, so whatever is there was inherited.
+        if !keep.iter().any(|kept| kept.as_raw_fd() == number) {
+            drop(take_inherited_fd(number));
+        }
+    }
+}
+
+/// A monitor keeps no directory, terminal or pipe of its caller's busy.
+fn leave_caller() -> Result<(), Error> {
+    rustix::process::chdir("/").map_err(Error::io("enter", "/"))?;
+    let null = null()?;
+    rustix::stdio::dup2_stdin(&null).map_err(Error::io("redirect", "standard input"))?;
+    rustix::stdio::dup2_stdout(&null).map_err(Error::io("redirect", "standard output"))?;
+    rustix::stdio::dup2_stderr(&null).map_err(Error::io("redirect", "standard error"))
+}

@@ -1,0 +1,195 @@
+//! Everything about a container that can be decided and refused before anything is made: its image and layers, names
+//! resolved in them, the specification.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use hull_fs::Root;
+use hull_image::Image;
+use hull_image::snapshot::Lower;
+use hull_oci::spec::{ConsoleSize, Spec};
+
+use super::Request;
+use crate::config::{MountConfig, NamespaceChoice, RunConfig, SeccompChoice, Source};
+use crate::error::Error;
+use crate::records::{Container, Engine, Phase, now};
+use crate::rootfs::{self, Files};
+use crate::spec::{self, Context};
+use crate::{machine, names};
+
+/// Files of the host are copied up to this size.
+const MAX_HOST_FILE: u64 = 1 << 20;
+
+/// A container that only has to be made.
+pub(crate) struct Prepared {
+    pub(super) container: Container,
+    pub(super) spec: Spec,
+    pub(super) filter: Option<hull_seccomp::Filter>,
+    /// The image and its opened layers; absent runs on a directory of the user's.
+    pub(super) image: Option<(Image, Lower)>,
+    pub(super) files: Vec<(&'static str, Vec<u8>)>,
+    /// It is registered already.
+    pub(super) known: bool,
+    pub(super) restarts: u32,
+}
+
+impl Engine {
+    /// Makes the plan of a container.
+    pub(super) fn prepare(&self, request: Request) -> Result<Prepared, Error> {
+        let (id, mut config, known, restarts, random) = match request {
+            Request::New { id, random, config } => (id, *config, None, 0, random),
+            Request::Again(container, restarts) => {
+                let mut container = *container;
+                let config = std::mem::take(&mut container.config);
+                (container.id.clone(), config, Some(container), restarts, [0; 32])
+            }
+        };
+        // What is kept is what was asked for: a namespace is resolved anew at each start.
+        let asked = known.is_some().then(|| config.clone());
+        let directory = self.directory(&id);
+        let mut context = Context { id: id.clone(), ..Context::default() };
+        let mut image = None;
+        let files = match &config.source {
+            Source::Image(name) => {
+                let wanted = known.as_ref().map_or(name, |container| &container.image_id);
+                let mut found = self.images.find(wanted)?;
+                // A policy may have become stricter since the image was pulled; without any this looks for its file.
+                hull_image::registry::permitted(&self.images, &found, name)?;
+                let lower = self.lower(&found)?;
+                let files = Files::Layers(lower.merged());
+                context.image = std::mem::take(&mut found.config.config);
+                context.rootfs = directory.join("rootfs").to_string_lossy().into_owned();
+                image = Some((found, lower));
+                files
+            }
+            Source::Directory(path) => {
+                let path = fs::canonicalize(path)
+                    .map_err(|error| Error::flag("--rootfs", format!("{}: {error}", path.display())))?;
+                context.rootfs = path.to_string_lossy().into_owned();
+                let opened =
+                    rootfs::open_directory(&path).map_err(|error| Error::flag("--rootfs", error.to_string()))?;
+                let files = Files::Directory(Root::from_fd(opened));
+                config.source = Source::Directory(path);
+                files
+            }
+        };
+        context.user = files.user(&config, &context.image.user)?;
+        machine::probe(&config, &mut context)?;
+        let asked = asked.unwrap_or_else(|| config.clone());
+        self.resolve_namespaces(&mut config)?;
+        make_bind_sources(&config.mounts)?;
+        if config.tty
+            && let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdout())
+        {
+            context.console = Some(ConsoleSize { height: size.ws_row, width: size.ws_col });
+        }
+        let files = generated_files(&config, &id);
+        context.files = files
+            .iter()
+            .map(|(name, _)| (directory.join(name).to_string_lossy().into_owned(), format!("/etc/{name}")))
+            // A directory of the user's gets no new files.
+            .filter(|(_, target)| {
+                image.is_some()
+                    || fs::symlink_metadata(format!("{}{target}", context.rootfs)).is_ok_and(|one| one.is_file())
+            })
+            .collect();
+        let spec = spec::spec(&config, &context)?;
+        let capabilities = spec::capabilities(&config, &context.available);
+        let builtin = matches!(config.security.seccomp, SeccompChoice::Builtin) && !config.security.privileged;
+        let already = known.is_some();
+        let container = match known {
+            Some(container) => Container { config: asked, ..container },
+            None => {
+                let mut config = asked;
+                for (key, value) in &context.image.labels {
+                    config.labels.entry(key.clone()).or_insert_with(|| value.clone());
+                }
+                let stop_signal = config
+                    .stop_signal
+                    .or_else(|| hull_runtime::lifecycle::signal::parse(&context.image.stop_signal))
+                    .unwrap_or(15);
+                Container {
+                    name: config.name.clone().unwrap_or_else(|| names::generated(&random)),
+                    created: now(),
+                    image_id: image.as_ref().map(|(image, _)| image.id.to_string()).unwrap_or_default(),
+                    args: spec.process.as_ref().map(|process| process.args.clone()).unwrap_or_default(),
+                    config,
+                    stop_signal,
+                    id,
+                }
+            }
+        };
+        Ok(Prepared {
+            container,
+            spec,
+            filter: builtin.then(|| hull_seccomp::default_filter(&capabilities)),
+            image,
+            files,
+            known: already,
+            restarts,
+        })
+    }
+
+    /// Another container's namespaces are joined through its first process.
+    fn resolve_namespaces(&self, config: &mut RunConfig) -> Result<(), Error> {
+        let chosen = &mut config.namespaces;
+        let kinds = [
+            (&mut chosen.pid, "pid"),
+            (&mut chosen.ipc, "ipc"),
+            (&mut chosen.uts, "uts"),
+            (&mut chosen.network, "net"),
+            (&mut chosen.cgroup, "cgroup"),
+        ];
+        for (choice, file) in kinds {
+            if let NamespaceChoice::Container(name) = choice {
+                let other = self.find(name)?;
+                let state = self.state(&other.id)?;
+                if state.phase != Phase::Running {
+                    let status = state.phase.as_str().to_owned();
+                    return Err(Error::Status { operation: "join a namespace of", id: other.id, status });
+                }
+                *choice = NamespaceChoice::Path(format!("/proc/{}/ns/{file}", state.pid));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn make_bind_sources(mounts: &[MountConfig]) -> Result<(), Error> {
+    for mount in mounts {
+        let MountConfig::Bind { source, create, .. } = mount else { continue };
+        if source.exists() {
+            continue;
+        }
+        if !create {
+            return Err(Error::flag("--mount", format!("bind source path does not exist: {}", source.display())));
+        }
+        fs::create_dir_all(source)
+            .map_err(|error| Error::flag("--volume", format!("create {}: {error}", source.display())))?;
+    }
+    Ok(())
+}
+
+/// Name resolution that fits the container's network: its own loopback, or whatever the host uses.
+fn generated_files(config: &RunConfig, id: &str) -> Vec<(&'static str, Vec<u8>)> {
+    const LOCAL: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+    let short = &id[..12];
+    let hostname = config.hostname.as_deref().unwrap_or(short);
+    let mut files = Vec::new();
+    if config.namespaces.uts == NamespaceChoice::Private {
+        files.push(("hostname", format!("{hostname}\n").into_bytes()));
+    }
+    if config.namespaces.network == NamespaceChoice::Private {
+        files.push(("hosts", format!("{LOCAL}127.0.0.1\t{hostname}\n").into_bytes()));
+    } else {
+        for name in ["hosts", "resolv.conf"] {
+            let mut content = Vec::new();
+            let file = fs::File::open(PathBuf::from("/etc").join(name));
+            if file.is_ok_and(|file| file.take(MAX_HOST_FILE).read_to_end(&mut content).is_ok()) {
+                files.push((name, content));
+            }
+        }
+    }
+    files
+}

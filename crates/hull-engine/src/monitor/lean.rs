@@ -1,0 +1,182 @@
+//! Watching from a fresh image: the process executes its own program again and goes on where it was.
+//!
+//! What it knows goes through a file in memory (JSON, [`Handover`]), what it holds stays open under the same numbers. The
+//! lines by which it lends mounts to others (`STATE/mounts`) name process, start time and descriptor: they stay true.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
+use hull_image::snapshot::Lower;
+use hull_sys::clone::{ExecArray, fexecve, keep_across_exec, take_inherited_fd};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use super::client::{self, Client};
+use super::watch::{Output, Program};
+use super::{Facts, Monitor};
+use crate::error::Error;
+use crate::logs::Log;
+use crate::records::{Engine, Intent};
+
+/// The name that the process has from then on.
+pub const NAME: &str = "hull-monitor";
+
+/// A handover is never larger.
+const MAX_BYTES: u64 = 1 << 20;
+
+#[derive(Serialize, Deserialize)]
+struct Handover {
+    root: PathBuf,
+    state: PathBuf,
+    facts: Facts,
+    intent: PathBuf,
+    log: crate::config::LogConfig,
+    /// Text without a line feed, by stream.
+    partial: BTreeMap<u8, Vec<u8>>,
+    signals: i32,
+    listener: i32,
+    clients: Vec<(i32, client::Facts)>,
+    pid: i32,
+    pidfd: i32,
+    outputs: Vec<(i32, u8)>,
+    stdin: Option<i32>,
+    mounts: Option<Vec<(String, i32)>>,
+}
+
+impl Monitor<'_> {
+    /// Gives back what memory watching does not need.
+    pub(super) fn rest(&mut self, program: Option<&Program>) {
+        if !self.lean
+            && let Some(program) = program
+            && program.pending.is_empty()
+            && self.clients.iter().all(Client::is_settled)
+        {
+            // It only returns when it failed; then this image goes on.
+            let _ = self.replace(program);
+            self.lean = true;
+        }
+        hull_sys::memory::release();
+    }
+
+    fn replace(&self, program: &Program) -> Result<(), Error> {
+        let fail = Error::io::<rustix::io::Errno>("hand over", &self.facts.id);
+        let mut kept: Vec<BorrowedFd<'_>> = vec![self.signals.as_fd(), self.listener.as_fd(), program.pidfd.as_fd()];
+        kept.extend(self.clients.iter().map(Client::socket));
+        let open: Vec<&Output> = program.outputs.iter().filter(|output| output.open).collect();
+        kept.extend(open.iter().map(|output| output.source.as_fd()));
+        kept.extend(program.stdin.as_ref().map(AsFd::as_fd));
+        kept.extend(self.lower.iter().flat_map(Lower::held).map(|(_, mount)| mount));
+        let handover = Handover {
+            root: self.engine.root().to_owned(),
+            state: self.engine.state_root().to_owned(),
+            facts: self.facts.clone(),
+            intent: self.intent.path().to_owned(),
+            log: self.log.config().clone(),
+            partial: self.log.partial(),
+            signals: self.signals.as_raw_fd(),
+            listener: self.listener.as_raw_fd(),
+            clients: self.clients.iter().map(|client| (client.socket().as_raw_fd(), client.facts)).collect(),
+            pid: program.pid,
+            pidfd: program.pidfd.as_raw_fd(),
+            outputs: open.iter().map(|output| (output.source.as_raw_fd(), output.stream)).collect(),
+            stdin: program.stdin.as_ref().map(|stdin| stdin.as_raw_fd()),
+            mounts: self
+                .lower
+                .as_ref()
+                .map(|lower| lower.held().map(|(name, mount)| (name.to_owned(), mount.as_raw_fd())).collect()),
+        };
+        let bytes = serde_json::to_vec(&handover).map_err(|error| Error::flag("handover", error.to_string()))?;
+        let memory = match rustix::fs::memfd_create("handover", MemfdFlags::CLOEXEC) {
+            Ok(memory) => memory,
+            Err(errno) => return Err(fail(errno)),
+        };
+        let mut file = File::from(memory);
+        file.write_all(&bytes).and_then(|()| file.rewind()).map_err(Error::io("write", "handover"))?;
+        kept.push(file.as_fd());
+        let exe = rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .map_err(Error::io("open", "/proc/self/exe"))?;
+        let args = [NAME.to_owned(), self.facts.id.clone(), file.as_raw_fd().to_string()];
+        let args = ExecArray::new(args.into_iter().filter_map(|arg| CString::new(arg).ok()).collect());
+        let env = ExecArray::new(environment(std::env::vars_os()));
+        for fd in &kept {
+            keep_across_exec(*fd).map_err(Error::io("keep", "descriptor"))?;
+        }
+        let errno = fexecve(exe.as_fd(), &args, &env);
+        for fd in &kept {
+            let _ = rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC);
+        }
+        Err(Error::io("execute", "/proc/self/exe")(errno))
+    }
+}
+
+/// The variables that a later start looks at.
+fn environment(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<CString> {
+    let wanted = |name: &[u8]| name == b"HOME" || name == b"PATH" || name.starts_with(b"HULL_");
+    all.filter(|(name, _)| wanted(name.as_bytes()))
+        .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok())
+        .collect()
+}
+
+/// Takes up what [`Monitor::rest`] handed over, and returns when the container has ended for good. `args` are those of the
+/// process, without its name.
+///
+/// # Errors
+/// When this is no such handover.
+pub fn resume(args: &[OsString]) -> Result<(), Error> {
+    let invalid = || Error::flag(NAME, "this is how Hull calls itself, not a command");
+    let number = args.get(1).and_then(|text| text.to_str()?.parse().ok()).ok_or_else(invalid)?;
+    let memory = inherited(number)?;
+    let mut bytes = Vec::new();
+    File::from(memory).take(MAX_BYTES).read_to_end(&mut bytes).map_err(Error::io("read", "handover"))?;
+    let handover: Handover = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
+    drop(bytes);
+    let engine = Engine::new(handover.root, handover.state);
+    let program = Program {
+        pid: handover.pid,
+        pidfd: inherited(handover.pidfd)?,
+        outputs: handover
+            .outputs
+            .into_iter()
+            .map(|(fd, stream)| Ok(Output { source: inherited(fd)?, stream, open: true }))
+            .collect::<Result<_, Error>>()?,
+        stdin: handover.stdin.map(inherited).transpose()?,
+        tty: handover.facts.tty,
+        pending: Vec::new(),
+        ending: false,
+    };
+    let lower = handover.mounts.map(|mounts| {
+        let mounts: Result<Vec<_>, Error> = mounts.into_iter().map(|(name, fd)| Ok((name, inherited(fd)?))).collect();
+        mounts.map(|mounts| Lower::resume(&engine.mounts(), mounts))
+    });
+    let mut log = Log::open(&engine.directory(&handover.facts.id), &handover.log);
+    log.continue_with(handover.partial);
+    let monitor = Monitor {
+        signals: inherited(handover.signals)?,
+        listener: inherited(handover.listener)?,
+        clients: handover
+            .clients
+            .into_iter()
+            .map(|(fd, facts)| Ok(Client::new(inherited(fd)?, facts)))
+            .collect::<Result<_, Error>>()?,
+        log,
+        intent: Intent::of(handover.intent),
+        lower: lower.transpose()?,
+        lean: true,
+        rested: false,
+        facts: handover.facts,
+        engine: &engine,
+    };
+    monitor.live(program);
+    Ok(())
+}
+
+fn inherited(number: i32) -> Result<OwnedFd, Error> {
+    let fd = take_inherited_fd(number).ok_or_else(|| Error::flag(NAME, format!("descriptor {number} is not open")))?;
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).map_err(Error::io("keep", "descriptor"))?;
+    Ok(fd)
+}

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - [`Resolver`]: the state machine that the container's monitor drives. It never blocks, starts no thread, opens no
-//!   database, and holds no more than some 300 KiB with a thousand queries in flight; with none, next to nothing.
+//!   database, and holds less than half a MiB with a thousand queries in flight; with none, next to nothing.
 //! - [`redirect`]: lets queries to port 53 reach it, so that the container may use port 53 itself.
 //! - [`Settings`]: which networks, links and servers one container has; a file that the resolver follows.
 //! - [`Member`], [`join`], [`leave`]: the names of a network; whoever connects or disconnects a container rewrites them,
@@ -43,6 +43,11 @@ pub use netns::ADDRESS;
 pub use redirect::{redirect, rules};
 pub use resolver::Resolver;
 pub use settings::Settings;
+
+/// A file's first bytes.
+pub(crate) fn read_bounded(path: &std::path::Path, max: usize) -> Result<Vec<u8>, rustix::io::Errno> {
+    Ok(table::Followed::new(path.to_owned()).read_changed(max)?.unwrap_or_default())
+}
 
 /// What a packet is answered from a lookup alone, as a resolver without servers would. For fuzzing.
 #[doc(hidden)]

@@ -5,8 +5,11 @@
 //! not be seen. The container may write them too. What it wrote is kept: in `hosts` only the lines are exchanged that
 //! Hull wrote, and a `resolv.conf` that is no longer Hull's is left alone.
 
+mod arrange;
 pub mod hosts;
 pub mod resolv;
+
+pub use arrange::{Container, Files, Network, arrange, names};
 
 use std::path::Path;
 

@@ -2,8 +2,12 @@
 
 use std::fmt::{self, Display, Formatter, Write as _};
 use std::net::IpAddr;
+use std::path::Path;
 
 use crate::dns::ADDRESS;
+
+/// What is behind this many bytes is not read.
+const MAX: usize = 64 << 10;
 
 /// Says whose file it is; without it a file was replaced by somebody else.
 const MARK: &str = "# Written by Hull; a changed file is left alone.";
@@ -69,6 +73,18 @@ impl ResolvConf {
             }
         }
         parsed
+    }
+
+    /// Reads a file of the machine; one that is missing is empty.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(path: &Path) -> Result<Self, hull_fs::Error> {
+        let content = crate::dns::read_bounded(path, MAX).map_err(hull_fs::Error::system("read", path));
+        match content {
+            Err(error) if error.is_not_found() => Ok(Self::default()),
+            content => content.map(|content| Self::parse(&content)),
+        }
     }
 
     /// Whether an option is there, with or without a value.
@@ -206,6 +222,16 @@ mod tests {
         assert_eq!(parsed.search, ["a.example", "b.example"]);
         assert_eq!(parsed.options, ["edns0", "trust-ad", "timeout:1"]);
         assert_eq!(conf("search x y\ndomain z w").search, ["z"]);
+    }
+
+    #[test]
+    fn a_missing_file_is_empty() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("resolv.conf");
+        assert_eq!(ResolvConf::read(&path).unwrap(), ResolvConf::default());
+        std::fs::write(&path, "nameserver 192.0.2.1\n").unwrap();
+        assert_eq!(ResolvConf::read(&path).unwrap().nameservers.len(), 1);
+        assert!(ResolvConf::read(directory.path()).is_err());
     }
 
     #[test]

@@ -1,68 +1,13 @@
 //! Pushes into Hull's own store.
 
-use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use hull_oci::Digest;
 use hull_testkit::{Value, finish, json};
 
 use crate::client::{INDEX, OCI, Server, directory, hull};
-
-const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-
-/// An image as its parts.
-struct Parts {
-    config: Vec<u8>,
-    layer: Vec<u8>,
-    manifest: Vec<u8>,
-}
-
-impl Parts {
-    fn id(&self) -> String {
-        Digest::of(&self.config).to_string()
-    }
-
-    fn digest(&self) -> Digest {
-        Digest::of(&self.manifest)
-    }
-
-    fn push_blobs(&self, server: &Server, name: &str) {
-        server.blob(name, &self.config);
-        server.blob(name, &self.layer);
-    }
-
-    #[track_caller]
-    fn push(&self, server: &Server, name: &str, reference: &str) {
-        self.push_blobs(server, name);
-        let target = format!("/v2/{name}/manifests/{reference}");
-        server.send("PUT", &target, &[("content-type", OCI)], &self.manifest).is(201);
-    }
-}
-
-/// An image with one file, whose manifest no other program would write just so.
-fn parts(home: &Path, text: &str, architecture: &str) -> Parts {
-    let files = home.join("files");
-    std::fs::create_dir_all(&files).expect("directory");
-    std::fs::write(files.join("file"), text).expect("written");
-    let tar = Command::new("tar").args(["-c", "-C", "files", "."]).current_dir(home).output().expect("tar").stdout;
-    let mut gzip = Command::new("gzip").arg("-n9").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("gzip");
-    gzip.stdin.take().expect("stdin").write_all(&tar).expect("written");
-    let layer = gzip.wait_with_output().expect("gzip").stdout;
-    let config = json!({"architecture": architecture, "os": "linux", "config": {"Labels": {"text": text}},
-        "rootfs": {"type": "layers", "diff_ids": [Digest::of(&tar).to_string()]}});
-    let config = format!("{config} ").into_bytes();
-    let descriptor = |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": Digest::of(bytes).to_string(), "size": bytes.len()});
-    let manifest = json!({"mediaType": OCI, "schemaVersion": 2, "config": descriptor(CONFIG, &config),
-        "layers": [descriptor(GZIP, &layer)], "annotations": {"x": text}});
-    Parts { config, layer, manifest: format!("\n{manifest}\n").into_bytes() }
-}
-
-fn native() -> &'static str {
-    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
-}
+use crate::images::{Parts, native, parts};
 
 fn id(home: &Path, name: &str) -> String {
     finish(&mut hull(home, &["image", "inspect", "--format", "{{.Id}}", name])).ok().text().to_owned()
@@ -75,7 +20,7 @@ fn writable(home: &Path) -> Server {
 #[test]
 fn a_pushed_tag_is_an_image_and_comes_back_bit_by_bit() {
     let home = directory();
-    let image = parts(home.path(), "one", native());
+    let image = parts("one", native());
     {
         let server = writable(home.path());
         image.push(&server, "team/app", "v1");
@@ -105,7 +50,7 @@ fn a_pushed_tag_is_an_image_and_comes_back_bit_by_bit() {
 fn an_index_stays_what_it_is_and_its_native_image_has_the_name() {
     let home = directory();
     let server = writable(home.path());
-    let (own, other) = (parts(home.path(), "own", native()), parts(home.path(), "other", "s390x"));
+    let (own, other) = (parts("own", native()), parts("other", "s390x"));
     for image in [&own, &other] {
         image.push(&server, "multi", &image.digest().to_string());
     }
@@ -132,7 +77,7 @@ fn an_index_stays_what_it_is_and_its_native_image_has_the_name() {
 fn the_store_decides_what_a_tag_is() {
     let home = directory();
     let server = writable(home.path());
-    let (one, two) = (parts(home.path(), "one", native()), parts(home.path(), "two", native()));
+    let (one, two) = (parts("one", native()), parts("two", native()));
     one.push(&server, "app", "v1");
     two.push(&server, "app", "v2");
     let served = |reference: &str| -> Value { server.get(&format!("/v2/app/manifests/{reference}")).is(200).json() };
@@ -168,7 +113,7 @@ fn the_store_decides_what_a_tag_is() {
 fn what_is_no_image_stays_in_the_registry() {
     let home = directory();
     let server = writable(home.path());
-    let image = parts(home.path(), "one", native());
+    let image = parts("one", native());
     image.push(&server, "app", "v1");
     let mut signature = server.manifest("app", "signature");
     signature["config"]["mediaType"] = json!("application/vnd.example+json");
@@ -191,7 +136,7 @@ fn what_is_no_image_stays_in_the_registry() {
 fn images_that_do_not_hold_what_they_say_are_refused() {
     let home = directory();
     let server = writable(home.path());
-    let (good, other) = (parts(home.path(), "one", native()), parts(home.path(), "two", native()));
+    let (good, other) = (parts("one", native()), parts("two", native()));
     // The configuration of one and the layer of another.
     good.push_blobs(&server, "app");
     other.push_blobs(&server, "app");
@@ -233,12 +178,8 @@ fn nobody_pushes_into_the_store_unasked() {
 fn blobs_of_local_images_are_mounted_and_need_not_be_sent() {
     let home = directory();
     let server = writable(home.path());
-    let image = parts(home.path(), "one", native());
-    std::fs::write(home.path().join("a.tar"), {
-        let tar = Command::new("tar").args(["-c", "-C", "files", "."]).current_dir(home.path()).output();
-        tar.expect("tar").stdout
-    })
-    .expect("written");
+    let image = parts("one", native());
+    std::fs::write(home.path().join("a.tar"), &image.tar).expect("written");
     let _ = finish(&mut hull(home.path(), &["import", "a.tar", "local:v1"])).ok();
     let value = server.get("/v2/local/manifests/v1").is(200).json();
     let layer = value["layers"][0]["digest"].as_str().expect("digest").to_owned();
@@ -263,7 +204,7 @@ fn blobs_of_local_images_are_mounted_and_need_not_be_sent() {
 fn many_processes_serve_one_store() {
     let home = directory();
     let servers = [writable(home.path()), writable(home.path())];
-    let images: Vec<Parts> = (0..6).map(|number| parts(home.path(), &format!("number {number}"), native())).collect();
+    let images: Vec<Parts> = (0..6).map(|number| parts(&format!("number {number}"), native())).collect();
     std::thread::scope(|scope| {
         for (number, image) in images.iter().enumerate() {
             let servers = &servers;

@@ -4,6 +4,7 @@ mod access;
 mod client;
 mod clients;
 mod engine;
+mod images;
 mod protocol;
 mod survival;
 mod tokens;

@@ -4,8 +4,15 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hull_oci::Digest;
+use hull_testkit::finish;
 
-use crate::client::{Server, directory, manifest};
+use crate::client::{Server, directory, hull, manifest};
+use crate::images::{Parts, native, parts};
+
+/// Clients at once; `HULL_TEST_LOOPS` brings others.
+fn crowd() -> usize {
+    hull_testkit::loops(200) as usize
+}
 
 /// What was acknowledged is there after SIGKILL, whenever that comes.
 #[test]
@@ -54,13 +61,13 @@ fn kill_9_loses_nothing_that_was_acknowledged() {
     assert!(!kept.is_empty());
 }
 
-/// 200 clients at once, each pushing an image of shared and own layers and pulling it again.
+/// Many clients at once, each pushing an image of shared and own layers and pulling it again.
 #[test]
 fn parallel_pushes_and_pulls_lose_nothing() {
     let home = directory();
     let server = Server::directory(home.path(), &["--grace", "120"]);
     std::thread::scope(|scope| {
-        for number in 0..200 {
+        for number in 0..crowd() {
             let server = &server;
             scope.spawn(move || {
                 let name = format!("team{}/app{}", number % 7, number % 40);
@@ -77,7 +84,7 @@ fn parallel_pushes_and_pulls_lose_nothing() {
             });
         }
     });
-    for number in 0..200 {
+    for number in 0..crowd() {
         let name = format!("team{}/app{}", number % 7, number % 40);
         let value = server.get(&format!("/v2/{name}/manifests/v{number}")).is(200).json();
         for blob in [&value["config"], &value["layers"][0]] {
@@ -86,8 +93,83 @@ fn parallel_pushes_and_pulls_lose_nothing() {
         }
     }
     let count = |path: PathBuf| std::fs::read_dir(path).expect("read").count();
-    assert_eq!(count(home.path().join("registry/blobs/sha256")), 220, "shared layers are stored once");
+    assert_eq!(count(home.path().join("registry/blobs/sha256")), crowd() + 20, "shared layers are stored once");
     assert_eq!(count(home.path().join("registry/uploads")), 0);
+}
+
+/// Many clients at once push images into the store, half of them with a layer that others have too, and pull them again.
+#[test]
+fn parallel_pushes_into_the_store_lose_nothing() {
+    let home = directory();
+    let count = crowd() / 2;
+    let server = Server::start(home.path(), &["--writable", "--grace", "120"]);
+    let image = |number: usize| {
+        let text = if number % 2 == 0 { format!("shared {}", number % 10) } else { format!("own {number}") };
+        parts(&text.repeat(3000), native())
+    };
+    let name = |number: usize| format!("team{}/app{}", number % 7, number % 40);
+    std::thread::scope(|scope| {
+        for number in 0..count {
+            let (server, image, name) = (&server, image(number), name(number));
+            scope.spawn(move || {
+                image.push(server, &name, &format!("v{number}"));
+                image.push(server, &name, "latest");
+                image.is_served(server, &name, &format!("v{number}"));
+            });
+        }
+    });
+    for number in 0..count {
+        image(number).is_served(&server, &name(number), &format!("v{number}"));
+    }
+    let listed =
+        finish(&mut hull(home.path(), &["images", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}", "--no-trunc"])).ok();
+    for number in 0..count {
+        let line = format!("{}:v{number} {}", name(number), image(number).id());
+        assert!(listed.text().lines().any(|one| one == line), "{line}");
+    }
+    let _ = finish(&mut hull(home.path(), &["system", "check"])).ok();
+}
+
+/// Images whose tag was acknowledged are there, in the registry and in the store, after SIGKILL at any moment.
+#[test]
+fn kill_9_loses_no_image_of_the_store() {
+    let home = directory();
+    let mut kept: Vec<(String, Parts)> = Vec::new();
+    for round in 0..6_u64 {
+        let server = Server::start(home.path(), &["--writable"]);
+        let acknowledged = std::sync::Mutex::new(Vec::new());
+        let pid = rustix::process::Pid::from_child(&server.child);
+        std::thread::scope(|scope| {
+            for thread in 0..4_u64 {
+                let (server, acknowledged) = (&server, &acknowledged);
+                scope.spawn(move || {
+                    for number in 0.. {
+                        let tag = format!("v{round}-{thread}-{number}");
+                        let image = parts(&format!("{tag} ").repeat(20_000), native());
+                        if !matches!(image.try_push(server, "team/app", &tag), Ok(true)) {
+                            return;
+                        }
+                        acknowledged.lock().expect("lock").push((tag, image));
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_millis(200 + 97 * round));
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+        });
+        drop(server);
+        kept.extend(acknowledged.into_inner().expect("lock"));
+        let _ = finish(&mut hull(home.path(), &["system", "check"])).ok();
+        let server = Server::start(home.path(), &[]);
+        for (tag, image) in &kept {
+            image.is_served(&server, "team/app", tag);
+        }
+    }
+    let listed = finish(&mut hull(home.path(), &["images", "--format", "{{.Tag}} {{.ID}}", "--no-trunc"])).ok();
+    for (tag, image) in &kept {
+        let line = format!("{tag} {}", image.id());
+        assert!(listed.text().lines().any(|one| one == line), "{line}");
+    }
+    assert!(!kept.is_empty());
 }
 
 #[test]

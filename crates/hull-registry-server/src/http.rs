@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -46,6 +46,9 @@ const DRAIN: usize = 32 << 20;
 
 /// Connections at once, where the limit of descriptors allows them.
 const MOST_CONNECTIONS: usize = 1000;
+
+/// Clients that wait to be accepted; the kernel may allow less (`net.core.somaxconn`).
+const QUEUE: u32 = 4096;
 
 /// The answer's body.
 #[derive(Debug)]
@@ -249,6 +252,14 @@ async fn collect(storage: Arc<Storage>, store: Option<Store>, grace: Duration) {
     }
 }
 
+/// Clients wait in the kernel's queue while there are too many connections; what does not fit in it is reset.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(QUEUE)
+}
+
 pub(crate) fn serve(options: &Options, address: SocketAddr, ready: impl FnOnce(SocketAddr)) -> Result<(), Error> {
     let (server, kept) = Server::new(options)?;
     let server = Arc::new(server);
@@ -256,7 +267,7 @@ pub(crate) fn serve(options: &Options, address: SocketAddr, ready: impl FnOnce(S
     let most = Arc::new(Semaphore::new(connections()));
     runtime()?.block_on(async move {
         let bad = |source| Error::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(bad)?;
+        let listener = listen(address).map_err(bad)?;
         ready(listener.local_addr().map_err(bad)?);
         if let (Some((storage, store)), Some(grace)) = (kept, options.grace) {
             tokio::spawn(collect(storage, store, grace));

@@ -16,7 +16,7 @@ use super::{Storage, link, make_directories, remove_durable, sync_directory};
 use crate::refusal::Refusal;
 
 /// So many uploads may be open.
-const MOST_OPEN: usize = 20_000;
+const MOST_OPEN: usize = if cfg!(test) { 20 } else { 20_000 };
 
 /// An upload as it is shared: one request at a time works on it, and none when it has ended.
 pub(crate) type Shared = Arc<tokio::sync::Mutex<Option<Upload>>>;
@@ -238,5 +238,26 @@ impl Storage {
             removed += 1;
         }
         Ok(removed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_uploads_are_told_when_to_come_back() {
+        let directory = tempfile::tempdir().expect("directory");
+        let storage = Storage::open(directory.path()).expect("storage");
+        let begin = || storage.begin("a", Algorithm::Sha256);
+        let first = begin().expect("upload").0;
+        for _ in 1..MOST_OPEN {
+            begin().expect("upload");
+        }
+        let refusal = begin().expect_err("too many");
+        assert_eq!((refusal.status, refusal.code), (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"));
+        assert_eq!(refusal.headers, [("retry-after", "60".to_owned())]);
+        storage.abandon("a", &first);
+        begin().expect("there is room again");
     }
 }

@@ -7,4 +7,5 @@ mod engine;
 mod images;
 mod protocol;
 mod survival;
+mod table;
 mod tokens;

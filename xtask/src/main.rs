@@ -5,12 +5,14 @@
 //! cargo xtask layers                       crate dependencies point down; fences on libc, unsafe code and file size
 //! cargo xtask release                      the release binary, checked to be static and within its size budget
 //! cargo xtask bench [OPTION...]            Hull and its peers measured alternately; writes docs/benchmarks.md
+//! cargo xtask start-order                  which functions a start runs, for the linker; writes crates/hull/start.ld
 //! ```
 
 mod bench;
 mod layers;
 mod release;
 mod sources;
+mod start_order;
 mod test;
 #[cfg(test)]
 mod walk;
@@ -21,7 +23,7 @@ use std::process::{Command, ExitCode};
 /// What a developer command ends with: a message for a person.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-const USAGE: &str = "usage: cargo xtask test [NEXTEST ARGUMENT...] | layers | release | bench [--help]";
+const USAGE: &str = "usage: cargo xtask test [NEXTEST ARGUMENT...] | layers | release | bench [--help] | start-order";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         "layers" => layers::run(),
         "release" => release::run(),
         "bench" => bench::run(&rest),
+        "start-order" => start_order::run(),
         "" | "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(())

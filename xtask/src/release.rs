@@ -32,6 +32,11 @@ pub(crate) fn run() -> Result<()> {
 /// Builds the release binary.
 pub(crate) fn build() -> Result<PathBuf> {
     check(&mut cargo(&["build", "--release", "--locked", "--package", "hull"]))?;
+    built()
+}
+
+/// The release binary that was built last.
+pub(crate) fn built() -> Result<PathBuf> {
     let path = target_directory().join(TARGET).join("release/hull");
     if Path::new(&path).is_file() { Ok(path) } else { Err(format!("{}: not built", path.display()).into()) }
 }

@@ -6,11 +6,14 @@
 pub mod attributes;
 pub mod bpf;
 pub mod clone;
+#[cfg(target_arch = "x86_64")]
+pub mod entry;
 pub mod file;
 pub mod memory;
 pub mod mount;
 pub mod seccomp;
 pub mod signal;
+pub mod trace;
 
 pub use rustix::io::Errno;
 

@@ -89,6 +89,11 @@ fn parse(arguments: &[String]) -> Result<Options> {
     Ok(options)
 }
 
+/// Makes the bundles that are measured in a directory of their own.
+pub(crate) fn fill_bundles(stage: &Path) -> Result<()> {
+    bundle::fill(stage, stage)
+}
+
 /// A directory on the disk of the root that the contenders see, removed at the end.
 #[derive(Debug)]
 struct Stage {

@@ -62,6 +62,23 @@ pub(super) fn run(options: &Options) -> Result<()> {
 
 /// Makes the images; what the first one is, in words.
 fn make(stage: &Path) -> Result<String> {
+    let about = application(stage)?;
+    let mut small = Vec::new();
+    for number in 0..60 {
+        let directory = stage.join(format!("small/{number}"));
+        fs::create_dir_all(directory.join("etc"))?;
+        fs::write(directory.join(format!("etc/file-{number}")), format!("{number}\n").repeat(1000))?;
+        let tar = stage.join(format!("small-{number}.tar"));
+        succeed(Command::new("tar").arg("-C").arg(&directory).arg("-cf").arg(&tar).arg("."))?;
+        small.push(tar);
+    }
+    layout_of(&stage.join("layout-60"), &small, "sixty:1", false)?;
+    archive(&stage.join("layout-60"), &stage.join("sixty.tar"))?;
+    Ok(about)
+}
+
+/// Makes the image that stands for an application, `STAGE/layout` and `STAGE/image.tar`; what it is, in words.
+pub(super) fn application(stage: &Path) -> Result<String> {
     let layout = stage.join("layout");
     let mut layers = Vec::new();
     let (mut files, mut plain, mut packed) = (0, 0, 0);
@@ -81,17 +98,6 @@ fn make(stage: &Path) -> Result<String> {
         packed += entry?.metadata()?.len();
     }
     archive(&layout, &stage.join("image.tar"))?;
-    let mut small = Vec::new();
-    for number in 0..60 {
-        let directory = stage.join(format!("small/{number}"));
-        fs::create_dir_all(directory.join("etc"))?;
-        fs::write(directory.join(format!("etc/file-{number}")), format!("{number}\n").repeat(1000))?;
-        let tar = stage.join(format!("small-{number}.tar"));
-        succeed(Command::new("tar").arg("-C").arg(&directory).arg("-cf").arg(&tar).arg("."))?;
-        small.push(tar);
-    }
-    layout_of(&stage.join("layout-60"), &small, "sixty:1", false)?;
-    archive(&stage.join("layout-60"), &stage.join("sixty.tar"))?;
     Ok(format!("{} MB ({} MB gzip), {files} files in {} layers", plain / 1_000_000, packed / 1_000_000, LAYERS.len()))
 }
 
@@ -228,7 +234,7 @@ pub(super) fn inside(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn command(words: &str) -> Command {
+pub(super) fn command(words: &str) -> Command {
     let mut words = words.split(' ').filter(|word| !word.is_empty());
     let mut command = Command::new(words.next().unwrap_or_default());
     command.args(words).stdin(Stdio::null());
@@ -236,7 +242,7 @@ fn command(words: &str) -> Command {
 }
 
 /// Runs a command once, after what others wrote is on disk, and fails if it fails.
-fn timed(command: &mut Command) -> Result<Duration> {
+pub(super) fn timed(command: &mut Command) -> Result<Duration> {
     rustix::fs::sync();
     let begin = Instant::now();
     let output = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output()?;

@@ -13,6 +13,7 @@
 mod bundle;
 mod images;
 mod inside;
+mod pull;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -21,8 +22,9 @@ use std::process::{Command, Stdio};
 use crate::{Result, release, workspace};
 
 const USAGE: &str = "\
-usage: cargo xtask bench [images] [OPTION...]
+usage: cargo xtask bench [images|pull] [OPTION...]
   images             measure loading, removing and mounting images instead of starting containers
+  pull               measure pulling an image from a registry on this machine
   --runs N           runs of each contender (default 40, at least 30)
   --pause MS         pause before each run (default 50)
   --peers-root DIR   a root directory with crun and runc in it (default $HULL_PEERS_ROOT, else those in PATH)
@@ -46,6 +48,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     match arguments.first().map(String::as_str) {
         Some("inside") => return inside::run(&arguments[1..]),
         Some("inside-images") => return images::inside(&arguments[1..]),
+        Some("inside-pull") => return pull::inside(&arguments[1..]),
+        Some("pull") => return pull::run(&parse(&arguments[1..])?),
         Some("images") => return images::run(&parse(&arguments[1..])?),
         Some("--help" | "-h") => {
             println!("{USAGE}");

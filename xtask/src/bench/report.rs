@@ -108,14 +108,32 @@ const IMAGE_ROWS: &[(&str, &str, &str)] = &[
     ("hull-unmount-60", "`hull image unmount` of 60 layers", "hull-mount-60"),
 ];
 
+/// The rows about pulling.
+const PULL_ROWS: &[(&str, &str, &str)] = &[
+    ("hull-pull", "`hull pull`", "hull-pull"),
+    ("docker-pull", "`docker pull`", "hull-pull"),
+    ("podman-pull", "`podman pull`", "hull-pull"),
+    ("gunzip", "`gzip -dc` of the layers, one after the other", "hull-pull"),
+];
+
+/// The Markdown table about pulling.
+pub(super) fn pulls(figures: &Figures, about: &str) -> String {
+    rows(figures, about, &["docker", "podman", "registry"], PULL_ROWS)
+}
+
 /// The Markdown table about images.
 pub(super) fn images(figures: &Figures, about: &str) -> String {
+    rows(figures, about, &["umoci", "podman"], IMAGE_ROWS)
+}
+
+fn rows(figures: &Figures, about: &str, programs: &[&str], rows: &[(&str, &str, &str)]) -> String {
     let mut text = String::new();
     let version = |name: &str| figures.versions.get(name).map_or("-", String::as_str);
-    let (kernel, umoci, podman) = (version("kernel"), version("umoci"), version("podman"));
-    let _ = writeln!(text, "Measured {}, kernel {kernel}; {umoci}; {podman}. The image: {about}.\n", today());
+    let programs: Vec<&str> = programs.iter().map(|name| version(name)).collect();
+    let (kernel, programs) = (version("kernel"), programs.join("; "));
+    let _ = writeln!(text, "Measured {}, kernel {kernel}; {programs}. The image: {about}.\n", today());
     text.push_str("| work | median ms | min ms | ratio of medians |\n|---|---:|---:|---:|\n");
-    for (name, work, against) in IMAGE_ROWS {
+    for (name, work, against) in rows {
         let Some(times) = figures.times.get(*name) else { continue };
         let least = times.iter().copied().fold(f64::INFINITY, f64::min);
         let ratio = figures.times.get(*against).map_or(1.0, |base| median(times) / median(base));

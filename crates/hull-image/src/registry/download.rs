@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -28,6 +29,9 @@ const LARGE: u64 = 32 << 20;
 /// Bytes of one such range, and how many are on their way at once. Together they are what a download holds in memory.
 const RANGE: u64 = 4 << 20;
 const AT_ONCE: usize = 4;
+
+/// Bytes after which the disk is told to begin.
+const WRITE: u64 = 8 << 20;
 
 /// Bytes between two reports.
 const REPORT: u64 = 256 << 10;
@@ -101,6 +105,8 @@ pub(super) struct Download<'a> {
     /// Bytes passed on.
     done: u64,
     reported: u64,
+    /// Bytes that the disk was told to write.
+    begun: u64,
     fruitless: u32,
 }
 
@@ -117,7 +123,18 @@ impl<'a> Download<'a> {
         if length > blob.size {
             partial.file.set_len(0).map_err(Error::io("truncate", &partial.path))?;
         }
-        Ok(Self { remote, blob, partial, progress, old: Some(old), network: None, done: 0, reported: 0, fruitless: 0 })
+        Ok(Self {
+            remote,
+            blob,
+            partial,
+            progress,
+            old: Some(old),
+            network: None,
+            done: 0,
+            reported: 0,
+            begun: 0,
+            fruitless: 0,
+        })
     }
 
     fn report(&mut self) {
@@ -178,6 +195,11 @@ impl Read for Download<'_> {
                 Ok(0) => self.failed("the connection ended".to_owned())?,
                 Ok(count) => {
                     (&self.partial.file).write_all(&buffer[..count])?;
+                    if self.done + count as u64 - self.begun >= WRITE {
+                        // Only to be early: an error will be one of fdatasync too.
+                        let _ = hull_sys::file::start_writing(self.partial.file.as_fd(), self.begun, WRITE);
+                        self.begun += WRITE;
+                    }
                     self.done += count as u64;
                     self.fruitless = 0;
                     self.report();
@@ -217,13 +239,13 @@ impl Ranges {
             current: io::Cursor::new(Vec::new()),
         };
         for _ in 1..AT_ONCE {
-            ranges.ask();
+            ranges.ask(Vec::new());
         }
         Ok(Box::new(first.reader.take(RANGE).chain(ranges)))
     }
 
-    /// Sends for the next range.
-    fn ask(&mut self) {
+    /// Sends for the next range, which comes in this buffer: new memory costs as much as reading into it.
+    fn ask(&mut self, buffer: Vec<u8>) {
         if self.next >= self.blob.size {
             return;
         }
@@ -233,18 +255,19 @@ impl Ranges {
         let (remote, blob) = (self.remote.clone(), self.blob.clone());
         std::thread::spawn(move || {
             // Whoever waited for it may have gone.
-            let _ = sender.send(fetch(&remote, &blob, offset, length));
+            let _ = sender.send(fetch(&remote, &blob, offset, length, buffer));
         });
         self.pieces.push_back(receiver);
     }
 }
 
-fn fetch(remote: &Remote, blob: &Descriptor, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+fn fetch(remote: &Remote, blob: &Descriptor, offset: u64, length: u64, mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
     let part = remote.blob_part(blob, offset, Some(length)).map_err(io::Error::other)?;
     if part.start != offset {
         return Err(io::Error::other("the registry sent another range than it was asked for"));
     }
-    let mut bytes = Vec::new();
+    bytes.clear();
+    bytes.reserve_exact(usize::try_from(length).unwrap_or_default() + 1);
     part.reader.take(length).read_to_end(&mut bytes)?;
     if bytes.len() as u64 != length {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended"));
@@ -260,7 +283,8 @@ impl Read for Ranges {
                 return Ok(count);
             }
             let Some(piece) = self.pieces.pop_front() else { return Ok(0) };
-            self.ask();
+            let read = std::mem::take(&mut self.current).into_inner();
+            self.ask(read);
             let bytes = piece.recv().map_err(|_| io::Error::other("a range was lost"))?;
             self.current = io::Cursor::new(bytes?);
         }

@@ -7,16 +7,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use ureq::http::{HeaderMap, Method, Uri};
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver as Resolve};
-use ureq::unversioned::transport::{Connector, DefaultConnector, NextTimeout, TcpConnector};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, DefaultConnector, NextTimeout, TcpConnector};
 use ureq::{Agent, Proxy, SendBody};
 
 use crate::absolute::AbsoluteForm;
 use crate::dns::Resolver;
 use crate::pipe::Pipe;
 use crate::proxy::Proxies;
+use crate::tls::OwnTrust;
 
 const CONNECT: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(60);
@@ -289,6 +292,15 @@ impl Client {
             config = config.tls_config(tls_config(tls)?);
         }
         let names = Names { resolver: self.resolver.clone(), instead: None };
+        // A file that names certificates may mean the server's own.
+        if let Some(tls) = tls.filter(|tls| tls.verify && !tls.authorities.is_empty()) {
+            if let Route::Tunnel(proxy) = route {
+                let proxy = Proxy::new(proxy).map_err(|error| Error::request(format!("proxy: {error}")))?;
+                config = config.proxy(Some(proxy));
+            }
+            let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
+            return Ok(Agent::with_parts(config.build(), connector.chain(own_trust(tls)?), names));
+        }
         Ok(match route {
             Route::Direct => Agent::with_parts(config.build(), DefaultConnector::default(), names),
             Route::Tunnel(proxy) => {
@@ -322,17 +334,41 @@ fn certificates(items: &[PemItem<'static>]) -> Vec<Certificate<'static>> {
     items.iter().filter_map(certificate).collect()
 }
 
+/// Trust in the machine's authorities, and in what the files have.
+fn own_trust(tls: &Tls) -> Result<OwnTrust, Error> {
+    let der = |certificate: &Certificate<'static>| CertificateDer::from(certificate.der().to_vec());
+    let mut own = Vec::new();
+    for path in &tls.authorities {
+        own.extend(authorities(path)?.iter().map(der));
+    }
+    let identity = match &tls.identity {
+        Some((certificate, key)) => {
+            let chain = certificates(&read_pem(certificate)?).iter().map(der).collect();
+            let key = PrivateKeyDer::from_pem_file(key.as_ref().unwrap_or(certificate))
+                .map_err(|error| Error::request(format!("certificate {}: its key: {error}", certificate.display())))?;
+            Some((chain, key))
+        }
+        None => None,
+    };
+    OwnTrust::new(&rustls_native_certs::load_native_certs().certs, own, identity)
+}
+
+/// The certificates of a file, of which there must be some.
+fn authorities(path: &Path) -> Result<Vec<Certificate<'static>>, Error> {
+    let own = certificates(&read_pem(path)?);
+    if own.is_empty() {
+        return Err(Error::request(format!("certificate file {}: no certificate in it", path.display())));
+    }
+    Ok(own)
+}
+
 /// The machine's own authorities, `SSL_CERT_FILE` and `SSL_CERT_DIR` included; the cryptography of `ring`.
 fn tls_config(tls: &Tls) -> Result<TlsConfig, Error> {
     let found = rustls_native_certs::load_native_certs();
     let mut trusted: Vec<Certificate<'static>> =
         found.certs.iter().map(|one| Certificate::from_der(one.as_ref()).to_owned()).collect();
     for path in &tls.authorities {
-        let own = certificates(&read_pem(path)?);
-        if own.is_empty() {
-            return Err(Error::request(format!("certificate file {}: no certificate in it", path.display())));
-        }
-        trusted.extend(own);
+        trusted.extend(authorities(path)?);
     }
     if trusted.is_empty() && tls.verify {
         let text = "this machine has no certificates to check the server's with: install ca-certificates";

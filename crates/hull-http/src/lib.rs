@@ -10,5 +10,6 @@ mod client;
 pub mod dns;
 pub mod pipe;
 pub mod proxy;
+mod tls;
 
 pub use client::{Body, Client, Error, ErrorKind, Response, Tls};

@@ -122,7 +122,25 @@ impl Store {
         {
             return hello::make(self);
         }
+        if let Some(image) = self.meant(text)? {
+            return Ok(image);
+        }
         Err(Error::NoImage(text.to_owned()))
+    }
+
+    /// What a name without a registry means by the machine's `registries.conf`, as when it is pulled.
+    fn meant(&self, text: &str) -> Result<Option<Image>, Error> {
+        // Whatever is wrong with that file is told by who pulls.
+        for name in hull_registry::hosts::meant(text).unwrap_or_default() {
+            let found = self.settled(|connection| match find_row(connection, &name.to_string())? {
+                Some(row) => self.load(connection, &row).map(Some),
+                None => Ok(None),
+            })?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 
     /// The image of this ID.

@@ -24,7 +24,7 @@ enum Way {
     Not,
     /// The last line of each layer, so that none is printed twice.
     Lines(Mutex<BTreeMap<Digest, String>>),
-    Bars(MultiProgress, Mutex<BTreeMap<Digest, ProgressBar>>),
+    Bars(Mutex<(MultiProgress, BTreeMap<Digest, ProgressBar>)>),
 }
 
 impl Shown {
@@ -40,19 +40,27 @@ impl Shown {
         let way = if quiet {
             Way::Not
         } else if std::io::stdout().is_terminal() {
-            Way::Bars(MultiProgress::with_draw_target(indicatif::ProgressDrawTarget::stdout()), Mutex::default())
+            Way::Bars(Mutex::new((drawing(), BTreeMap::new())))
         } else {
             Way::Lines(Mutex::default())
         };
         Self { way, pushing }
     }
 
-    /// Leaves what is drawn as it is; nothing is drawn any more.
+    /// Leaves what is drawn as it is, and goes on below it.
     pub(super) fn end(&self) {
-        if let Way::Bars(_, bars) = &self.way {
-            lock(bars).values().for_each(ProgressBar::abandon);
+        let Way::Bars(drawn) = &self.way else { return };
+        let mut drawn = lock(drawn);
+        if !drawn.1.is_empty() {
+            drawn.1.values().for_each(ProgressBar::abandon);
+            *drawn = (drawing(), BTreeMap::new());
+            print("\n");
         }
     }
+}
+
+fn drawing() -> MultiProgress {
+    MultiProgress::with_draw_target(indicatif::ProgressDrawTarget::stdout())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -91,8 +99,9 @@ impl Progress for Shown {
                     print(format_args!("{}: {words}\n", layer.short()));
                 }
             }
-            Way::Bars(all, bars) => {
-                let mut bars = lock(bars);
+            Way::Bars(drawn) => {
+                let mut drawn = lock(drawn);
+                let (all, bars) = &mut *drawn;
                 let bar = bars.entry(layer.clone()).or_insert_with(|| {
                     let bar = all.add(ProgressBar::new(0).with_prefix(layer.short().to_owned()));
                     bar.set_style(plain());

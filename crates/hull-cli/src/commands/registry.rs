@@ -8,7 +8,6 @@ use hull_image::registry::{self, PullOptions, PushOptions};
 use hull_oci::Reference;
 use hull_oci::image::Platform;
 use hull_registry::credentials::{Credential, Kept};
-use hull_registry::hosts::Sources;
 use hull_registry::{Client, ssh};
 
 use super::progress::Shown;
@@ -138,14 +137,8 @@ fn place(words: &[String]) -> Result<(Option<ssh::Address>, &str), Failure> {
 /// The image that a name means: what `registries.conf` says of names without a registry counts.
 fn meant(name: &str) -> Result<Reference, Failure> {
     let plain: Reference = name.parse().map_err(|error| Failure::new(format!("{error}")))?;
-    if plain.domain() != "docker.io" || name.starts_with("docker.io/") || name.starts_with("index.docker.io/") {
-        return Ok(plain);
-    }
-    let found = hull_registry::hosts::candidates(&Sources::system(), name);
-    match found.map_err(|error| Failure::new(error.to_string()))?.first() {
-        Some(whole) => whole.parse().map_err(|error| Failure::new(format!("registries.conf: {whole:?}: {error}"))),
-        None => Ok(plain),
-    }
+    let found = hull_registry::hosts::meant(name).map_err(|error| Failure::new(error.to_string()))?;
+    Ok(found.into_iter().next().unwrap_or(plain))
 }
 
 pub(super) fn pull(engine: &Engine, args: &Pull) -> Done {

@@ -185,12 +185,19 @@ pub fn endpoints(sources: &Sources, reference: &Reference) -> Result<Vec<Endpoin
     Ok(found)
 }
 
-/// What a name without a registry stands for by `registries.conf`, most likely first; empty where it says nothing.
+/// What a name stands for by the machine's `registries.conf`, most likely first; empty for a name with a registry, and
+/// where the file says nothing.
 ///
 /// # Errors
 /// See [`HostsError`].
-pub fn candidates(sources: &Sources, short: &str) -> Result<Vec<String>, HostsError> {
-    containers::candidates(&sources.containers, short)
+pub fn meant(name: &str) -> Result<Vec<Reference>, HostsError> {
+    let first = name.split('/').next().unwrap_or_default();
+    let has_registry = name.contains('/') && (first == "localhost" || first.contains(['.', ':']));
+    if has_registry || name.parse::<Reference>().is_err() {
+        return Ok(Vec::new());
+    }
+    let found = containers::candidates(&Sources::system().containers, name)?;
+    Ok(found.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
 /// Docker's registry is at another host than its name says.

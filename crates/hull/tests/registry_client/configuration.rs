@@ -1,5 +1,6 @@
 //! Mirrors and trust as the files of containerd, of the containers tools and of Docker say, and proxies.
 
+use std::path::Path;
 use std::process::Command;
 
 use hull_testkit::registry::{Fault, Faulty};
@@ -98,6 +99,8 @@ fn registries_conf_moves_mirrors_and_blocks() {
     // Short names: an alias, and where else to look.
     assert_eq!(home.ok(&["pull", "-q", "short:1"]), "old.example/team/app:1\n");
     assert_eq!(home.ok(&["pull", "-q", "team/app:1"]), format!("127.0.0.1:{}/team/app:1\n", moved.port));
+    assert_eq!(home.ok(&["images", "--format", "{{.Repository}}", "old.example/team/app:1"]), "old.example/team/app\n");
+    home.ok(&["image", "inspect", "short:1"]);
     let wrong = Home::new().etc("containers/registries.conf", "[[registry]]\nblocked = 1\nlocation = \"x\"\n");
     wrong.hull(&["pull", "-q", "old.example/a"]).fails("registries.conf: line 2");
 }
@@ -151,11 +154,18 @@ fn plain_http_is_for_what_is_configured() {
 #[test]
 fn certificates_by_host() {
     let Some(openssl) = tier::tool("openssl") else { return };
+    // As Docker's manual makes one: it calls itself an authority too.
+    for kind in ["CA:TRUE", "CA:FALSE"] {
+        certificates(&openssl, kind);
+    }
+}
+
+fn certificates(openssl: &Path, kind: &str) {
     let home = Home::new();
-    let mut make = Command::new(&openssl);
+    let mut make = Command::new(openssl);
     make.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
     make.args(["-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=registry", "-addext"]);
-    make.args(["subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]);
+    make.args(["subjectAltName=IP:127.0.0.1", "-addext", &format!("basicConstraints=critical,{kind}")]);
     let _ = finish(make.current_dir(home.dir.path())).ok();
     let (certificate, key) = (home.path("cert.pem"), home.path("key.pem"));
     let words = ["registry", "serve", "--listen", "127.0.0.1:0", "--storage"];
@@ -179,6 +189,10 @@ fn certificates_by_host() {
         trusting.ok(&["rmi", &name]);
         trusting.ok(&["pull", "-q", &name]);
     }
+    // Another name than the certificate's is not this server's.
+    let named = format!("localhost:{port}");
+    let mistaken = Home::new().etc(&format!("docker/certs.d/{named}/ca.crt"), &text);
+    mistaken.hull(&["pull", "-q", &format!("{named}/team/app:1")]).fails("certificate").fails(&named);
     let careless = Home::new().etc("docker/daemon.json", &format!(r#"{{"insecure-registries":["{host}"]}}"#));
     careless.ok(&["pull", "-q", &name]);
     let broken = Home::new().etc(&format!("docker/certs.d/{host}/client.cert"), &text);

@@ -15,6 +15,9 @@ pub(crate) const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
+/// anna:secret, of `htpasswd -B`.
+pub(crate) const USERS: &str = "anna:$2y$04$a.3/coSeBTsvuod.4nFOGur0.ktTd3N3stz2foS42YtVoDrypjyUi\n";
+
 pub(crate) fn directory() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("temporary directory")
 }

@@ -104,7 +104,7 @@ fn parallel_pushes_into_the_store_lose_nothing() {
     let count = crowd() / 2;
     let server = Server::start(home.path(), &["--writable", "--grace", "120"]);
     let image = |number: usize| {
-        let text = if number % 2 == 0 { format!("shared {}", number % 10) } else { format!("own {number}") };
+        let text = if number.is_multiple_of(2) { format!("shared {}", number % 10) } else { format!("own {number}") };
         parts(&text.repeat(3000), native())
     };
     let name = |number: usize| format!("team{}/app{}", number % 7, number % 40);

@@ -14,10 +14,8 @@ use hull_testkit::{Value, finish, json};
 use ring::rand::SystemRandom;
 use ring::signature::{self, EcdsaKeyPair, KeyPair as _, RsaKeyPair};
 
-use crate::client::{Server, directory, hull, manifest};
+use crate::client::{Server, USERS, directory, hull, manifest};
 
-// anna:secret and otto:other, of `htpasswd -B`.
-const USERS: &str = "anna:$2y$04$a.3/coSeBTsvuod.4nFOGur0.ktTd3N3stz2foS42YtVoDrypjyUi\n";
 const ANNA: &str = "Basic YW5uYTpzZWNyZXQ=";
 
 fn own(home: &Path, words: &[&str]) -> Server {

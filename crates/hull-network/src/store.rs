@@ -1,0 +1,309 @@
+//! Queries of the tables in `hull-db/schema/2-networks.sql`.
+
+use std::net::IpAddr;
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use crate::Error;
+use crate::record::{Endpoint, Network, Protocol, Published};
+use crate::subnet::{from_octets, octets};
+
+const NETWORK: &str = "SELECT id, name, record FROM networks";
+const ENDPOINT: &str = "SELECT id, network, container, link, bridge, record FROM endpoints";
+/// A prefix of an ID shorter than this is a name that does not exist.
+const MIN_PREFIX: usize = 1;
+
+fn network(row: &Row<'_>) -> Result<Network, Error> {
+    let (id, name, record): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    let mut network: Network =
+        serde_json::from_str(&record).map_err(|error| Error::Damaged(name.clone(), error.to_string()))?;
+    network.id = id;
+    network.name = name;
+    Ok(network)
+}
+
+fn endpoint(row: &Row<'_>) -> Result<Endpoint, Error> {
+    let (id, network, container): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    let (link, bridge, record): (String, u32, String) = (row.get(3)?, row.get(4)?, row.get(5)?);
+    let found: Endpoint =
+        serde_json::from_str(&record).map_err(|error| Error::Damaged(network.clone(), error.to_string()))?;
+    Ok(Endpoint { id, container, network, link, bridge, ..found })
+}
+
+fn json<T: serde::Serialize>(name: &str, value: &T) -> Result<String, Error> {
+    serde_json::to_string(value).map_err(|error| Error::Damaged(name.to_owned(), error.to_string()))
+}
+
+fn collect<T>(
+    connection: &Connection,
+    query: &str,
+    parameters: impl rusqlite::Params,
+    each: impl Fn(&Row<'_>) -> Result<T, Error>,
+) -> Result<Vec<T>, Error> {
+    let mut statement = connection.prepare(query)?;
+    let mut rows = statement.query(parameters)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(each(row)?);
+    }
+    Ok(found)
+}
+
+pub(crate) fn networks(connection: &Connection) -> Result<Vec<Network>, Error> {
+    collect(connection, &format!("{NETWORK} WHERE removing = 0 ORDER BY name"), (), network)
+}
+
+/// Networks whose removal was begun.
+pub(crate) fn removing(connection: &Connection) -> Result<Vec<Network>, Error> {
+    collect(connection, &format!("{NETWORK} WHERE removing = 1"), (), network)
+}
+
+/// By name, ID, or the beginning of an ID.
+pub(crate) fn find(connection: &Connection, name: &str) -> Result<Option<Network>, Error> {
+    let exact = collect(connection, &format!("{NETWORK} WHERE name = ?1 AND removing = 0"), [name], network)?;
+    if let Some(found) = exact.into_iter().next() {
+        return Ok(Some(found));
+    }
+    if name.len() < MIN_PREFIX || name.len() > 64 || !name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    {
+        return Ok(None);
+    }
+    let query = format!("{NETWORK} WHERE id >= ?1 AND id < ?1 || 'g' AND removing = 0");
+    let mut found = collect(connection, &query, [name], network)?;
+    match found.len() {
+        0 => Ok(None),
+        1 => Ok(found.pop()),
+        several => Err(Error::Ambiguous(name.to_owned(), several)),
+    }
+}
+
+pub(crate) fn insert_network(connection: &Connection, network: &Network) -> Result<(), Error> {
+    let inserted = connection.execute(
+        "INSERT INTO networks (id, name, record) VALUES (?1, ?2, ?3) ON CONFLICT (name) DO NOTHING",
+        params![network.id, network.name, json(&network.name, network)?],
+    )?;
+    if inserted == 0 { Err(Error::Exists(network.name.clone())) } else { Ok(()) }
+}
+
+pub(crate) fn mark_removing(connection: &Connection, id: &str) -> Result<(), Error> {
+    // The name is free for others at once.
+    connection.execute("UPDATE networks SET removing = 1, name = id WHERE id = ?1", [id])?;
+    Ok(())
+}
+
+/// Forgets a network with what is left of its endpoints.
+pub(crate) fn delete_network(connection: &Connection, id: &str) -> Result<(), Error> {
+    connection.execute("DELETE FROM endpoints WHERE network = ?1", [id])?;
+    connection.execute("DELETE FROM networks WHERE id = ?1", [id])?;
+    Ok(())
+}
+
+/// Endpoints of a network, or all of a container's, that are in use.
+pub(crate) fn endpoints_of_network(connection: &Connection, id: &str) -> Result<Vec<Endpoint>, Error> {
+    collect(connection, &format!("{ENDPOINT} WHERE network = ?1 AND leaving = 0 ORDER BY id"), [id], endpoint)
+}
+
+pub(crate) fn endpoints_of_container(connection: &Connection, id: &str) -> Result<Vec<Endpoint>, Error> {
+    collect(connection, &format!("{ENDPOINT} WHERE container = ?1 AND leaving = 0 ORDER BY id"), [id], endpoint)
+}
+
+/// IDs of all containers that are on networks.
+pub(crate) fn containers(connection: &Connection) -> Result<Vec<String>, Error> {
+    collect(connection, "SELECT DISTINCT container FROM endpoints WHERE leaving = 0", (), |row| Ok(row.get(0)?))
+}
+
+/// How many devices a bridge of the network has, also those that are leaving.
+pub(crate) fn ports_of_bridge(connection: &Connection, network: &str, bridge: u32) -> Result<u32, Error> {
+    let query = "SELECT count(*) FROM endpoints WHERE network = ?1 AND bridge = ?2";
+    Ok(connection.query_row(query, params![network, bridge], |row| row.get(0))?)
+}
+
+/// The highest number of the network's bridges.
+pub(crate) fn last_bridge(connection: &Connection, network: &str) -> Result<u32, Error> {
+    let query = "SELECT coalesce(max(bridge), 0) FROM endpoints WHERE network = ?1";
+    Ok(connection.query_row(query, [network], |row| row.get(0))?)
+}
+
+/// Some endpoints whose containers are gone: number and device.
+pub(crate) fn leaving(connection: &Connection, limit: u32) -> Result<Vec<(i64, String)>, Error> {
+    let query = "SELECT id, link FROM endpoints WHERE leaving = 1 ORDER BY id LIMIT ?1";
+    collect(connection, query, [limit], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+pub(crate) fn delete_endpoint(connection: &Connection, id: i64) -> Result<(), Error> {
+    connection.execute("DELETE FROM endpoints WHERE id = ?1", [id])?;
+    Ok(())
+}
+
+/// Puts an endpoint down with its addresses; its number is put in.
+pub(crate) fn insert_endpoint(connection: &Connection, endpoint: &mut Endpoint) -> Result<(), Error> {
+    connection.execute(
+        "INSERT INTO endpoints (network, container, link, bridge, record) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![
+            endpoint.network,
+            endpoint.container,
+            endpoint.link,
+            endpoint.bridge,
+            json(&endpoint.network_name, endpoint)?
+        ],
+    )?;
+    endpoint.id = connection.last_insert_rowid();
+    for (address, _) in &endpoint.addresses {
+        connection.execute(
+            "INSERT INTO addresses (network, address, endpoint) VALUES (?1, ?2, ?3)",
+            params![endpoint.network, octets(*address), endpoint.id],
+        )?;
+    }
+    Ok(())
+}
+
+/// The container's endpoint leaves: its ports are forgotten, its addresses kept until its device is gone.
+pub(crate) fn leave(connection: &Connection, endpoint: i64) -> Result<(), Error> {
+    connection.execute("UPDATE endpoints SET leaving = 1 WHERE id = ?1", [endpoint])?;
+    connection.execute("DELETE FROM ports WHERE endpoint = ?1", [endpoint])?;
+    Ok(())
+}
+
+/// The name of the container that has an address, if any; `Some("")` if it has just gone.
+pub(crate) fn owner(connection: &Connection, network: &str, address: IpAddr) -> Result<Option<String>, Error> {
+    let query = "SELECT endpoints.leaving, endpoints.record FROM addresses JOIN endpoints \
+                 ON endpoints.id = addresses.endpoint WHERE addresses.network = ?1 AND addresses.address = ?2";
+    let found: Option<(bool, String)> = connection
+        .query_row(query, params![network, octets(address)], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(found.map(|(leaving, record)| {
+        let name = serde_json::from_str::<Endpoint>(&record).map(|endpoint| endpoint.container_name);
+        if leaving { String::new() } else { name.unwrap_or_default() }
+    }))
+}
+
+/// The first address from `from` to `to` that nobody has, if any.
+pub(crate) fn free_address(
+    connection: &Connection,
+    network: &str,
+    from: IpAddr,
+    to: IpAddr,
+    skip: impl Fn(IpAddr) -> bool,
+) -> Result<Option<IpAddr>, Error> {
+    use crate::subnet::{address, number};
+    let mut statement = connection.prepare_cached(
+        "SELECT address FROM addresses WHERE network = ?1 AND address BETWEEN ?2 AND ?3 ORDER BY address",
+    )?;
+    let mut rows = statement.query(params![network, octets(from), octets(to)])?;
+    let mut taken = rows.next()?.map(|row| row.get::<_, Vec<u8>>(0)).transpose()?;
+    let (mut candidate, last) = (number(from), number(to));
+    while candidate <= last {
+        let wanted = address(from, candidate);
+        // Addresses of one length compare as bytes like numbers.
+        if taken.as_deref() == Some(&octets(wanted)) {
+            taken = rows.next()?.map(|row| row.get::<_, Vec<u8>>(0)).transpose()?;
+        } else if !skip(wanted) {
+            return Ok(Some(wanted));
+        }
+        let Some(next) = candidate.checked_add(1) else { break };
+        candidate = next;
+    }
+    Ok(None)
+}
+
+pub(crate) fn cursor(connection: &Connection, network: &str, ipv4: bool) -> Result<Option<IpAddr>, Error> {
+    let query = "SELECT next FROM cursors WHERE network = ?1 AND family = ?2";
+    let found: Option<Vec<u8>> =
+        connection.query_row(query, params![network, if ipv4 { 4 } else { 6 }], |row| row.get(0)).optional()?;
+    Ok(found.and_then(|bytes| from_octets(&bytes)).filter(|address| address.is_ipv4() == ipv4))
+}
+
+pub(crate) fn set_cursor(connection: &Connection, network: &str, next: IpAddr) -> Result<(), Error> {
+    connection.execute(
+        "INSERT INTO cursors (network, family, next) VALUES (?1, ?2, ?3) \
+         ON CONFLICT (network, family) DO UPDATE SET next = excluded.next",
+        params![network, if next.is_ipv4() { 4 } else { 6 }, octets(next)],
+    )?;
+    Ok(())
+}
+
+fn published(row: &Row<'_>) -> Result<(i64, Published), Error> {
+    let (endpoint, protocol): (i64, u8) = (row.get(0)?, row.get(1)?);
+    let (host, address): (Vec<u8>, Vec<u8>) = (row.get(2)?, row.get(4)?);
+    let damaged = || Error::Damaged("published ports".to_owned(), "not an address or protocol".to_owned());
+    let published = Published {
+        protocol: Protocol::from_number(protocol).ok_or_else(damaged)?,
+        host: from_octets(&host).ok_or_else(damaged)?,
+        host_port: row.get(3)?,
+        address: from_octets(&address).ok_or_else(damaged)?,
+        port: row.get(5)?,
+    };
+    Ok((endpoint, published))
+}
+
+pub(crate) fn insert_ports(connection: &Connection, endpoint: i64, ports: &[Published]) -> Result<(), Error> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO ports (endpoint, protocol, host, host_port, address, port) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    for one in ports {
+        statement.execute(params![
+            endpoint,
+            one.protocol.number(),
+            octets(one.host),
+            one.host_port,
+            octets(one.address),
+            one.port
+        ])?;
+    }
+    Ok(())
+}
+
+/// Published ports, each with its endpoint's network.
+pub(crate) fn ports(connection: &Connection) -> Result<Vec<(String, Published)>, Error> {
+    let query = "SELECT ports.endpoint, protocol, host, host_port, address, port, endpoints.network \
+                 FROM ports JOIN endpoints ON endpoints.id = ports.endpoint";
+    collect(connection, query, (), |row| Ok((row.get(6)?, published(row)?.1)))
+}
+
+pub(crate) fn ports_of_endpoint(connection: &Connection, endpoint: i64) -> Result<Vec<Published>, Error> {
+    let query =
+        "SELECT endpoint, protocol, host, host_port, address, port FROM ports WHERE endpoint = ?1 ORDER BY rowid";
+    collect(connection, query, [endpoint], |row| Ok(published(row)?.1))
+}
+
+/// Who has published this port of the machine: endpoint, address of the machine, container's name.
+pub(crate) fn publishers(
+    connection: &Connection,
+    protocol: Protocol,
+    host_port: u16,
+) -> Result<Vec<(i64, IpAddr, String)>, Error> {
+    let query = "SELECT ports.endpoint, host, endpoints.record FROM ports JOIN endpoints \
+                 ON endpoints.id = ports.endpoint WHERE protocol = ?1 AND host_port = ?2";
+    collect(connection, query, params![protocol.number(), host_port], |row| {
+        let (endpoint, host, record): (i64, Vec<u8>, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let name = serde_json::from_str::<Endpoint>(&record).map(|found| found.container_name).unwrap_or_default();
+        let host = from_octets(&host).unwrap_or(IpAddr::from([0, 0, 0, 0]));
+        Ok((endpoint, host, name))
+    })
+}
+
+/// Forgets ports of an endpoint at one address and port of the machine.
+pub(crate) fn delete_port(
+    connection: &Connection,
+    endpoint: i64,
+    protocol: Protocol,
+    host: IpAddr,
+    host_port: u16,
+) -> Result<(), Error> {
+    connection.execute(
+        "DELETE FROM ports WHERE endpoint = ?1 AND protocol = ?2 AND host = ?3 AND host_port = ?4",
+        params![endpoint, protocol.number(), octets(host), host_port],
+    )?;
+    Ok(())
+}
+
+/// A setting of the store.
+pub(crate) fn setting(connection: &Connection, name: &str) -> Result<Option<String>, Error> {
+    let query = "SELECT value FROM settings WHERE name = ?1";
+    Ok(connection.query_row(query, [name], |row| row.get(0)).optional()?)
+}
+
+pub(crate) fn set_setting(connection: &Connection, name: &str, value: &str) -> Result<(), Error> {
+    connection.execute("INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)", params![name, value])?;
+    Ok(())
+}

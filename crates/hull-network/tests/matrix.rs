@@ -1,0 +1,385 @@
+//! Who reaches whom, in network namespaces of the test's own: every allowed way is open and every other one closed, alone,
+//! beside a firewall that drops what it does not know, with bridged packets filtered and not, and after the firewall was
+//! emptied.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod lab;
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use hull_network::Publish;
+use lab::{
+    Container, Lab, MACHINE, MACHINE6, REMOTE, REMOTE6, ask, ask_name, ask_udp, in_lab, ip, nft, serve, set_switch, tcp,
+};
+
+/// What is in front of an attempt.
+struct Case<'a> {
+    what: &'static str,
+    from: BorrowedFd<'a>,
+    to: (IpAddr, u16),
+    /// Who answers; nobody where it is forbidden.
+    answer: Option<&'static str>,
+}
+
+/// The networks and containers of the matrix.
+struct World {
+    web: Container,
+    sibling: Container,
+    stranger: Container,
+    shut_in: Container,
+    shut_in_sibling: Container,
+    mute: Container,
+    mute_sibling: Container,
+}
+
+fn world(lab: &Lab) -> World {
+    let create = |name: &str, change: &dyn Fn(&mut hull_network::Create)| {
+        lab.create(name, |wish| {
+            wish.ipv6 = Some(true);
+            change(wish);
+        })
+    };
+    create("a", &|_| ());
+    create("b", &|_| ());
+    create("inner", &|wish| wish.internal = true);
+    create("mute", &|wish| {
+        wish.options.insert("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned());
+    });
+    let both = |port| Publish { host: None, ..tcp(None, port, 80) };
+    let local = |host, port| tcp(Some(host), port, 80);
+    let web =
+        lab.start("web", &["a"], &[both(8080), local("127.0.0.1", 8081), local(MACHINE, 8082), local(MACHINE6, 8083)]);
+    let world = World {
+        web,
+        sibling: lab.start("sibling", &["a"], &[]),
+        stranger: lab.start("stranger", &["b"], &[]),
+        shut_in: lab.start("shutin", &["inner"], &[]),
+        shut_in_sibling: lab.start("shutin2", &["inner"], &[]),
+        mute: lab.start("mute", &["mute"], &[both(8090)]),
+        mute_sibling: lab.start("mute2", &["mute"], &[]),
+    };
+    for container in [
+        &world.web,
+        &world.sibling,
+        &world.stranger,
+        &world.shut_in,
+        &world.shut_in_sibling,
+        &world.mute,
+        &world.mute_sibling,
+    ] {
+        container.serve(80);
+        container.serve(81);
+        for address in &container.plan.endpoints[0].addresses {
+            let subnet = hull_network::Subnet::new(address.0, address.1).unwrap();
+            lab.attack_route(subnet.address(), subnet.prefix());
+        }
+    }
+    // What the attacker needs to send packets to 127.0.0.1 out, and the worst that a machine may be set to.
+    hull_netlink::in_namespace(lab.remote.as_fd(), || {
+        set_switch("ipv4/conf/all/route_localnet", "1");
+        let mut socket = hull_netlink::Socket::open().unwrap();
+        let lo = socket.link("lo").unwrap();
+        socket.remove_address(lo.index, ip("127.0.0.1"), 8).unwrap();
+    })
+    .unwrap();
+    lab.attack_route(ip("127.0.0.1"), 32);
+    set_switch("ipv4/conf/up0/route_localnet", "1");
+    serve(lab.remote.as_fd(), 7777, "remote");
+    world
+}
+
+fn cases<'a>(lab: &'a Lab, world: &'a World) -> Vec<Case<'a>> {
+    let mut cases = Vec::new();
+    let machine = lab.machine.as_fd();
+    let remote = lab.remote.as_fd();
+    let World { web, sibling, stranger, shut_in, shut_in_sibling, mute, mute_sibling } = world;
+    let mut case = |what, from, to, answer| cases.push(Case { what, from, to, answer });
+    for (host, outside, of) in [
+        (ip(MACHINE), ip(REMOTE), &(|one: &Container| one.ipv4(0)) as &dyn Fn(&Container) -> IpAddr),
+        (ip(MACHINE6), ip(REMOTE6), &|one: &Container| one.ipv6(0)),
+    ] {
+        case("link to published port", remote, (host, 8080), Some("web"));
+        case("machine to published port", machine, (host, 8080), Some("web"));
+        case("sibling to published port", sibling.as_fd(), (host, 8080), Some("web"));
+        case("own published port", web.as_fd(), (host, 8080), Some("web"));
+        case("other network to published port", stranger.as_fd(), (host, 8080), Some("web"));
+        case("machine to container", machine, (of(web), 80), Some("web"));
+        case("sibling to container", sibling.as_fd(), (of(web), 80), Some("web"));
+        case("sibling to unpublished port", sibling.as_fd(), (of(web), 81), Some("web"));
+        case("container to the outside", web.as_fd(), (outside, 7777), Some("remote"));
+        case("link to container, published port", remote, (of(web), 80), None);
+        case("link to container, unpublished port", remote, (of(web), 81), None);
+        case("other network to container, published port", stranger.as_fd(), (of(web), 80), None);
+        case("other network to container, unpublished port", stranger.as_fd(), (of(web), 81), None);
+        case("container to other network", web.as_fd(), (of(stranger), 80), None);
+        case("internal, sibling", shut_in.as_fd(), (of(shut_in_sibling), 80), Some("shutin2"));
+        case("internal, to the outside", shut_in.as_fd(), (outside, 7777), None);
+        case("internal, to other network", shut_in.as_fd(), (of(web), 80), None);
+        case("other network to internal", stranger.as_fd(), (of(shut_in), 80), None);
+        case("link to internal", remote, (of(shut_in), 80), None);
+        case("no inter-container: sibling", mute_sibling.as_fd(), (of(mute), 81), None);
+        case("no inter-container: to the outside", mute.as_fd(), (outside, 7777), Some("remote"));
+        case("no inter-container: link to published port", remote, (host, 8090), Some("mute"));
+    }
+    case("machine to loopback port", machine, (ip("127.0.0.1"), 8081), Some("web"));
+    case("machine at loopback to every-address port", machine, (ip("127.0.0.1"), 8080), Some("web"));
+    case("link to loopback port", remote, (ip("127.0.0.1"), 8081), None);
+    case("container to loopback port at the machine's address", sibling.as_fd(), (ip(MACHINE), 8081), None);
+    case("link to port at one address", remote, (ip(MACHINE), 8082), Some("web"));
+    case("machine at loopback to port at another address", machine, (ip("127.0.0.1"), 8082), None);
+    case("link to IPv6 port at one address", remote, (ip(MACHINE6), 8083), Some("web"));
+    case("link to IPv4 of IPv6 port", remote, (ip(MACHINE), 8083), None);
+    cases
+}
+
+fn check(lab: &Lab, world: &World, when: &str) {
+    let mut wrong = String::new();
+    let cases = cases(lab, world);
+    // Refusals are silent: they are waited for together.
+    let answers: Vec<Option<String>> = std::thread::scope(|scope| {
+        let asked: Vec<_> =
+            cases.iter().map(|case| scope.spawn(move || ask_name(case.from, case.to.0, case.to.1))).collect();
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    for (case, answer) in cases.iter().zip(answers) {
+        if answer.as_deref() != case.answer {
+            let _ = writeln!(wrong, "{}, {}:{}: {answer:?}, not {:?}", case.what, case.to.0, case.to.1, case.answer);
+        }
+    }
+    assert!(wrong.is_empty(), "{when}:\n{wrong}\n{}", nft(&["list", "ruleset"], ""));
+}
+
+fn needs_nft() -> bool {
+    hull_testkit::tier::tool("nft").is_some()
+}
+
+#[test]
+fn root_alone() {
+    if needs_nft() {
+        in_lab(|lab| check(lab, &world(lab), "alone"));
+    }
+}
+
+#[test]
+fn root_with_bridged_packets_filtered() {
+    if !needs_nft() {
+        return;
+    }
+    in_lab(|lab| {
+        if !std::path::Path::new("/proc/sys/net/bridge").exists() {
+            hull_testkit::tier::skip("br_netfilter", "the kernel does not filter bridged packets");
+            return;
+        }
+        set_switch("bridge/bridge-nf-call-iptables", "1");
+        set_switch("bridge/bridge-nf-call-ip6tables", "1");
+        check(lab, &world(lab), "with br_netfilter");
+    });
+}
+
+/// What ufw and dockerd leave behind.
+const DROPPING: &str = "table ip filter {
+  chain FORWARD {
+    type filter hook forward priority filter; policy drop;
+  }
+}
+";
+const OTHERS: &str = "table ip6 filter {
+  chain FORWARD {
+    type filter hook forward priority filter; policy drop;
+  }
+}
+table inet other {
+  chain forward {
+    type filter hook forward priority 10; policy accept;
+    ct state established accept
+    reject
+  }
+}
+";
+
+#[test]
+fn root_beside_a_firewall_that_drops() {
+    if !needs_nft() {
+        return;
+    }
+    in_lab(|lab| {
+        nft(&["-f", "-"], DROPPING);
+        nft(&["-f", "-"], OTHERS);
+        set_switch("bridge/bridge-nf-call-iptables", "1");
+        set_switch("bridge/bridge-nf-call-ip6tables", "1");
+        let world = world(lab);
+        check(lab, &world, "beside policy drop");
+        // One pair of rules in each, and none when the last network is gone.
+        let listing = nft(&["list", "table", "ip", "filter"], "");
+        assert_eq!(listing.matches("hull: containers").count(), 2, "{listing}");
+        // The other one is set up while containers run.
+        nft(&["delete", "table", "ip", "filter"], "");
+        nft(&["-f", "-"], DROPPING);
+        assert!(!lab.networks.doctor().unwrap().is_empty());
+        let mut said = Vec::new();
+        lab.networks.mend(&mut said).unwrap();
+        assert!(said.iter().any(|line| line.contains("ip filter FORWARD")), "{said:?}");
+        check(lab, &world, "beside policy drop that came later");
+        for container in [
+            &world.web,
+            &world.sibling,
+            &world.stranger,
+            &world.shut_in,
+            &world.shut_in_sibling,
+            &world.mute,
+            &world.mute_sibling,
+        ] {
+            lab.networks.detach(&container.id).unwrap();
+        }
+        for name in ["a", "b", "inner", "mute"] {
+            lab.networks.remove(name, &mut Vec::new()).unwrap();
+        }
+    });
+}
+
+#[test]
+fn root_after_the_firewall_was_emptied() {
+    if !needs_nft() {
+        return;
+    }
+    in_lab(|lab| {
+        let world = world(lab);
+        let before = nft(&["list", "table", "inet", "hull"], "");
+        let mut watch = hull_network::Watch::open(&lab.networks).unwrap();
+        for words in ["flush ruleset", "flush chain inet hull raw", "delete rule inet hull forward handle"] {
+            if words.ends_with("handle") {
+                let listing = nft(&["-a", "list", "chain", "inet", "hull", "forward"], "");
+                let rule = listing.lines().find(|line| line.contains("@to")).unwrap();
+                let handle = rule.rsplit_once("# handle ").unwrap().1;
+                nft(&["delete", "rule", "inet", "hull", "forward", "handle", handle], "");
+            } else {
+                nft(&words.split(' ').collect::<Vec<_>>(), "");
+            }
+            let now = std::time::Instant::now();
+            watch.on_ready(now).unwrap();
+            let due = watch.deadline().expect("the change is noticed");
+            assert!(due - now < std::time::Duration::from_secs(1));
+            watch.on_deadline().unwrap();
+            let zero = |text: &str| {
+                let mut lines: Vec<String> = text
+                    .lines()
+                    .map(|line| line.split("counter").next().unwrap_or_default().trim().to_owned())
+                    .collect();
+                lines.sort();
+                lines
+            };
+            assert_eq!(zero(&nft(&["list", "table", "inet", "hull"], "")), zero(&before), "{words}");
+            check(lab, &world, words);
+        }
+        assert_eq!(lab.networks.doctor().unwrap().iter().filter(|finding| finding.broken).count(), 0);
+        // The user's chain is the user's.
+        nft(&["add", "rule", "inet", "hull", "hull-user", "counter", "comment", "mine"], "");
+        nft(&["flush", "chain", "inet", "hull", "raw"], "");
+        assert!(lab.networks.mend(&mut Vec::new()).unwrap());
+        assert!(nft(&["list", "chain", "inet", "hull", "hull-user"], "").contains("mine"));
+    });
+}
+
+#[test]
+fn root_containers_are_hidden_behind_the_machine_unless_routed() {
+    in_lab(|lab| {
+        let option = |key: &str| format!("com.docker.network.bridge.{key}");
+        lab.create("nat", |wish| wish.ipv6 = Some(true));
+        lab.create("open", |wish| {
+            wish.ipv6 = Some(true);
+            wish.options.insert(option("gateway_mode_ipv4"), "routed".to_owned());
+            wish.options.insert(option("gateway_mode_ipv6"), "nat-unprotected".to_owned());
+        });
+        serve(lab.remote.as_fd(), 7777, "remote");
+        let hidden = lab.start("hidden", &["nat"], &[]);
+        let routed = lab.start("routed", &["open"], &[tcp(None, 8080, 80)]);
+        for (address, prefix) in &routed.plan.endpoints[0].addresses {
+            let subnet = hull_network::Subnet::new(*address, *prefix).unwrap();
+            lab.attack_route(subnet.address(), subnet.prefix());
+        }
+        routed.serve(80);
+        routed.serve(81);
+        let outside = |container: &Container, to: &str| ask(container.as_fd(), ip(to), 7777);
+        assert_eq!(outside(&hidden, REMOTE), Some(format!("remote {MACHINE}")));
+        assert_eq!(outside(&hidden, REMOTE6), Some(format!("remote {MACHINE6}")));
+        assert_eq!(outside(&routed, REMOTE), Some(format!("remote {}", routed.ipv4(0))));
+        let remote = lab.remote.as_fd();
+        // Routed: published ports at the container's own address, and nowhere else.
+        assert_eq!(ask_name(remote, routed.ipv4(0), 80).as_deref(), Some("routed"));
+        assert_eq!(ask_name(remote, routed.ipv4(0), 81), None);
+        assert_eq!(ask_name(remote, ip(MACHINE), 8080), None);
+        // Unprotected: everything, for who has a route.
+        let answer = ask_name(remote, routed.ipv6(0), 81);
+        assert_eq!(answer.as_deref(), Some("routed"), "{}", nft(&["list", "ruleset"], ""));
+        assert_eq!(ask_name(remote, ip(MACHINE6), 8080).as_deref(), Some("routed"));
+    });
+}
+
+#[test]
+fn root_udp_and_ranges_are_published() {
+    in_lab(|lab| {
+        lab.create("n", |wish| wish.ipv6 = Some(true));
+        let udp = Publish { protocol: hull_network::Protocol::Udp, ..tcp(None, 5300, 53) };
+        let any = Publish { host_ports: None, ..tcp(None, 1, 80) };
+        let range = Publish { host_ports: Some(9000..=9001), ..tcp(None, 1, 80) };
+        let first = lab.start("first", &["n"], &[udp, any, range.clone()]);
+        let second = lab.start("second", &["n"], &[range]);
+        for container in [&first, &second] {
+            container.serve(53);
+            container.serve(80);
+        }
+        let remote = lab.remote.as_fd();
+        for host in [MACHINE, MACHINE6] {
+            let answer = ask_udp(remote, ip(host), 5300);
+            assert_eq!(answer.as_deref(), Some("first"), "{}", nft(&["list", "ruleset"], ""));
+            assert_eq!(ask_name(remote, ip(host), 5300), None);
+            let chosen = first.plan.published.iter().find(|one| one.port == 80).unwrap().host_port;
+            assert_eq!(ask_name(remote, ip(host), chosen).as_deref(), Some("first"));
+            assert_eq!(ask_name(remote, ip(host), 9000).as_deref(), Some("first"));
+            assert_eq!(ask_name(remote, ip(host), 9001).as_deref(), Some("second"));
+        }
+        assert_eq!(ask_udp(lab.machine.as_fd(), ip("127.0.0.1"), 5300).as_deref(), Some("first"));
+        // A third one finds none free, and is told who has them.
+        let full = lab.try_start("third", &["n"], &[tcp(None, 9001, 80)]).map(|_| ()).unwrap_err().to_string();
+        assert!(full.contains(":9001") && full.contains("port is already allocated by container second"), "{full}");
+        assert!(lab.networks.endpoints_of("third").unwrap().is_empty());
+        // The end of a container closes its ports.
+        lab.networks.detach("first").unwrap();
+        drop(first);
+        assert_eq!(ask_name(remote, ip(MACHINE), 9000), None);
+        lab.start("third", &["n"], &[tcp(None, 9000, 80)]);
+    });
+}
+
+#[test]
+fn root_forwarding_is_for_containers_only() {
+    in_lab(|lab| {
+        // A third one, on another link of the machine.
+        let beyond = lab::new_namespace();
+        let mut socket = hull_netlink::Socket::open().unwrap();
+        socket.create_veth("far0", "far1").unwrap();
+        let other = socket.link("far1").unwrap();
+        socket.move_to(other.index, beyond.as_fd(), "eth0").unwrap();
+        let mut there = hull_netlink::Socket::open_in(beyond.as_fd()).unwrap();
+        for (socket, name, address) in [(&mut socket, "far0", "198.51.100.1"), (&mut there, "eth0", "198.51.100.2")] {
+            let link = socket.link(name).unwrap();
+            socket.set_up(link.index).unwrap();
+            socket.add_address(link.index, &hull_netlink::Address::global(ip(address), 24)).unwrap();
+        }
+        let link = there.link("eth0").unwrap();
+        there.add_route(link.index, ip("0.0.0.0"), 0, Some(ip("198.51.100.1"))).unwrap();
+        serve(beyond.as_fd(), 80, "beyond");
+        lab.attack_route(ip("198.51.100.0"), 24);
+        lab.create("n", |_| ());
+        let container = lab.start("c", &["n"], &[]);
+        assert_eq!(ask_name(container.as_fd(), ip("198.51.100.2"), 80).as_deref(), Some("beyond"));
+        assert_eq!(ask_name(lab.remote.as_fd(), ip("198.51.100.2"), 80), None);
+        // Once somebody makes the machine a router, it is one.
+        set_switch("ipv4/ip_forward", "1");
+        lab.networks.mend(&mut Vec::new()).unwrap();
+        assert_eq!(ask_name(lab.remote.as_fd(), ip("198.51.100.2"), 80).as_deref(), Some("beyond"));
+    });
+}

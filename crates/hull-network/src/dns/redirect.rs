@@ -40,6 +40,8 @@ pub fn rules(port: u16) -> Batch {
     for (chain, priority, which, address, field, from, to) in chains {
         let base = Base { kind: ChainKind::Filter, hook: Hook::Output, priority, drop: false };
         batch.add_chain(chain, Some(base));
+        // Rules of a resolver that was here before would send queries to its port.
+        batch.flush_chain(chain);
         for protocol in [PortProtocol::Udp, PortProtocol::Tcp] {
             let steps = [
                 is(address, &ADDRESS.octets()),

@@ -122,7 +122,9 @@ impl Table {
                 self.open = Some((file, size));
             }
             // The network is gone, and its names with it.
-            Err(_) => self.open = None,
+            Err(Errno::NOENT) => self.open = None,
+            // The machine is short of something: better an old answer than to ask others for a name of ours.
+            Err(_) => {}
         }
         let Some((file, size)) = &self.open else { return false };
         lines_of(file, *size, name, &mut |line| {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::netns::Place;
+use super::netns::{ADDRESS, Place};
 use super::table::Followed;
 use crate::files::resolv::{Nameserver, ResolvConf};
 
@@ -42,10 +42,10 @@ impl Upstreams {
     }
 
     /// Servers named by the user are asked from the container's namespace: a loopback address among them is the
-    /// container's own.
+    /// container's own. The resolver's own address is none: it would ask itself for ever.
     pub(super) fn apply(&mut self, named: &[IpAddr]) {
         let server = |ip: &IpAddr| Server { address: SocketAddr::new(*ip, self.port), place: Place::Container };
-        self.list = named.iter().take(MAX_SERVERS).map(server).collect();
+        self.list = named.iter().filter(|ip| ip.to_canonical() != ADDRESS).take(MAX_SERVERS).map(server).collect();
         self.fixed = !self.list.is_empty();
         self.host = Followed::new(self.host.path().to_owned());
     }
@@ -168,5 +168,18 @@ mod tests {
         upstreams.distrust(list[0], now);
         upstreams.trust(list[0]);
         assert_eq!(upstreams.now(now), list);
+    }
+
+    #[test]
+    fn the_resolver_never_asks_itself() {
+        let mut upstreams = Upstreams::new("/nonexistent".into());
+        upstreams.apply(&["127.0.0.11", "::ffff:127.0.0.11", "9.9.9.9"].map(|ip| ip.parse().unwrap()));
+        assert_eq!(addresses(&upstreams.now(Instant::now())), [("9.9.9.9:53".to_owned(), Place::Container)]);
+        // On the machine it is somebody else's: Hull may run in a container itself.
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("resolv.conf");
+        std::fs::write(&path, "nameserver 127.0.0.11\n").unwrap();
+        let mut upstreams = Upstreams::new(path);
+        assert_eq!(addresses(&upstreams.now(Instant::now())), [("127.0.0.11:53".to_owned(), Place::Machine)]);
     }
 }

@@ -16,8 +16,12 @@ const NEW: u32 = 8;
 fn root_queries_to_port_53_arrive_and_the_container_may_use_it_itself() {
     lab(|lab| {
         lab.connect("web", 2);
+        // One that died is followed by another, on another port.
+        let dead = lab.resolver();
+        redirect(lab.container.as_fd(), dead.port()).unwrap();
         let mut resolver = lab.resolver();
         redirect(lab.container.as_fd(), resolver.port()).unwrap();
+        drop(dead);
         // The container's own server, on all addresses, of both protocols.
         let own = lab.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53)).unwrap());
         let own_stream = lab.inside(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 53)).unwrap());

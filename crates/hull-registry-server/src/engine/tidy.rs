@@ -81,13 +81,14 @@ impl Storage {
 
     /// What a tag leads to: a manifest, and the members of an index.
     fn reach(&self, name: &str, digest: Digest, reached: &mut BTreeSet<Digest>) {
-        if !reached.insert(digest.clone()) || reached.len() > 100_000 {
-            return;
-        }
-        let Ok(stored) = self.manifest(name, &Target::Digest(digest)) else { return };
-        if let Ok(Document::Index(index)) = Document::parse(&stored.bytes, Some(&stored.media_type)) {
-            for member in index.manifests {
-                self.reach(name, member.digest, reached);
+        let mut waiting = vec![digest];
+        while let Some(digest) = waiting.pop() {
+            if !reached.insert(digest.clone()) {
+                continue;
+            }
+            let Ok(stored) = self.manifest(name, &Target::Digest(digest)) else { continue };
+            if let Ok(Document::Index(index)) = Document::parse(&stored.bytes, Some(&stored.media_type)) {
+                waiting.extend(index.manifests.into_iter().map(|member| member.digest));
             }
         }
     }

@@ -171,12 +171,12 @@ impl Engine {
             let status = format!("{}: start it first", state.phase.as_str());
             return Err(Error::Status { operation: "attach to", id: container.id.clone(), status });
         }
-        let Some(socket) = self.connect(&container.id, client.wants)? else { return Err(died()) };
+        let Some(socket) = self.greet(&container.id, client.wants)? else { return Err(died()) };
         self.follow(&container.id, &socket, client, redirect()?, warn)
     }
 
     /// A connection to a container's monitor, greeted.
-    pub(crate) fn connect(&self, id: &str, wants: u8) -> Result<Option<OwnedFd>, Error> {
+    pub(crate) fn greet(&self, id: &str, wants: u8) -> Result<Option<OwnedFd>, Error> {
         let Some(socket) = socket::reach(self, id)? else { return Ok(None) };
         let mut hello = Vec::new();
         protocol::put(&mut hello, protocol::HELLO, &[wants]);
@@ -189,7 +189,7 @@ impl Engine {
 
     /// Waits for the end of what a monitor watches; `None` when there is no monitor.
     pub(crate) fn await_exit(&self, id: &str) -> Result<Option<i32>, Error> {
-        let Some(socket) = self.connect(id, 0)? else { return Ok(None) };
+        let Some(socket) = self.greet(id, 0)? else { return Ok(None) };
         loop {
             match next_frame(&socket) {
                 Ok(Some(Said::Exited(code))) => return Ok(Some(code)),

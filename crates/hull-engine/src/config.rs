@@ -2,6 +2,7 @@
 //! by [`crate::spec`].
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use hull_oci::spec::{Rlimit, Seccomp};
@@ -79,6 +80,18 @@ pub struct RunConfig {
     pub security: Security,
     /// Namespaces.
     pub namespaces: Namespaces,
+    /// Networks, where the network namespace is private; none of them is only the loopback device.
+    pub networks: Vec<NetworkConfig>,
+    /// Published ports.
+    pub publish: Vec<PublishConfig>,
+    /// Publish all exposed ports.
+    pub publish_all: bool,
+    /// Exposed ports, `80/tcp`.
+    pub expose: Vec<String>,
+    /// Links to other containers, `NAME[:ALIAS]`.
+    pub links: Vec<String>,
+    /// Name resolution.
+    pub dns: DnsConfig,
     /// Signal of `stop`; absent means the image's or SIGTERM.
     pub stop_signal: Option<i32>,
     /// Seconds that `stop` waits before it kills, -1 for ever; absent means 10.
@@ -97,6 +110,55 @@ pub struct RunConfig {
     pub volumes_from: Vec<String>,
     /// OCI runtime that runs it; absent means Hull's own.
     pub runtime: Option<String>,
+}
+
+/// A network that a container is on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkConfig {
+    /// Name or ID.
+    pub name: String,
+    /// Address that the user chose.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Address that the user chose.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Hardware address that the user chose.
+    pub mac: Option<String>,
+    /// Other names.
+    pub aliases: Vec<String>,
+    /// Further addresses of the link.
+    pub link_local: Vec<IpAddr>,
+    /// Driver options.
+    pub options: BTreeMap<String, String>,
+    /// The highest one's gateway is the container's.
+    pub priority: i64,
+}
+
+/// A port of the machine that leads to one of the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishConfig {
+    /// Address of the machine; absent is every one.
+    pub host: Option<IpAddr>,
+    /// First and last port of the machine, of which a free one is taken; absent is any.
+    pub host_ports: Option<(u16, u16)>,
+    /// Port of the container.
+    pub port: u16,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+}
+
+/// Name resolution.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DnsConfig {
+    /// Servers; empty takes the machine's.
+    pub servers: Vec<IpAddr>,
+    /// Domains that are tried behind short names.
+    pub search: Vec<String>,
+    /// Such as `ndots:2`.
+    pub options: Vec<String>,
+    /// `NAME:ADDRESS`, for `/etc/hosts`.
+    pub hosts: Vec<String>,
 }
 
 /// Whether a container is started again after its end.

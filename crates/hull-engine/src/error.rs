@@ -93,6 +93,12 @@ pub enum Error {
     /// The image store.
     #[error(transparent)]
     Image(#[from] hull_image::Error),
+    /// Networks.
+    #[error(transparent)]
+    Network(#[from] hull_network::Error),
+    /// Names on networks.
+    #[error(transparent)]
+    Names(#[from] hull_network::dns::Error),
     /// Control groups.
     #[error(transparent)]
     Cgroup(#[from] hull_cgroup::Error),

@@ -2,6 +2,8 @@
 //!
 //! Each function returns what was expected as its error; the caller adds the flag's name.
 
+pub mod network;
+
 use std::path::{Path, PathBuf};
 
 use hull_oci::spec::Rlimit;

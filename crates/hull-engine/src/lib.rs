@@ -6,6 +6,7 @@
 //! * [`launch`]: an image, a record and a specification become a running container.
 //! * [`monitor`]: the process that owns its streams until it ends, restarts it and cleans up after it.
 //! * [`attach`]: a client of a monitor; `run` in the foreground is one.
+//! * `network`: a container and its networks, which `hull_network` makes.
 //! * [`bootstrap`]: an image from a distribution's packages.
 //! * [`exec`], [`control`], [`logs`], [`inspect`]: commands on containers that exist.
 //! * [`diff`] and [`commit`]: what a container changed, as a list, a layer or an archive.
@@ -31,6 +32,7 @@ pub mod logs;
 mod machine;
 pub mod monitor;
 mod names;
+mod network;
 pub mod records;
 mod rootfs;
 pub mod seccomp;

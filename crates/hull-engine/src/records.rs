@@ -618,6 +618,7 @@ impl Engine {
             Err(error) => return Err(error.into()),
         }
         crate::monitor::socket::remove(self, id);
+        self.leave_network(id)?;
         let kept = self.container(id).ok().filter(|container| {
             work == Work::Start && (!container.config.remove || self.stopping(id) == Some(Stopping::Restart))
                 || work == Work::Run && !container.config.remove

@@ -52,6 +52,19 @@ impl AsFd for Reservation {
 }
 
 impl Reservation {
+    /// The same in another image of the process that keeps it (`execve(2)`).
+    #[must_use]
+    pub fn resume(
+        socket: OwnedFd,
+        protocol: Protocol,
+        host: IpAddr,
+        both: bool,
+        host_port: u16,
+        target: SocketAddr,
+    ) -> Self {
+        Self { socket, protocol, host, both, host_port, target }
+    }
+
     /// The socket, for whoever keeps it.
     #[must_use]
     pub fn into_socket(self) -> OwnedFd {

@@ -1,5 +1,7 @@
 //! `hull run`.
 
+mod network;
+
 use std::path::{Path, PathBuf};
 
 use clap::ArgAction;
@@ -212,9 +214,6 @@ pub(super) struct Args {
     /// systempaths=unconfined
     #[arg(long = "security-opt", value_name = "OPTION", help_heading = "Isolation")]
     security: Vec<String>,
-    /// Network: none or host, or container:NAME or ns:PATH
-    #[arg(long, visible_alias = "net", value_name = "MODE", help_heading = "Isolation")]
-    network: Option<String>,
     /// Process IDs: private, host, container:NAME or ns:PATH
     #[arg(long, value_name = "MODE", help_heading = "Isolation")]
     pid: Option<String>,
@@ -230,6 +229,9 @@ pub(super) struct Args {
     /// Set a kernel parameter of the container's namespaces
     #[arg(long = "sysctl", value_name = "KEY=VALUE", help_heading = "Isolation")]
     sysctls: Vec<String>,
+
+    #[command(flatten)]
+    network: network::Network,
 
     /// Image (not with --rootfs), command and its arguments
     #[arg(trailing_var_arg = true, required = true, value_name = "IMAGE [COMMAND] [ARG]")]
@@ -318,7 +320,8 @@ impl Args {
                     .ok_or_else(|| format!("{text:?}: expected more than 0"))
             })
         })?;
-        Ok(RunConfig {
+        let network = self.network;
+        let mut config = RunConfig {
             source,
             command: words,
             entrypoint: self.entrypoint,
@@ -353,7 +356,9 @@ impl Args {
             },
             stop_signal: optional("--stop-signal", self.stop_signal.as_ref(), parse_signal)?,
             ..RunConfig::default()
-        })
+        };
+        network.apply(&mut config)?;
+        Ok(config)
     }
 
     fn limits(&self) -> Result<Limits, Failure> {
@@ -410,19 +415,12 @@ impl Args {
         let choice = |flag: &str, value: Option<&String>| -> Result<_, Failure> {
             Ok(optional(flag, value, |text| flags::namespace(text, &["private"]))?.unwrap_or_default())
         };
-        let network = optional("--network", self.network.as_ref(), |text| {
-            // Said plainly, because it is what other engines do by default.
-            if text == "bridge" || text == "default" {
-                return Err(format!("{text} is not available: expected none, host, container:NAME or ns:/PATH"));
-            }
-            flags::namespace(text, &["none"])
-        })?;
         Ok(Namespaces {
             pid: choice("--pid", self.pid.as_ref())?,
             ipc: choice("--ipc", self.ipc.as_ref())?,
             uts: choice("--uts", self.uts.as_ref())?,
             cgroup: choice("--cgroupns", self.cgroupns.as_ref())?,
-            network: network.unwrap_or_default(),
+            network: hull_engine::config::NamespaceChoice::Private,
         })
     }
 

@@ -26,6 +26,7 @@ use crate::attach::{self, Client};
 use crate::config::{RestartPolicy, RunConfig};
 use crate::error::Error;
 use crate::monitor::{self, Ends, protocol};
+use crate::network::{self, Reach};
 use crate::records::{Container, Engine, Phase, State, Work, now, own_pid};
 use crate::{events, names, terminal};
 
@@ -84,6 +85,13 @@ impl Request {
         }
     }
 
+    fn config(&self) -> &RunConfig {
+        match self {
+            Self::New { config, .. } => config,
+            Self::Again(container, _) => &container.config,
+        }
+    }
+
     /// What its monitor is doing while it starts it.
     pub(crate) fn work(&self) -> Work {
         match self {
@@ -100,6 +108,8 @@ pub(crate) struct Started {
     pub(crate) state: State,
     pub(crate) running: Running,
     pub(crate) ends: Ends,
+    /// What keeps its networks going.
+    pub(crate) reach: Reach,
     /// The image's layers, lent to other starts while this process lives.
     pub(crate) lower: Option<Lower>,
 }
@@ -273,6 +283,7 @@ impl Engine {
     pub(crate) fn launch(&self, request: Request, warn: &mut dyn FnMut(&str)) -> Result<Started, Error> {
         let id = request.id().to_owned();
         let known = matches!(request, Request::Again(..));
+        let networked = network::has_networks(request.config());
         let started = self.prepare(request).and_then(|prepared| {
             // After the paths of the command line were looked at.
             leave_caller()?;
@@ -281,6 +292,9 @@ impl Engine {
         if let Err(error) = &started {
             // The start's own error is what the user needs; what cannot be undone stays behind the intent.
             let _ = hull_runtime::lifecycle::delete(&self.oci_root(), &id, true);
+            if networked {
+                let _ = self.leave_network(&id);
+            }
             if known {
                 let state = self.saved_state(&id).unwrap_or_default();
                 let code = i32::from(error.exit_code());
@@ -299,12 +313,13 @@ impl Engine {
         let _ = hull_sys::signal::pidfd_send_signal(std::os::fd::AsFd::as_fd(&running.pidfd), 9);
         let _ = running.wait();
         let _ = hull_runtime::lifecycle::delete(&self.oci_root(), &container.id, true);
+        let _ = self.leave_network(&container.id);
         let _ = self.erase(&container.id);
         let _ = lower.map(Lower::release);
     }
 
     fn make(&self, prepared: Prepared, warn: &mut dyn FnMut(&str)) -> Result<Started, Error> {
-        let Prepared { container, spec, filter, image, files, known, restarts } = prepared;
+        let Prepared { container, spec, filter, image, defaults, known, restarts } = prepared;
         let directory = if known {
             self.renew(&container)?
         } else {
@@ -312,7 +327,8 @@ impl Engine {
             events::emit(self, &container, "create", &[]);
             made
         };
-        for (name, content) in files {
+        let plan = self.plan_network(&container, &defaults)?;
+        for (name, content) in self.name_files(&container, plan.as_ref())? {
             let path = directory.join(name);
             fs::write(&path, content).map_err(Error::io("write", &path))?;
             rustix::fs::chmod(&path, Mode::from_raw_mode(0o644)).map_err(Error::io("change mode of", &path))?;
@@ -349,6 +365,10 @@ impl Engine {
             warn(warning);
         }
         let pid_start = created.record().pid_start_time;
+        let reach = match plan {
+            Some(plan) => self.join_network(&container, plan, created.pid(), warn)?,
+            None => Reach::default(),
+        };
         let running = created.start()?;
         let monitor = own_pid();
         let state = State {
@@ -365,7 +385,7 @@ impl Engine {
         events::emit(self, &container, "start", &[]);
         // Nothing of the store is needed until the end, which may be far.
         self.images.close();
-        Ok(Started { container, state, running, ends, lower })
+        Ok(Started { container, state, running, ends, reach, lower })
     }
 }
 

@@ -2,8 +2,6 @@
 //! resolved in them, the specification.
 
 use std::fs;
-use std::io::Read as _;
-use std::path::PathBuf;
 
 use hull_fs::Root;
 use hull_image::Image;
@@ -18,9 +16,6 @@ use crate::rootfs::{self, Files};
 use crate::spec::{self, Context};
 use crate::{machine, names};
 
-/// Files of the host are copied up to this size.
-const MAX_HOST_FILE: u64 = 1 << 20;
-
 /// A container that only has to be made.
 pub(crate) struct Prepared {
     pub(super) container: Container,
@@ -28,7 +23,8 @@ pub(crate) struct Prepared {
     pub(super) filter: Option<hull_seccomp::Filter>,
     /// The image and its opened layers; absent runs on a directory of the user's.
     pub(super) image: Option<(Image, Lower)>,
-    pub(super) files: Vec<(&'static str, Vec<u8>)>,
+    /// The image's configuration.
+    pub(super) defaults: hull_image::Config,
     /// It is registered already.
     pub(super) known: bool,
     pub(super) restarts: u32,
@@ -84,10 +80,8 @@ impl Engine {
         {
             context.console = Some(ConsoleSize { height: size.ws_row, width: size.ws_col });
         }
-        let files = generated_files(&config, &id);
-        context.files = files
-            .iter()
-            .map(|(name, _)| (directory.join(name).to_string_lossy().into_owned(), format!("/etc/{name}")))
+        context.files = generated_files(&config)
+            .map(|name| (directory.join(name).to_string_lossy().into_owned(), format!("/etc/{name}")))
             // A directory of the user's gets no new files.
             .filter(|(_, target)| {
                 image.is_some()
@@ -125,7 +119,7 @@ impl Engine {
             spec,
             filter: builtin.then(|| hull_seccomp::default_filter(&capabilities)),
             image,
-            files,
+            defaults: context.image,
             known: already,
             restarts,
         })
@@ -171,25 +165,12 @@ fn make_bind_sources(mounts: &[MountConfig]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Name resolution that fits the container's network: its own loopback, or whatever the host uses.
-fn generated_files(config: &RunConfig, id: &str) -> Vec<(&'static str, Vec<u8>)> {
-    const LOCAL: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
-    let short = &id[..12];
-    let hostname = config.hostname.as_deref().unwrap_or(short);
-    let mut files = Vec::new();
-    if config.namespaces.uts == NamespaceChoice::Private {
-        files.push(("hostname", format!("{hostname}\n").into_bytes()));
-    }
-    if config.namespaces.network == NamespaceChoice::Private {
-        files.push(("hosts", format!("{LOCAL}127.0.0.1\t{hostname}\n").into_bytes()));
-    } else {
-        for name in ["hosts", "resolv.conf"] {
-            let mut content = Vec::new();
-            let file = fs::File::open(PathBuf::from("/etc").join(name));
-            if file.is_ok_and(|file| file.take(MAX_HOST_FILE).read_to_end(&mut content).is_ok()) {
-                files.push((name, content));
-            }
-        }
-    }
-    files
+/// The files of `/etc` that a container gets its own of; see [`Engine::name_files`].
+fn generated_files(config: &RunConfig) -> impl Iterator<Item = &'static str> {
+    let hostname = config.namespaces.uts == NamespaceChoice::Private;
+    let resolver = config.namespaces.network != NamespaceChoice::Private || !config.networks.is_empty();
+    [("hostname", hostname), ("hosts", true), ("resolv.conf", resolver)]
+        .into_iter()
+        .filter(|(_, wanted)| *wanted)
+        .map(|(name, _)| name)
 }

@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use hull_image::snapshot::Lower;
+use hull_network::dns::Resolver;
+use hull_network::{Protocol, Reservation};
 use hull_sys::clone::{ExecArray, fexecve, keep_across_exec, take_inherited_fd};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -21,6 +24,7 @@ use super::watch::{Output, Program};
 use super::{Facts, Monitor};
 use crate::error::Error;
 use crate::logs::Log;
+use crate::network::Reach;
 use crate::records::{Engine, Intent};
 
 /// The name that the process has from then on.
@@ -46,6 +50,21 @@ struct Handover {
     outputs: Vec<(i32, u8)>,
     stdin: Option<i32>,
     mounts: Option<Vec<(String, i32)>>,
+    reservations: Vec<Port>,
+    /// Network namespace of the container, sockets for UDP and TCP.
+    resolver: Option<[i32; 3]>,
+    networked: bool,
+}
+
+/// A published port.
+#[derive(Serialize, Deserialize)]
+struct Port {
+    socket: i32,
+    protocol: Protocol,
+    host: IpAddr,
+    both: bool,
+    host_port: u16,
+    target: SocketAddr,
 }
 
 impl Monitor<'_> {
@@ -71,7 +90,21 @@ impl Monitor<'_> {
         kept.extend(open.iter().map(|output| output.source.as_fd()));
         kept.extend(program.stdin.as_ref().map(AsFd::as_fd));
         kept.extend(self.lower.iter().flat_map(Lower::held).map(|(_, mount)| mount));
+        kept.extend(self.reach.reservations.iter().map(AsFd::as_fd));
+        let resolver = self.reach.resolver.as_ref().and_then(Resolver::sockets);
+        kept.extend(resolver.iter().flatten());
+        let port = |port: &Reservation| Port {
+            socket: port.as_fd().as_raw_fd(),
+            protocol: port.protocol,
+            host: port.host,
+            both: port.both,
+            host_port: port.host_port,
+            target: port.target,
+        };
         let handover = Handover {
+            reservations: self.reach.reservations.iter().map(port).collect(),
+            resolver: resolver.map(|sockets| sockets.map(|socket| socket.as_raw_fd())),
+            networked: self.firewall.is_some(),
             root: self.engine.root().to_owned(),
             state: self.engine.state_root().to_owned(),
             facts: self.facts.clone(),
@@ -153,6 +186,19 @@ pub fn resume(args: &[OsString]) -> Result<(), Error> {
         let mounts: Result<Vec<_>, Error> = mounts.into_iter().map(|(name, fd)| Ok((name, inherited(fd)?))).collect();
         mounts.map(|mounts| Lower::resume(&engine.mounts(), mounts))
     });
+    let reservation = |port: Port| {
+        let socket = inherited(port.socket)?;
+        Ok(Reservation::resume(socket, port.protocol, port.host, port.both, port.host_port, port.target))
+    };
+    let resolver = handover.resolver.map(|[namespace, udp, tcp]| {
+        let (namespace, udp, tcp) = (inherited(namespace)?, inherited(udp)?, inherited(tcp)?);
+        engine.resume_resolver(&handover.facts.id, namespace, udp, tcp)
+    });
+    let reach = Reach {
+        reservations: handover.reservations.into_iter().map(reservation).collect::<Result<_, Error>>()?,
+        resolver: resolver.transpose()?,
+    };
+    let firewall = if handover.networked { hull_network::Watch::open(&engine.networks()).ok() } else { None };
     let mut log = Log::open(&engine.directory(&handover.facts.id), &handover.log);
     log.continue_with(handover.partial);
     let monitor = Monitor {
@@ -166,6 +212,8 @@ pub fn resume(args: &[OsString]) -> Result<(), Error> {
         log,
         intent: Intent::of(handover.intent),
         lower: lower.transpose()?,
+        reach,
+        firewall,
         lean: true,
         rested: false,
         facts: handover.facts,

@@ -28,6 +28,7 @@ use crate::error::Error;
 use crate::events;
 use crate::launch::{Request, Started};
 use crate::logs::Log;
+use crate::network::Reach;
 use crate::records::{Container, Engine, Intent, Phase, State, Stopping, now};
 
 pub use lean::{NAME, resume};
@@ -75,6 +76,10 @@ pub(crate) struct Monitor<'e> {
     intent: Intent,
     /// The image's layers, lent to other starts while this process lives.
     lower: Option<Lower>,
+    /// What keeps its networks going.
+    reach: Reach,
+    /// Mends the firewall when somebody has emptied it.
+    firewall: Option<hull_network::Watch>,
     /// It runs from a fresh image.
     lean: bool,
     /// Nothing has happened since memory was given back.
@@ -151,10 +156,9 @@ pub(crate) fn main(engine: &Engine, request: Request, client: OwnedFd, wants: u8
             return failed(&mut first, &error);
         }
     };
-    let Started { container, state, running, ends, lower } = started;
+    let Started { container, state, running, ends, reach, lower } = started;
     let facts = Facts { started: state.started, ..Facts::new(&container) };
     let log = Log::open(&engine.directory(&id), &container.config.log);
-    drop(container);
     let mut monitor = Monitor {
         engine,
         facts,
@@ -164,9 +168,12 @@ pub(crate) fn main(engine: &Engine, request: Request, client: OwnedFd, wants: u8
         log,
         intent,
         lower,
+        firewall: firewall(engine, &container),
+        reach,
         lean: false,
         rested: false,
     };
+    drop(container);
     match monitor.program(running, ends) {
         Ok(program) => {
             let pid = u32::try_from(program.pid).unwrap_or(0);
@@ -183,6 +190,12 @@ pub(crate) fn main(engine: &Engine, request: Request, client: OwnedFd, wants: u8
             }
         }
     }
+}
+
+/// Whoever has networks looks after the firewall. That it cannot changes nothing for the container.
+fn firewall(engine: &Engine, container: &Container) -> Option<hull_network::Watch> {
+    let networked = crate::network::has_networks(&container.config);
+    networked.then(|| hull_network::Watch::open(&engine.networks()).ok()).flatten()
 }
 
 fn failed(client: &mut Client, error: &Error) {
@@ -269,6 +282,11 @@ impl Monitor<'_> {
             Ok(hooks) => hooks.iter().for_each(|hook| self.tell(&hook.to_string())),
             Err(error) => self.tell(&error.to_string()),
         }
+        self.firewall = None;
+        self.reach = Reach::default();
+        if let Err(error) = self.engine.leave_network(&id) {
+            self.tell(&error.to_string());
+        }
         let finished = now();
         let before = self.engine.saved_state(&id).unwrap_or_default();
         let stopping = self.engine.stopping(&id);
@@ -330,7 +348,9 @@ impl Monitor<'_> {
         let log = Log::open(&self.engine.directory(&self.facts.id), &container.config.log);
         let restarts = self.facts.restarts;
         let started = self.engine.launch(Request::Again(Box::new(container), restarts), &mut |_| {})?;
-        let Started { state, running, ends, lower, .. } = started;
+        let Started { container, state, running, ends, reach, lower } = started;
+        self.firewall = firewall(self.engine, &container);
+        self.reach = reach;
         self.facts.started = state.started;
         self.log = log;
         // The mounts of before are the same: whoever lends them goes on.

@@ -3,6 +3,8 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
+use hull_network::Watch;
+use hull_network::dns::Resolver;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -106,6 +108,8 @@ impl Program {
 
 #[derive(Default)]
 struct Ready {
+    query: bool,
+    firewall: bool,
     signal: bool,
     ended: bool,
     knock: bool,
@@ -121,20 +125,18 @@ impl Monitor<'_> {
         let mut rested = self.rested;
         loop {
             let idle = (!rested).then(|| Instant::now() + IDLE);
-            let until = match (idle, due) {
-                (Some(idle), Some(due)) => Some(idle.min(due)),
-                (idle, due) => idle.or(due),
-            };
+            let until = [idle, due, self.network_deadline()].into_iter().flatten().min();
             let ready = match self.wait(program.as_deref(), until) {
                 Ok(ready) => ready,
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno),
             };
+            self.serve_network(ready.as_ref());
             let Some(ready) = ready else {
                 if due.is_some_and(|due| due <= Instant::now()) {
                     return Ok(Happened::Due);
                 }
-                if !rested {
+                if idle.is_some_and(|idle| idle <= Instant::now()) {
                     self.rested = true;
                     return Ok(Happened::Idle);
                 }
@@ -181,6 +183,13 @@ impl Monitor<'_> {
             flags.set(PollFlags::OUT, client.is_behind());
             list.push(PollFd::from_borrowed_fd(client.socket(), flags));
         }
+        let network_at = list.len();
+        if let Some(resolver) = &self.reach.resolver {
+            list.push(PollFd::from_borrowed_fd(resolver.fd(), PollFlags::IN));
+        }
+        if let Some(firewall) = &self.firewall {
+            list.push(PollFd::from_borrowed_fd(firewall.as_fd(), PollFlags::IN));
+        }
         let program_at = list.len();
         if let Some(program) = program {
             list.push(PollFd::new(&program.pidfd, PollFlags::IN));
@@ -206,7 +215,10 @@ impl Monitor<'_> {
         }
         let mut ready =
             Ready { signal: !list[0].revents().is_empty(), knock: !list[1].revents().is_empty(), ..Ready::default() };
-        for (index, poll) in list[2..program_at].iter().enumerate() {
+        let mut network = list[network_at..program_at].iter().map(|poll| !poll.revents().is_empty());
+        ready.query = self.reach.resolver.is_some() && network.next() == Some(true);
+        ready.firewall = self.firewall.is_some() && network.next() == Some(true);
+        for (index, poll) in list[2..network_at].iter().enumerate() {
             let events = poll.revents();
             if events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
                 ready.clients |= 1 << index;
@@ -228,6 +240,30 @@ impl Monitor<'_> {
             }
         }
         Ok(Some(ready))
+    }
+
+    fn network_deadline(&self) -> Option<Instant> {
+        let resolver = self.reach.resolver.as_ref().and_then(Resolver::deadline);
+        let firewall = self.firewall.as_ref().and_then(Watch::deadline);
+        [resolver, firewall].into_iter().flatten().min()
+    }
+
+    /// Names and the firewall. Nobody is left to tell what fails there; `hull network doctor` finds it.
+    fn serve_network(&mut self, ready: Option<&Ready>) {
+        let now = Instant::now();
+        if let Some(resolver) = &mut self.reach.resolver
+            && (ready.is_some_and(|ready| ready.query) || resolver.deadline().is_some_and(|deadline| deadline <= now))
+        {
+            resolver.on_ready(now);
+        }
+        if let Some(firewall) = &mut self.firewall {
+            if ready.is_some_and(|ready| ready.firewall) {
+                let _ = firewall.on_ready(now);
+            }
+            if firewall.deadline().is_some_and(|deadline| deadline <= now) {
+                let _ = firewall.on_deadline();
+            }
+        }
     }
 
     /// Passes on output, at most `rounds` chunks of it.

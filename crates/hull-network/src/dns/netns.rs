@@ -4,7 +4,7 @@
 //! enters the container's for the time of one `socket(2)`, as only single-threaded processes may.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -38,6 +38,11 @@ impl Namespaces {
         let own = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(Error::system("open", path))?;
         Ok(Self { container, own })
+    }
+
+    /// The container's.
+    pub(super) fn container(&self) -> BorrowedFd<'_> {
+        self.container.as_fd()
     }
 
     /// Does something in the container's namespace. This process is back in its own afterwards, or the answer is an

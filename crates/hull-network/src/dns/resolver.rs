@@ -83,9 +83,41 @@ impl Resolver {
     /// # Errors
     /// When the settings cannot be read, the namespace not be entered, or no socket be opened in it.
     pub fn open(namespace: OwnedFd, settings: &Path, host_file: PathBuf) -> Result<Self, Error> {
-        let current = Current::new(settings)?;
         let namespaces = Namespaces::new(namespace)?;
-        let (udp, tcp, port) = namespaces.listeners()?;
+        let (udp, tcp, _) = namespaces.listeners()?;
+        Self::with(namespaces, udp, tcp, settings, host_file)
+    }
+
+    /// The same resolver in another image of its process (`execve(2)`): `sockets` and `namespace` are those of
+    /// [`Resolver::sockets`]. Queries in flight are lost; clients ask again.
+    ///
+    /// # Errors
+    /// As [`Resolver::open`].
+    pub fn resume(
+        namespace: OwnedFd,
+        sockets: (OwnedFd, OwnedFd),
+        settings: &Path,
+        host_file: PathBuf,
+    ) -> Result<Self, Error> {
+        Self::with(Namespaces::new(namespace)?, sockets.0, sockets.1, settings, host_file)
+    }
+
+    /// The container's namespace, and the sockets for UDP and TCP; `None` when TCP had to be given up.
+    #[must_use]
+    pub fn sockets(&self) -> Option<[BorrowedFd<'_>; 3]> {
+        Some([self.ground.namespaces.container(), self.udp.as_fd(), self.tcp.as_ref()?.as_fd()])
+    }
+
+    fn with(
+        namespaces: Namespaces,
+        udp: OwnedFd,
+        tcp: OwnedFd,
+        settings: &Path,
+        host_file: PathBuf,
+    ) -> Result<Self, Error> {
+        let current = Current::new(settings)?;
+        let bound = rustix::net::getsockname(&udp).map_err(Error::system("ask", "resolver's socket"))?;
+        let port = SocketAddr::try_from(bound).map_or(0, |address| address.port());
         let failed = |operation| Error::system(operation, "resolver's event queue");
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(failed("create"))?;
         for (socket, tag) in [(&udp, UDP), (&tcp, TCP)] {

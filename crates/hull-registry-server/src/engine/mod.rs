@@ -30,14 +30,17 @@ use crate::refusal::Refusal;
 use crate::route::{self, Target};
 use crate::storage::Storage;
 
+/// Images that are made at once.
+const TURNS: usize = 4;
+
 /// The store.
 #[derive(Debug)]
 pub(crate) struct Engine {
     store: Store,
     /// What was pushed; absent where nothing was and nothing may be.
     pushed: Option<Arc<Storage>>,
-    /// One manifest at a time becomes an image: the threads are of more use to its layers.
-    turn: Mutex<()>,
+    /// So many manifests at once become images, one of them only once: they wait for the disk, and layers for the cores.
+    turns: [Mutex<()>; TURNS],
 }
 
 fn failed(error: hull_image::Error) -> Refusal {
@@ -86,7 +89,7 @@ impl Engine {
     pub(crate) fn new(store: Store, pushes: bool) -> Result<Self, Error> {
         let path = directory(&store);
         let pushed = (pushes || path.is_dir()).then(|| Storage::open_shared(&path)).transpose()?;
-        Ok(Self { store, pushed: pushed.map(Arc::new), turn: Mutex::new(()) })
+        Ok(Self { store, pushed: pushed.map(Arc::new), turns: Default::default() })
     }
 
     /// Where uploads are.

@@ -20,7 +20,7 @@ use hull_oci::image::{Descriptor, Document, ImageConfig, MAX_CONFIG_BYTES, Manif
 use hull_oci::{Digest, Reference};
 use hyper::StatusCode;
 
-use super::{Engine, failed, is_in, is_missing, local};
+use super::{Engine, TURNS, failed, is_in, is_missing, local};
 use crate::content::{Changes, Content as _, Put, Stored};
 use crate::refusal::Refusal;
 use crate::route::Target;
@@ -121,7 +121,9 @@ impl Engine {
 
     /// Makes an image of a manifest; returns its ID.
     fn image(&self, pushed: &Storage, name: &str, runnable: &Runnable, names: &[Reference]) -> Result<Digest, Refusal> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let digit = runnable.stored.digest.hex().bytes().next().unwrap_or_default();
+        let turn = &self.turns[usize::from(digit) % TURNS];
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         let transfer = self.store.begin().map_err(refused)?;
         let mut layers: Vec<(&Descriptor, &Digest)> = Vec::new();
         for (blob, diff_id) in runnable.manifest.layers.iter().zip(&runnable.diff_ids) {

@@ -205,7 +205,16 @@ fn link(source: &Path, target: &Path) -> io::Result<()> {
     fs::metadata(source)?;
     let parent = target.parent().unwrap_or(target);
     make_directories(parent)?;
-    match fs::hard_link(source, target) {
+    let mut linked = fs::hard_link(source, target);
+    for _ in 0..100 {
+        match &linked {
+            // The file was replaced by one of the same content between the look-up of its name and the link.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && source.exists() => {}
+            _ => break,
+        }
+        linked = fs::hard_link(source, target);
+    }
+    match linked {
         Ok(()) => sync_directory(parent),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::TooManyLinks => {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -102,6 +102,17 @@ fn unknown() -> Refusal {
     Refusal::missing("BLOB_UPLOAD_UNKNOWN", "no such upload: begin again")
 }
 
+/// Moves a file to where the same content may have come meanwhile. That stays then: others are making links to it.
+fn place(data: &Path, pool: &Path, length: u64) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, data, CWD, pool, RenameFlags::NOREPLACE) {
+        Err(rustix::io::Errno::EXIST) if fs::metadata(pool)?.len() == length => Ok(()),
+        // Damage, or a file system that has no such flag.
+        Err(_) => fs::rename(data, pool),
+        Ok(()) => Ok(()),
+    }
+}
+
 impl Storage {
     fn upload_path(&self, id: &str) -> PathBuf {
         self.root.join("uploads").join(id)
@@ -193,7 +204,7 @@ impl Storage {
                     // It may have gone since it was looked for.
                     File::open(&data).and_then(|file| file.sync_all()).map_err(failed)?;
                     make_directories(parent).map_err(failed)?;
-                    fs::rename(&data, &pool).map_err(failed)?;
+                    place(&data, &pool, upload.length).map_err(failed)?;
                     sync_directory(parent).map_err(failed)?;
                     link(&pool, &target).map_err(failed)?;
                 }
@@ -259,5 +270,31 @@ mod tests {
         assert_eq!(refusal.headers, [("retry-after", "60".to_owned())]);
         storage.abandon("a", &first);
         begin().expect("there is room again");
+    }
+
+    #[test]
+    fn the_same_blob_comes_to_one_repository_at_once() {
+        let directory = tempfile::tempdir().expect("directory");
+        let storage = Storage::open(directory.path()).expect("storage");
+        for round in 0..30 {
+            let content = format!("round {round}").repeat(1000).into_bytes();
+            let digest = Digest::of(&content);
+            let barrier = std::sync::Barrier::new(8);
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        let (_, shared) = storage.begin("a", Algorithm::Sha256).expect("upload");
+                        let mut held = shared.blocking_lock();
+                        let upload = held.as_mut().expect("open");
+                        let file = upload.open().expect("file");
+                        upload.append(&file, &content).expect("written");
+                        barrier.wait();
+                        storage.finish(&mut held, &digest).expect("finished");
+                    });
+                }
+            });
+            assert_eq!(fs::read(storage.pool(&digest)).expect("blob"), content);
+            assert_eq!(fs::read(storage.blob_link("a", &digest)).expect("blob"), content);
+        }
     }
 }

@@ -462,7 +462,11 @@ fn every_tag() {
     let two = machine();
     let repository: Reference = format!("127.0.0.1:{}/app", peer.port).parse().expect("reference");
     let mut tags = Vec::new();
-    let each = &mut |pulled: &hull_image::registry::Pulled| tags.push(pulled.reference.tag().map(str::to_owned));
+    let each = &mut |name: &Reference, pulled: Option<&hull_image::registry::Pulled>| {
+        if pulled.is_some() {
+            tags.push(name.tag().map(str::to_owned));
+        }
+    };
     pull_all(&two.store, &two.client, &repository, &PullOptions::default(), &Silent, each).expect("pulled");
     tags.sort();
     assert_eq!(tags, [Some("x".to_owned()), Some("y".to_owned())]);

@@ -160,18 +160,35 @@ pub(super) fn pull(engine: &Engine, args: &Pull) -> Done {
         if args.quiet {
             return;
         }
-        let status = if pulled.is_newer { "Downloaded newer image for" } else { "Image is up to date for" };
-        print(format_args!("Digest: {}\nStatus: {status} {}\n", pulled.digest, pulled.reference.familiar()));
+        let (status, name) = (status(pulled.is_newer), pulled.reference.familiar());
+        print(format_args!("Digest: {}\nStatus: {status} {name}\n", pulled.digest));
     };
     if args.all_tags {
         if reference.tag().is_some() || reference.digest().is_some() {
             return Err(Failure::new("tag can't be used with --all-tags/-a"));
         }
         let shown = Shown::pull(args.quiet);
-        registry::pull_all(&engine.images, &client, &reference, &options, &shown, &mut |pulled| {
+        let there = machine.map(|machine| format!(" at {machine}")).unwrap_or_default();
+        let mut newer = false;
+        let result = registry::pull_all(&engine.images, &client, &reference, &options, &shown, &mut |name, pulled| {
+            let Some(pulled) = pulled else {
+                if !args.quiet {
+                    let tag = name.tag().unwrap_or_default();
+                    print(format_args!("{tag}: Pulling from {}{there}\n", short_path(name)));
+                }
+                return;
+            };
             shown.end();
-            done(pulled);
-        })?;
+            newer |= pulled.is_newer;
+            if !args.quiet {
+                print(format_args!("Digest: {}\n", pulled.digest));
+            }
+        });
+        shown.end();
+        result?;
+        if !args.quiet {
+            print(format_args!("Status: {} {}\n", status(newer), reference.familiar_repository()));
+        }
         print(format_args!("{}\n", reference.repository()));
         return Ok(0);
     }
@@ -191,6 +208,10 @@ pub(super) fn pull(engine: &Engine, args: &Pull) -> Done {
     done(&pulled);
     print(format_args!("{}\n", pulled.reference));
     Ok(0)
+}
+
+fn status(is_newer: bool) -> &'static str {
+    if is_newer { "Downloaded newer image for" } else { "Image is up to date for" }
 }
 
 /// The repository as Docker shows it here: without its registry, if that is Docker's own.

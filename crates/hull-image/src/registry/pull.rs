@@ -90,7 +90,8 @@ pub fn pull(
     Ok(Pulled { image, reference, digest, is_newer })
 }
 
-/// Brings every tag of a repository into the store, in the registry's order.
+/// Brings every tag of a repository into the store, in the registry's order. `each` hears of a tag before, and after with
+/// what was had.
 ///
 /// # Errors
 /// As [`pull`]; the images before stay.
@@ -100,11 +101,13 @@ pub fn pull_all(
     repository: &Reference,
     options: &PullOptions,
     progress: &dyn Progress,
-    each: &mut dyn FnMut(&Pulled),
+    each: &mut dyn FnMut(&Reference, Option<&Pulled>),
 ) -> Result<(), Error> {
     for tag in client.pull_from(repository)?.tags()?.words {
         let reference = repository.with_tag(&tag)?;
-        each(&pull(store, client, &reference, options, progress)?);
+        each(&reference, None);
+        let pulled = pull(store, client, &reference, options, progress)?;
+        each(&reference, Some(&pulled));
     }
     Ok(())
 }

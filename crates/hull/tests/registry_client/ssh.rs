@@ -67,7 +67,11 @@ fn only_what_is_lacking_comes() {
     assert!(bytes(&near, "from") < 10_000);
     // Every tag of a repository.
     far.ok(&["tag", "registry.example:5000/team/base:1", "registry.example:5000/team/base:2"]);
-    near.ok(&["pull", "-q", "-a", &address, "registry.example:5000/team/base"]);
+    let all = near.ok(&["pull", "-a", &address, "registry.example:5000/team/base"]);
+    let lines: Vec<&str> = all.lines().filter(|line| line.contains("ulling from")).collect();
+    let expected = |tag: u32| format!("{tag}: Pulling from registry.example:5000/team/base at {address}");
+    assert_eq!(lines, [expected(1), expected(2)]);
+    assert!(all.contains("Status: Downloaded newer image for registry.example:5000/team/base\n"), "{all}");
     assert_eq!(near.ok(&["images", "--format", "{{.Tag}}"]), "1\n2\n");
     assert!(bytes(&near, "from") < 10_000);
     near.hull(&["pull", "-q", &address, "registry.example:5000/team/none"]).fails("not found").fails("team/none");

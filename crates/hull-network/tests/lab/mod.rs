@@ -1,7 +1,7 @@
 //! A machine of its own for each test: network namespaces for the machine, for somebody else on its link, and for
 //! containers, all of which go with the test.
 
-#![allow(dead_code, reason = "each test uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::io::{Read as _, Write as _};

@@ -1,0 +1,402 @@
+//! Networks and containers that come and go: nothing is left, nobody gets what another has, kills are made good.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod lab;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use hull_netlink::{Socket, in_namespace};
+use hull_network::{Attachment, Driver, Error, Proxy, Who};
+use lab::{Lab, MACHINE, ask_name, ask_udp, in_lab, ip, pool, tcp};
+
+fn bridges() -> BTreeSet<String> {
+    let links = Socket::open().unwrap().links().unwrap();
+    links.into_iter().filter(|link| link.kind == "bridge").map(|link| link.name).collect()
+}
+
+fn veths() -> usize {
+    Socket::open().unwrap().links().unwrap().iter().filter(|link| link.name.starts_with("hv")).count()
+}
+
+/// Waits until the kernel has removed what went with namespaces.
+fn settled() {
+    let until = Instant::now() + Duration::from_secs(20);
+    while veths() > 0 {
+        assert!(Instant::now() < until, "devices are left");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn attachment(network: &str) -> Attachment {
+    Attachment { network: network.to_owned(), ..Attachment::default() }
+}
+
+#[test]
+fn root_networks_are_made_and_removed() {
+    in_lab(|lab| {
+        let names = || lab.networks.list().unwrap().into_iter().map(|one| one.name).collect::<Vec<_>>();
+        assert_eq!(names(), ["bridge", "host", "none"]);
+        let first = lab.create("first", |_| ());
+        assert_eq!(bridges(), BTreeSet::from([first.device.clone()]));
+        assert_eq!(Socket::open().unwrap().link(&first.device).unwrap().mtu, 1400);
+        // The machine speaks IPv6 here, so networks do.
+        assert!(first.ipv6 && first.pools[1].subnet.address().to_string().starts_with("fd"));
+        assert_eq!(lab.networks.find(&first.id[..7]).unwrap(), first);
+        let create = |change: &dyn Fn(&mut hull_network::Create)| {
+            let mut wish = hull_network::Create { name: "second".to_owned(), ..hull_network::Create::default() };
+            change(&mut wish);
+            lab.networks.create(wish, &mut Vec::new()).unwrap_err().to_string()
+        };
+        assert_eq!(create(&|wish| wish.name = "first".to_owned()), "network with name first already exists");
+        assert!(create(&|wish| wish.name = "a b".to_owned()).starts_with("invalid network name"));
+        assert!(create(&|wish| wish.name = "host".to_owned()).contains("predefined host network"));
+        let inside = first.pools[0].subnet.to_string().replace("/20", "/24");
+        let overlap = create(&|wish| wish.pools = vec![pool(&inside)]);
+        assert!(overlap.contains("Pool overlaps with other one") && overlap.contains("network first"), "{overlap}");
+        let route = create(&|wish| wish.pools = vec![pool("192.0.2.0/24")]);
+        assert!(route.contains("Pool overlaps") && route.contains("route 192.0.2.0/24 of device up0"), "{route}");
+        let wrong = create(&|wish| {
+            wish.options.insert("com.docker.network.bridge.name".to_owned(), "up0".to_owned());
+        });
+        assert!(wrong.contains("up0 exists"), "{wrong}");
+        let parent = create(&|wish| {
+            wish.driver = Driver::Macvlan;
+            wish.options.insert("parent".to_owned(), "nothing0".to_owned());
+        });
+        assert!(parent.contains("parent=nothing0"), "{parent}");
+        assert_eq!(names(), ["bridge", "first", "host", "none"]);
+        assert_eq!(bridges(), BTreeSet::from([first.device.clone()]));
+
+        let container = lab.start("web", &["first"], &[]);
+        let used = lab.networks.remove("first", &mut Vec::new()).unwrap_err().to_string();
+        assert_eq!(used, "error while removing network: network first has active endpoints (name:\"web\" id:\"web\")");
+        lab.networks.detach("web").unwrap();
+        drop(container);
+        lab.networks.remove("first", &mut Vec::new()).unwrap();
+        assert!(bridges().is_empty());
+        assert!(matches!(lab.networks.remove("bridge", &mut Vec::new()), Err(Error::Predefined(_))));
+        assert!(matches!(lab.networks.remove("first", &mut Vec::new()), Err(Error::NotFound(_))));
+        lab.create("again", |_| ());
+        assert_eq!(lab.networks.prune(|_| false, &mut Vec::new()).unwrap(), ["again"]);
+    });
+}
+
+#[test]
+fn root_addresses_are_whose_they_are() {
+    in_lab(|lab| {
+        lab.create("n", |wish| wish.pools = vec![pool("10.9.0.0/29")]);
+        let at = |address: &str| Attachment { ipv4: Some(address.parse().unwrap()), ..attachment("n") };
+        let fixed = lab.start_with("fixed", &[at("10.9.0.5")], &[]).unwrap();
+        assert_eq!(fixed.ipv4(0), ip("10.9.0.5"));
+        let refused = |wish: Attachment| match lab.start_with("other", &[wish], &[]) {
+            Err(error) => error.to_string(),
+            Ok(_) => panic!("allowed"),
+        };
+        let taken = refused(at("10.9.0.5"));
+        assert!(taken.contains("Address already in use") && taken.contains("container fixed"), "{taken}");
+        assert!(refused(at("10.9.0.1")).contains("the gateway"));
+        assert!(refused(at("10.9.1.1")).contains("no configured subnet contains IP address 10.9.1.1"));
+        assert!(
+            refused(Attachment { network: "bridge".to_owned(), ..at("10.9.0.3") }).contains("user configured subnets")
+        );
+        assert!(refused(attachment("none")).contains("conflicting options"));
+        // 8 addresses: network, gateway, fixed, broadcast; four are left.
+        let others: Vec<_> = (0..4).map(|number| lab.start(&format!("c{number}"), &["n"], &[])).collect();
+        let full = refused(attachment("n"));
+        assert!(full.contains("no available IPv4 addresses on network n"), "{full}");
+        // One that ended is not anybody else's while its device is there.
+        lab.networks.detach("c1").unwrap();
+        assert!(refused(attachment("n")).contains("no available"));
+        let address = others[1].ipv4(0);
+        let mut others = others;
+        drop(others.remove(1));
+        let until = Instant::now() + Duration::from_secs(10);
+        let next = loop {
+            match lab.try_start("next", &["n"], &[]) {
+                Ok(container) => break container,
+                Err(error) => assert!(Instant::now() < until, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        assert_eq!(next.ipv4(0), address);
+        assert_eq!(
+            next.plan.endpoints[0].mac.to_string(),
+            format!(
+                "02:42:0a:09:00:{:02x}",
+                match address {
+                    IpAddr::V4(address) => address.octets()[3],
+                    IpAddr::V6(_) => 0,
+                }
+            )
+        );
+    });
+}
+
+#[test]
+fn root_a_running_container_changes_networks() {
+    in_lab(|lab| {
+        lab.create("a", |_| ());
+        lab.create("b", |_| ());
+        lab.create("inner", |wish| wish.internal = true);
+        let who = Who { id: "c", name: "c" };
+        let container = lab.start("c", &["inner"], &[]);
+        let peer = lab.start("peer", &["b"], &[]);
+        peer.serve(80);
+        lab::serve(lab.remote.as_fd(), 7777, "remote");
+        let out = || ask_name(container.as_fd(), ip(lab::REMOTE), 7777);
+        assert_eq!(out(), None);
+        let mut said = Vec::new();
+        let endpoint = lab.networks.connect(who, &attachment("b"), container.as_fd(), &mut said).unwrap();
+        assert_eq!(endpoint.interface, "eth1");
+        assert_eq!(ask_name(container.as_fd(), peer.ipv4(0), 80).as_deref(), Some("peer"));
+        assert_eq!(out().as_deref(), Some("remote"));
+        let again = lab.networks.connect(who, &attachment("b"), container.as_fd(), &mut said).unwrap_err().to_string();
+        assert_eq!(again, "endpoint with name c already exists in network b");
+        // The higher priority has the gateway.
+        let wish = Attachment { priority: 1, interface: Some("wan".to_owned()), ..attachment("a") };
+        let first = lab.networks.connect(who, &wish, container.as_fd(), &mut said).unwrap();
+        let default = || {
+            let routes = Socket::open_in(container.as_fd()).unwrap().routes().unwrap();
+            routes
+                .into_iter()
+                .filter(|route| route.prefix == 0 && route.kind == 1)
+                .find_map(|route| route.gateway.filter(IpAddr::is_ipv4))
+        };
+        assert_eq!(default(), first.gateways.first().copied());
+        lab.networks.disconnect(who, "a", Some(container.as_fd())).unwrap();
+        assert_eq!(default(), endpoint.gateways.first().copied());
+        assert!(matches!(Socket::open_in(container.as_fd()).unwrap().link("wan"), Err(hull_netlink::Error::NoLink(_))));
+        lab.networks.disconnect(who, "b", Some(container.as_fd())).unwrap();
+        assert_eq!((out(), default()), (None, None));
+        let gone = lab.networks.disconnect(who, "b", Some(container.as_fd())).unwrap_err().to_string();
+        assert_eq!(gone, "container c is not connected to network b");
+        lab.networks.remove("a", &mut said).unwrap();
+    });
+}
+
+#[test]
+fn root_kills_are_made_good() {
+    in_lab(|lab| {
+        lab.create("n", |_| ());
+        let killed = lab.start("killed", &["n"], &[tcp(None, 8080, 80)]);
+        let alive = lab.start("alive", &["n"], &[tcp(None, 8081, 80)]);
+        alive.serve(80);
+        // Planned and never attached.
+        drop(lab.networks.plan(Who { id: "half", name: "half" }, &[attachment("n")], &[tcp(None, 8082, 80)]).unwrap());
+        // Its monitor is gone, its port free: whoever comes next gets it, though nobody has cleaned up.
+        drop(killed);
+        let next = lab.start("next", &["n"], &[tcp(None, 8080, 80)]);
+        next.serve(80);
+        assert_eq!(ask_name(lab.remote.as_fd(), ip(MACHINE), 8080).as_deref(), Some("next"));
+        lab.networks.repair(&|id| id == "alive" || id == "next", &mut Vec::new()).unwrap();
+        assert!(lab.networks.endpoints_of("killed").unwrap().is_empty());
+        assert!(lab.networks.endpoints_of("half").unwrap().is_empty());
+        assert_eq!(ask_name(lab.remote.as_fd(), ip(MACHINE), 8081).as_deref(), Some("alive"));
+        assert_eq!(ask_name(lab.remote.as_fd(), ip(MACHINE), 8080).as_deref(), Some("next"));
+        assert!(!lab.networks.mend(&mut Vec::new()).unwrap(), "nothing was left to mend");
+        // A bridge that somebody removed comes back with the next container.
+        let device = lab.networks.find("n").unwrap().device;
+        let mut socket = Socket::open().unwrap();
+        let link = socket.link(&device).unwrap();
+        socket.delete(link.index).unwrap();
+        assert!(lab.networks.doctor().unwrap().iter().any(|finding| finding.what.contains("is gone")));
+        let back = lab.start("back", &["n"], &[tcp(None, 8090, 80)]);
+        back.serve(80);
+        assert_eq!(ask_name(lab.remote.as_fd(), ip(MACHINE), 8090).as_deref(), Some("back"));
+    });
+}
+
+#[test]
+fn root_hundreds_in_parallel_leave_nothing() {
+    const THREADS: usize = 4;
+    let each = hull_testkit::loops(25) as usize;
+    in_lab(move |lab| {
+        lab.create("n", |wish| wish.ipv6 = Some(true));
+        let data = lab.data.path().to_owned();
+        let finished: Vec<(BTreeSet<IpAddr>, usize)> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS)
+                .map(|thread| {
+                    let data = data.clone();
+                    scope.spawn(move || {
+                        // As processes of their own would: each its own connection to the database.
+                        let networks = hull_network::Networks::new(
+                            hull_db::Database::new(&data.join("data")),
+                            &data.join("state"),
+                        );
+                        let mut seen = BTreeSet::new();
+                        let mut held = Vec::new();
+                        for number in 0..each {
+                            let id = format!("{thread}x{number:09}");
+                            let port = u16::try_from(20_000 + thread * 1000 + number).unwrap();
+                            let who = Who { id: &id, name: &id };
+                            let plan = networks.plan(who, &[attachment("n")], &[tcp(None, port, 80)]).unwrap();
+                            let namespace = lab::new_namespace();
+                            networks.attach(&plan, namespace.as_fd(), &mut Vec::new()).unwrap();
+                            assert!(seen.insert(plan.endpoints[0].ipv4().unwrap().into()));
+                            held.push((id, plan, namespace));
+                        }
+                        for (id, plan, namespace) in held {
+                            networks.detach(&id).unwrap();
+                            drop((plan, namespace));
+                        }
+                        (seen, each)
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let all: BTreeSet<IpAddr> = finished.iter().flat_map(|(seen, _)| seen.iter().copied()).collect();
+        assert_eq!(all.len(), THREADS * each, "an address was given twice");
+        settled();
+        lab.networks.repair(&|_| false, &mut Vec::new()).unwrap();
+        assert!(!lab.networks.mend(&mut Vec::new()).unwrap(), "elements were left or lost");
+        let network = lab.networks.find("n").unwrap();
+        assert!(lab.networks.endpoints(&network).unwrap().is_empty());
+        let left: Vec<u32> = lab
+            .data
+            .path()
+            .join("data/hull.db")
+            .exists()
+            .then(|| {
+                let connection = rusqlite::Connection::open(lab.data.path().join("data/hull.db")).unwrap();
+                ["endpoints", "addresses", "ports"]
+                    .map(|table| {
+                        connection.query_row(&format!("SELECT count(*) FROM {table}"), (), |row| row.get(0)).unwrap()
+                    })
+                    .to_vec()
+            })
+            .unwrap();
+        assert_eq!(left, [0, 0, 0]);
+        lab.networks.remove("n", &mut Vec::new()).unwrap();
+        assert!(bridges().is_empty());
+    });
+}
+
+/// Polls a proxy until `done` says so.
+fn serve_until(proxy: &mut Proxy, done: &std::sync::atomic::AtomicBool) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+        let wait = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        poll(&mut [PollFd::new(&*proxy, PollFlags::IN)], Some(&wait)).unwrap();
+        proxy.on_ready(Instant::now()).unwrap();
+    }
+}
+
+#[test]
+fn root_what_the_firewall_does_not_lead_is_passed_on() {
+    in_lab(|lab: &Lab| {
+        lab.create("four", |wish| wish.ipv6 = Some(false));
+        lab.create("plain", |wish| {
+            wish.options.insert(hull_network::PUBLISH_MODE.to_owned(), "proxy".to_owned());
+        });
+        let udp = hull_network::Publish { protocol: hull_network::Protocol::Udp, ..tcp(None, 8080, 80) };
+        let mut web = lab.start("web", &["four"], &[tcp(None, 8080, 80), udp]);
+        let mut other = lab.start("other", &["plain"], &[tcp(None, 8081, 80)]);
+        web.serve(80);
+        other.serve(80);
+        let held: Vec<_> = web.plan.reservations.drain(..).chain(other.plan.reservations.drain(..)).collect();
+        let mut proxy = Proxy::new(held).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let machine = lab.machine.as_fd();
+        let remote = lab.remote.as_fd();
+        std::thread::scope(|scope| {
+            scope.spawn(|| serve_until(&mut proxy, &done));
+            // The proxy's thread is in the machine's namespace: it was started there.
+            assert_eq!(ask_name(machine, ip("::1"), 8080).as_deref(), Some("web"));
+            assert_eq!(ask_name(remote, ip(lab::MACHINE6), 8080).as_deref(), Some("web"));
+            assert_eq!(ask_name(remote, ip(MACHINE), 8080).as_deref(), Some("web"));
+            assert_eq!(ask_udp(machine, ip("::1"), 8080).as_deref(), Some("web"));
+            for address in [MACHINE, lab::MACHINE6] {
+                assert_eq!(ask_name(remote, ip(address), 8081).as_deref(), Some("other"));
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        // An ordinary socket of the machine: rules for what comes in govern it.
+        let hull = in_namespace(machine, || {
+            hull_netlink::nft::Socket::open()
+                .unwrap()
+                .elements(hull_netlink::nft::Family::Inet, "hull", "ports4")
+                .unwrap()
+        })
+        .unwrap();
+        assert_eq!(hull.len(), 2, "{hull:?}");
+    });
+}
+
+#[test]
+fn root_devices_on_a_device_of_the_machine() {
+    in_lab(|lab| {
+        lab.create("lan", |wish| {
+            wish.driver = Driver::Macvlan;
+            wish.ipv6 = Some(false);
+            wish.pools = vec![pool("192.0.2.0/24")];
+            wish.pools[0].gateway = Some(ip(lab::REMOTE));
+            wish.pools[0].range = Some("192.0.2.128/25".parse().unwrap());
+            wish.options.insert("parent".to_owned(), "up0".to_owned());
+        });
+        let first = match lab.try_start("first", &["lan"], &[]) {
+            Ok(container) => container,
+            Err(Error::Unsupported(why)) => {
+                hull_testkit::tier::skip("macvlan", &why);
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let second = lab.start("second", &["lan"], &[]);
+        first.serve(80);
+        assert_eq!(first.ipv4(0), ip("192.0.2.128"));
+        assert_eq!(ask_name(lab.remote.as_fd(), first.ipv4(0), 80).as_deref(), Some("first"));
+        assert_eq!(ask_name(second.as_fd(), first.ipv4(0), 80).as_deref(), Some("first"));
+        lab::serve(lab.remote.as_fd(), 7777, "remote");
+        assert_eq!(ask_name(second.as_fd(), ip(lab::REMOTE), 7777).as_deref(), Some("remote"));
+    });
+}
+
+/// How long a container's network takes, for the reader: `HULL_TEST_LOOPS=500` shows what the five hundredth costs.
+#[test]
+fn root_the_last_costs_no_more_than_twice_the_first() {
+    let count = hull_testkit::loops(60) as usize;
+    in_lab(move |lab| {
+        lab.create("n", |_| ());
+        let warm = lab.start("warm", &["n"], &[]);
+        let mut times = Vec::new();
+        let mut held = Vec::new();
+        for number in 0..count {
+            let id = format!("c{number:010}");
+            let namespace = lab::new_namespace();
+            let begin = Instant::now();
+            let plan = lab.networks.plan(Who { id: &id, name: &id }, &[attachment("n")], &[]).unwrap();
+            let planned = begin.elapsed();
+            lab.networks.attach(&plan, namespace.as_fd(), &mut Vec::new()).unwrap();
+            times.push((begin.elapsed(), planned));
+            held.push((plan, namespace));
+        }
+        let median = |some: &[(Duration, Duration)]| {
+            let mut some = some.to_vec();
+            some.sort();
+            some[some.len() / 2]
+        };
+        let some = count / 4;
+        let (first, last) = (median(&times[..some]), median(&times[count - some..]));
+        let ports: Vec<_> = (0..200).map(|port| tcp(None, 30_000 + port, 80)).collect();
+        let namespace = lab::new_namespace();
+        let begin = Instant::now();
+        let plan = lab.networks.plan(Who { id: "many", name: "many" }, &[attachment("n")], &ports).unwrap();
+        let planned = begin.elapsed();
+        lab.networks.attach(&plan, namespace.as_fd(), &mut Vec::new()).unwrap();
+        let many = begin.elapsed();
+        let begin = Instant::now();
+        lab.networks.detach("many").unwrap();
+        let detached = begin.elapsed();
+        println!(
+            "first {first:?} last {last:?} (all, plan alone); 200 ports {many:?}, plan {planned:?}, detach {detached:?}"
+        );
+        // Timing on a shared machine: ten times would be another order of growth.
+        assert!(last.0 < first.0 * 10, "first {first:?} last {last:?}");
+        drop((warm, held));
+    });
+}

@@ -19,6 +19,8 @@ mod logs;
 mod manifest;
 mod mount;
 mod names;
+mod network;
+mod network_list;
 mod progress;
 mod prune;
 mod ps;
@@ -145,6 +147,9 @@ enum Command {
     /// Commands on containers
     #[command(subcommand)]
     Container(groups::Container),
+    /// Commands on networks
+    #[command(subcommand)]
+    Network(network::Network),
     /// Commands on everything that Hull keeps
     #[command(subcommand)]
     System(groups::System),
@@ -216,6 +221,7 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         Command::Squash(args) => archives::squash(&engine, &args),
         Command::Image(command) => command.main(&engine),
         Command::Container(command) => command.main(&engine),
+        Command::Network(command) => command.main(&engine),
         Command::System(command) => command.main(&engine),
         Command::Info(args) => info::main(&engine, &args),
         Command::Version(args) => info::version(&args),

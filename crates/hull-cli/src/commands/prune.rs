@@ -57,7 +57,7 @@ pub(super) struct System {
 }
 
 /// Asks; anything but a yes is a no.
-fn confirmed(warning: &str) -> bool {
+pub(super) fn confirmed(warning: &str) -> bool {
     print(format_args!("{warning}\nAre you sure you want to continue? [y/N] "));
     let _ = std::io::stdout().flush();
     let mut answer = String::new();

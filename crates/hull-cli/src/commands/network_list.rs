@@ -1,0 +1,240 @@
+//! `hull network ls|inspect|prune`.
+
+use std::time::SystemTime;
+
+use hull_engine::Engine;
+use hull_network::{Network, Networks};
+use serde_json::{Map, Value, json};
+
+use super::filter::{self, Filter, Filters};
+use super::network::tell;
+use super::{Done, Failure, inspect, prune};
+use crate::output::format::{Listing, Row};
+use crate::output::{print, units};
+
+const TABLE: &str = "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}";
+const HEADERS: &[(&str, &str)] = &[
+    ("ID", "NETWORK ID"),
+    ("Name", "NAME"),
+    ("Driver", "DRIVER"),
+    ("Scope", "SCOPE"),
+    ("IPv4", "IPV4"),
+    ("IPv6", "IPV6"),
+    ("Internal", "INTERNAL"),
+    ("Labels", "LABELS"),
+    ("CreatedAt", "CREATED AT"),
+];
+
+/// List networks
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  hull network ls\n  hull network ls --filter driver=bridge --format '{{.Name}} {{.Internal}}'"
+)]
+pub(super) struct Ls {
+    /// Show only networks that fit: dangling, driver, id, label, name, scope, type
+    #[arg(short, long = "filter", value_name = "NAME=VALUE", value_parser = filter::parse)]
+    filters: Vec<Filter>,
+    /// Print by a template, or 'json', or 'table TEMPLATE'
+    #[arg(long, value_name = "TEMPLATE", default_value = "", hide_default_value = true)]
+    format: String,
+    /// Do not shorten IDs
+    #[arg(long)]
+    no_trunc: bool,
+    /// Only IDs
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Show all that is known about networks, as JSON
+#[derive(Debug, clap::Args)]
+pub(super) struct Inspect {
+    /// Print by a template, or 'json'
+    #[arg(short, long, value_name = "TEMPLATE")]
+    format: Option<String>,
+    /// More for diagnosis; there is no more
+    #[arg(short, long)]
+    verbose: bool,
+    /// Names, IDs or unique beginnings of IDs
+    #[arg(required = true, value_name = "NETWORK")]
+    networks: Vec<String>,
+}
+
+/// Remove networks that no container is on
+#[derive(Debug, clap::Args)]
+pub(super) struct Prune {
+    /// Remove only networks that fit: label, label!, until
+    #[arg(long = "filter", value_name = "NAME=VALUE", value_parser = filter::parse)]
+    filters: Vec<Filter>,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Seconds since 1970.
+fn created(network: &Network) -> i64 {
+    i64::try_from(network.created / 1_000_000_000).unwrap_or(i64::MAX)
+}
+
+/// `2026-11-21 14:30:42.123456789 +0000 UTC`, as Go prints a time: zeroes at the end are left out.
+fn created_at(network: &Network, text: String, separator: &str) -> String {
+    let digits = format!("{:09}", network.created % 1_000_000_000);
+    let digits = digits.trim_end_matches('0');
+    let Some(position) = text.find(separator).filter(|_| !digits.is_empty()) else { return text };
+    format!("{}.{digits}{}", &text[..position], &text[position..])
+}
+
+fn row(network: &Network, whole: bool) -> Row {
+    let id = if whole { network.id.as_str() } else { network.id.get(..12).unwrap_or(&network.id) };
+    let seconds = created(network);
+    Row::new("networkContext")
+        .with("ID", id)
+        .with("Name", &network.name)
+        .with("Driver", network.driver.as_str())
+        .with("Scope", "local")
+        .with("IPv4", network.ipv4.to_string())
+        .with("IPv6", network.ipv6.to_string())
+        .with("Internal", network.internal.to_string())
+        .with("CreatedAt", created_at(network, units::timestamp(seconds), " +"))
+        .with_labels(network.labels.clone())
+}
+
+pub(super) fn list(engine: &Engine, args: &Ls) -> Done {
+    let filters = Filters::new(&args.filters, &["dangling", "driver", "id", "label", "name", "scope", "type"])?;
+    if let Some(bad) = filters.values("type").iter().find(|value| !matches!(value.as_str(), "custom" | "builtin")) {
+        return Err(Failure::new(format!("invalid filter: 'type'='{bad}'")));
+    }
+    let dangling = filters.flag("dangling")?;
+    let networks = engine.networks();
+    let mut shown = Vec::new();
+    for network in networks.list()? {
+        let fits = filters.any("driver", |driver| network.driver.as_str() == driver)
+            && filters.any("id", |id| network.id.starts_with(id))
+            && filters.any("name", |name| filter::matches(name, &network.name))
+            && filters.any("scope", |scope| scope == "local")
+            && filters.any("type", |kind| (kind == "builtin") == network.predefined())
+            && filters.labels(&network.labels);
+        if !fits {
+            continue;
+        }
+        if let Some(wanted) = dangling {
+            let unused = !network.predefined() && networks.endpoints(&network)?.is_empty();
+            if unused != wanted {
+                continue;
+            }
+        }
+        shown.push(network);
+    }
+    let format = if args.quiet { "{{.ID}}" } else { &args.format };
+    let listing = Listing {
+        format,
+        table: TABLE,
+        raw: Some("network_id: {{.ID}}\nname: {{.Name}}\ndriver: {{.Driver}}\nscope: {{.Scope}}\n"),
+        headers: HEADERS,
+    };
+    let rows: Vec<Row> = shown.iter().map(|network| row(network, args.no_trunc)).collect();
+    print(listing.render(rows).map_err(Failure::new)?);
+    Ok(0)
+}
+
+/// A network as `docker network inspect` shows it.
+pub(super) fn document(networks: &Networks, network: &Network) -> Result<Value, Failure> {
+    let pools = network.pools.iter().map(|pool| {
+        let mut fields = Map::new();
+        fields.insert("Subnet".to_owned(), pool.subnet.to_string().into());
+        if let Some(range) = pool.range {
+            fields.insert("IPRange".to_owned(), range.to_string().into());
+        }
+        if let Some(gateway) = pool.gateway {
+            fields.insert("Gateway".to_owned(), gateway.to_string().into());
+        }
+        if !pool.auxiliary.is_empty() {
+            fields.insert("AuxiliaryAddresses".to_owned(), json!(pool.auxiliary));
+        }
+        Value::Object(fields)
+    });
+    let pools: Vec<Value> = pools.collect();
+    let mut containers = Map::new();
+    for endpoint in networks.endpoints(network)? {
+        let of = |ipv4: bool| {
+            let found = endpoint.addresses.iter().find(|(address, _)| address.is_ipv4() == ipv4);
+            found.map_or(String::new(), |(address, prefix)| format!("{address}/{prefix}"))
+        };
+        containers.insert(
+            endpoint.container.clone(),
+            json!({
+                "Name": endpoint.container_name,
+                // Docker has an ID for it; here its number stands behind the network's ID.
+                "EndpointID": format!("{}{:016x}", &network.id[..48.min(network.id.len())], endpoint.id),
+                "MacAddress": endpoint.mac.to_string(),
+                "IPv4Address": of(true),
+                "IPv6Address": of(false),
+            }),
+        );
+    }
+    let options: Map<String, Value> = network
+        .options
+        .iter()
+        .filter(|(key, _)| !key.starts_with("hull."))
+        .map(|(key, value)| (key.clone(), value.clone().into()))
+        .collect();
+    Ok(json!({
+        "Name": network.name,
+        "Id": network.id,
+        "Created": created_at(network, units::rfc3339(created(network)), "Z"),
+        "Scope": "local",
+        "Driver": network.driver.as_str(),
+        "EnableIPv4": network.ipv4,
+        "EnableIPv6": network.ipv6,
+        "IPAM": {
+            "Driver": "default",
+            "Options": if network.predefined() { Value::Null } else { json!({}) },
+            "Config": if network.pools.is_empty() { Value::Null } else { pools.into() },
+        },
+        "Internal": network.internal,
+        "Attachable": network.attachable,
+        "Ingress": false,
+        "ConfigFrom": { "Network": "" },
+        "ConfigOnly": false,
+        "Containers": containers,
+        "Options": options,
+        "Labels": network.labels,
+    }))
+}
+
+pub(super) fn inspect(engine: &Engine, args: &Inspect) -> Done {
+    let networks = engine.networks();
+    inspect::show(args.format.as_deref(), &args.networks, |name| document(&networks, &networks.find(name)?))
+}
+
+pub(super) fn prune(engine: &Engine, args: &Prune) -> Done {
+    let filters = Filters::new(&args.filters, &["label", "label!", "until"])?;
+    let until = match filters.values("until") {
+        [] => None,
+        [text] => Some(units::moment(text, SystemTime::now()).map_err(Failure::new)?),
+        _ => return Err(Failure::new("more than one until filter specified")),
+    };
+    let warning = "WARNING! This will remove all custom networks not used by at least one container.";
+    if !args.force && !prune::confirmed(warning) {
+        return Ok(0);
+    }
+    // A container that has ended wants its networks when it is started again.
+    let wanted: Vec<String> = engine
+        .list()?
+        .into_iter()
+        .flat_map(|(container, _)| container.config.networks)
+        .map(|network| network.name)
+        .collect();
+    let keep = |network: &Network| {
+        wanted.iter().any(|name| *name == network.name || network.id.starts_with(name.as_str()))
+            || until.is_some_and(|until| created(network) >= until)
+            || !filters.labels(&network.labels)
+    };
+    let mut said = Vec::new();
+    let removed = engine.networks().prune(keep, &mut said);
+    tell(&said);
+    let removed = removed?;
+    if !removed.is_empty() {
+        print(format_args!("Deleted Networks:\n{}\n\n", removed.join("\n")));
+    }
+    Ok(0)
+}

@@ -199,7 +199,7 @@ impl Joining {
         self.plan.apply_identity(self.filter.as_ref())?;
         self.plan.lookup()?;
         rustix::process::set_parent_process_death_signal(None).map_err(step(Step::Sync))?;
-        reset_signals();
+        reset_signals(self.plan.ignored_signals());
         cloexec_from(3 + self.options.streams.preserve_fds).map_err(step(Step::CloseFds))?;
         self.plan.apply_late(self.filter.as_ref())
     }

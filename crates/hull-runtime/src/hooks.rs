@@ -144,7 +144,7 @@ impl Prepared {
         match clone3(CloneFlags::empty(), None).map_err(Reason::System)? {
             Cloned::Child => {
                 let ready = rustix::stdio::dup2_stdin(&read);
-                reset_signals();
+                reset_signals(u64::MAX);
                 let _ = hull_sys::clone::cloexec_from(3);
                 if ready.is_ok() {
                     let _ = execve(&self.path, &self.args, &self.env);

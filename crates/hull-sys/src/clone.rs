@@ -224,14 +224,15 @@ pub fn unshare(namespaces: CloneFlags) -> Result<(), Errno> {
     check(libc::c_long::from(unsafe { libc::unshare(namespaces.bits() as libc::c_int) })).map(drop)
 }
 
-/// Sets every signal to its default disposition and unblocks all.
+/// Sets signals to their default disposition (the lowest bit of `ignored` is signal 1) and unblocks all.
 ///
-/// Programs inherit ignored and blocked signals through `execve(2)`; a container must not start with the runtime's.
-pub fn reset_signals() {
+/// Programs inherit ignored and blocked signals through `execve(2)`; a container must not start with the runtime's. Those
+/// with handlers get their default there.
+pub fn reset_signals(ignored: u64) {
     // SAFETY: resetting a disposition to the default installs no handler; the numbers are checked by the kernel, which
     // refuses SIGKILL and SIGSTOP with an error that means nothing here.
     unsafe {
-        for signal in 1..=64 {
+        for signal in (1..=64).filter(|signal| ignored >> (signal - 1) & 1 == 1) {
             libc::signal(signal, libc::SIG_DFL);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();

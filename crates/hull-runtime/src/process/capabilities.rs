@@ -11,6 +11,7 @@ use rustix::thread::{
 
 use hull_oci::spec::CAPABILITIES as NAMES;
 
+use super::own::Own;
 use crate::error::Error;
 use crate::failure::{Failure, Step};
 
@@ -35,9 +36,12 @@ struct Grantable {
 
 impl Grantable {
     /// A process that enters another user namespace has every capability there.
-    fn probe(user_namespace: bool) -> Result<Self, Error> {
-        let (mut known, mut bounding) = (0, 0);
-        for number in 0..64 {
+    fn probe(user_namespace: bool, own: Option<Own>) -> Result<Self, Error> {
+        let mut bounding = own.map_or(0, |own| own.bounding);
+        // Capabilities are numbered without gaps, and what is not in the set is asked for one by one.
+        let first = u64::BITS - bounding.leading_zeros();
+        let mut known = u64::MAX.checked_shr(u64::BITS - first).unwrap_or(0);
+        for number in first..u64::BITS {
             let Ok(inside) = capability_is_in_bounding_set(CapabilitySet::from_bits_retain(1 << number)) else { break };
             known |= 1 << number;
             bounding |= u64::from(inside) << number;
@@ -45,8 +49,11 @@ impl Grantable {
         if user_namespace {
             return Ok(Self { known, bounding: known, permitted: known });
         }
-        let own = capabilities(None).map_err(Error::system("read", "own capabilities"))?;
-        Ok(Self { known, bounding, permitted: own.permitted.bits() })
+        let permitted = match own {
+            Some(own) => own.permitted,
+            None => capabilities(None).map_err(Error::system("read", "own capabilities"))?.permitted.bits(),
+        };
+        Ok(Self { known, bounding, permitted })
     }
 }
 
@@ -65,10 +72,11 @@ impl CapabilityPlan {
     pub(super) fn new(
         wanted: Option<&Capabilities>,
         user_namespace: bool,
+        own: Option<Own>,
         warnings: &mut Vec<String>,
     ) -> Result<Self, Error> {
         let empty = Capabilities::default();
-        Ok(Self::build(wanted.unwrap_or(&empty), Grantable::probe(user_namespace)?, warnings))
+        Ok(Self::build(wanted.unwrap_or(&empty), Grantable::probe(user_namespace, own)?, warnings))
     }
 
     fn build(wanted: &Capabilities, grantable: Grantable, warnings: &mut Vec<String>) -> Self {

@@ -21,6 +21,7 @@ mod diagnose;
 pub mod intel_rdt;
 mod labels;
 mod lists;
+mod own;
 mod program;
 pub mod rlimits;
 mod scheduling;
@@ -43,6 +44,7 @@ use crate::error::Error;
 use crate::failure::{Failure, Step, step};
 use capabilities::CapabilityPlan;
 use labels::Labels;
+use own::Own;
 use program::Program;
 use rlimits::RlimitPlan;
 use scheduling::Scheduling;
@@ -77,6 +79,8 @@ pub struct ProcessPlan {
     groups: Vec<Gid>,
     umask: Mode,
     console_size: Option<(u16, u16)>,
+    /// Signals that this process ignores and the program must not; all when it cannot be known.
+    ignored_signals: u64,
     program: Program,
     warnings: Vec<String>,
 }
@@ -95,6 +99,7 @@ impl ProcessPlan {
     /// [`Error::Config`] and [`Error::Unsupported`] name the field.
     pub fn new(process: &Process, context: &ProcessContext) -> Result<Self, Error> {
         let mut warnings = Vec::new();
+        let own = Own::read();
         let oom_score_adj = process.oom_score_adj.map(oom_score).transpose()?;
         let labels = Labels::new(&process.apparmor_profile, &process.selinux_label)?;
         let wants_procfs = oom_score_adj.is_some() || labels.any();
@@ -122,12 +127,18 @@ impl ProcessPlan {
             rlimits: RlimitPlan::new(&process.rlimits, &mut warnings)?,
             scheduling,
             labels,
-            capabilities: CapabilityPlan::new(process.capabilities.as_ref(), context.user_namespace, &mut warnings)?,
+            capabilities: CapabilityPlan::new(
+                process.capabilities.as_ref(),
+                context.user_namespace,
+                own,
+                &mut warnings,
+            )?,
             no_new_privileges: process.no_new_privileges,
             uid: Uid::from_raw(identity("process.user.uid", user.uid)?),
             gid: Gid::from_raw(identity("process.user.gid", user.gid)?),
             groups,
             umask: Mode::from_raw_mode(umask),
+            ignored_signals: own.map_or(u64::MAX, |own| own.ignored),
             console_size: process.console_size.map(|size| (size.height, size.width)),
             program: Program::new(process, !context.exec)?,
             warnings,
@@ -141,6 +152,11 @@ impl ProcessPlan {
     pub fn with_linux(mut self, linux: &Linux) -> Result<Self, Error> {
         self.scheduling.set_linux(linux.personality.as_ref(), linux.memory_policy.as_ref())?;
         Ok(self)
+    }
+
+    /// Signals that the program would inherit as ignored: the lowest bit is signal 1.
+    pub(crate) fn ignored_signals(&self) -> u64 {
+        self.ignored_signals
     }
 
     /// What could not be granted and was left out, one sentence each.

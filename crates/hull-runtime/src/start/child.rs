@@ -150,7 +150,7 @@ impl Child<'_> {
         if let Err(failure) = self.hook(Step::StartContainerHook) {
             return failure;
         }
-        hull_sys::clone::reset_signals();
+        hull_sys::clone::reset_signals(self.plan.process.ignored_signals());
         if let Err(errno) = hull_sys::clone::cloexec_from(3 + self.plan.streams.preserve_fds) {
             return Failure::new(Step::CloseFds, errno);
         }

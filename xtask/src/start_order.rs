@@ -2,11 +2,12 @@
 //!
 //! The linker puts the sections named there beside each other, so that a start touches few pages of the binary. The
 //! command builds the release binary with a map of its sections, follows some starts instruction by instruction, and
-//! lists every section that was entered: those of the container's first process before its `execve` at the beginning
-//! (each of its pages is a fault of its own), then the others in the order in which they were first entered.
+//! lists every section that was entered, one start after the other: first those of the container's process before its
+//! `execve` (each of its pages is a fault of its own), then the others in the order in which they were first entered.
 //!
-//! A name that is gone when the binary is linked is ignored, and what is new is linked among the rest: the file goes out
-//! of date slowly and does no harm by it. Names lose the hashes in them unless they would then mean too many others.
+//! A name that is gone when the binary is linked is ignored, and what is new is linked among the rest, so an old list does
+//! no harm; but what is inlined changes with the code, and memory grows again until the list is made anew: before a
+//! release, that is. Names lose the hashes in them unless they would then mean too many others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -20,7 +21,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use crate::{Result, bench, cargo, check, target_directory, workspace};
 
 /// A wildcard may bring this many bytes that no start runs, or a quarter of those that one does.
-const MOST_STRANGE: u64 = 512;
+const MOST_STRANGE: u64 = 2048;
 
 /// The signal of a traced process's stop that is no signal to it.
 const TRAP: i32 = 5;
@@ -53,6 +54,8 @@ pub(crate) fn run() -> Result<()> {
     let mut touched = Touched::default();
     let traced = starts(&stage).into_iter().try_for_each(|words| -> Result<()> {
         println!("hull {}", words.join(" "));
+        // What only the first start does, such as making the database, is no part of the others.
+        check(Command::new(&binary).args(&words).stdin(Stdio::null()).stdout(Stdio::null()))?;
         touched.starts += 1;
         follow(&binary, &words, &sections, &mut touched)
     });
@@ -90,7 +93,7 @@ impl Touched {
     fn enter(&mut self, section: usize, child: bool) {
         let order = self.places.len();
         let place = self.places.entry(section).or_insert((order, self.starts, false));
-        place.2 |= child;
+        place.2 |= child && place.1 == self.starts;
     }
 }
 
@@ -249,7 +252,7 @@ fn list(sections: &[Section], touched: &Touched) -> String {
         }
     }
     let mut order: Vec<(&usize, &(usize, usize, bool))> = touched.places.iter().collect();
-    order.sort_by_key(|(_, (order, start, child))| (!child, *start, *order));
+    order.sort_by_key(|(_, (order, start, child))| (*start, !child, *order));
     let mut text = String::from(
         "/* What a start runs, beside each other. Written by `cargo xtask start-order`; names that are gone do no harm. */\n\
          SECTIONS\n{\n  .text.start :\n  {\n",

@@ -90,9 +90,7 @@ impl Engine {
             Phase::Created | Phase::Exited => return Ok(()),
             Phase::Restarting => {
                 self.set_stopping(&container.id, why)?;
-                if let Some(monitor) = process(state.monitor, state.monitor_start) {
-                    let _ = hull_sys::signal::pidfd_send_signal(monitor.as_fd(), SIGUSR1);
-                }
+                self.wake_monitor(&state);
                 return self.settle(container, &state);
             }
             Phase::Running => {}
@@ -141,6 +139,13 @@ impl Engine {
         match container.config.stop_timeout {
             Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
             None => Some(GRACE),
+        }
+    }
+
+    /// Asks a monitor to look again at what was asked for.
+    pub(crate) fn wake_monitor(&self, state: &State) {
+        if let Some(monitor) = process(state.monitor, state.monitor_start) {
+            let _ = hull_sys::signal::pidfd_send_signal(monitor.as_fd(), SIGUSR1);
         }
     }
 
@@ -269,8 +274,8 @@ impl Engine {
             self.set_stopping(&container.id, Stopping::Stop)?;
             let program = process(state.pid, state.pid_start);
             self.kill_all(container);
-            if let Some(monitor) = process(state.monitor, state.monitor_start).filter(|_| program.is_none()) {
-                let _ = hull_sys::signal::pidfd_send_signal(monitor.as_fd(), SIGUSR1);
+            if program.is_none() {
+                self.wake_monitor(&state);
             }
             if let Some(program) = program
                 && !ended(&program, Some(CLEANUP))

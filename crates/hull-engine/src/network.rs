@@ -22,7 +22,7 @@ use hull_network::{Attachment, Endpoint, Network, Networks, Plan, Protocol, Publ
 
 use crate::config::{NamespaceChoice, NetworkConfig, PublishConfig, RunConfig};
 use crate::error::Error;
-use crate::records::{Container, Engine, create_private};
+use crate::records::{Container, Engine, Phase, State, create_private};
 
 /// The machine's resolver configuration.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -132,11 +132,7 @@ impl Engine {
         if config.namespaces.uts == NamespaceChoice::Private {
             files.push(("hostname", format!("{hostname}\n").into_bytes()));
         }
-        let wishes = Wishes {
-            servers: config.dns.servers.clone(),
-            search: config.dns.search.clone(),
-            options: config.dns.options.clone(),
-        };
+        let wishes = wishes(config);
         let machine = || ResolvConf::parse(&read_bounded(Path::new(RESOLV_CONF)));
         let systemd = || ResolvConf::parse(&read_bounded(Path::new(SYSTEMD_RESOLV_CONF)));
         let extras = self.extra_hosts(config, plan)?;
@@ -348,7 +344,7 @@ impl Engine {
             return Err(Error::flag("network connect", reason));
         }
         let state = self.state(&container.id)?;
-        if state.phase == crate::records::Phase::Running {
+        if state.phase == Phase::Running {
             let namespace = hull_network::namespace_of(state.pid)?;
             let who = Who { id: &container.id, name: &container.name };
             let mut said = Vec::new();
@@ -357,9 +353,43 @@ impl Engine {
             self.announce(&networks, container, &network, &endpoint)?;
             let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(|(address, _)| *address).collect();
             self.follow_networks(&changed, &[], &self.own_lines(&changed, &addresses))?;
+            if !network.is_default() && !self.settings_file(&container.id).exists() {
+                self.begin_names(&changed, &state)?;
+            }
         }
         changed.config.networks.push(NetworkConfig { name: network.name, ..wish.clone() });
         self.save_container(&changed)
+    }
+
+    /// A container that asked the machine's servers gets a resolver: its monitor opens it when it looks again.
+    fn begin_names(&self, container: &Container, state: &State) -> Result<(), Error> {
+        create_private(&self.state_root().join("resolvers"))?;
+        let networks = self.networks();
+        let endpoints = networks.endpoints_of(&container.id)?;
+        let settings = self.resolver_settings(container, endpoints.iter(), false);
+        settings.write(&self.settings_file(&container.id))?;
+        let wishes = wishes(&container.config);
+        let machine = ResolvConf::parse(&read_bounded(Path::new(RESOLV_CONF)));
+        if let Some(new) = resolv::generate(&machine, None, &wishes, resolv::Reach::Embedded) {
+            let path = self.directory(&container.id).join("resolv.conf");
+            let written = ResolvConf::parse(&read_bounded(&path));
+            hull_network::files::update(&path, |current| resolv::replace(current, &written, &new))?;
+        }
+        self.wake_monitor(state);
+        Ok(())
+    }
+
+    /// The resolver that a running container has come to need; `None` when it needs none.
+    pub(crate) fn late_resolver(&self, id: &str, pid: i32) -> Option<Resolver> {
+        let path = self.settings_file(id);
+        if !path.exists() {
+            return None;
+        }
+        let namespace = hull_network::namespace_of(pid).ok()?;
+        let copy = namespace.try_clone().ok()?;
+        let resolver = Resolver::open(namespace, &path, PathBuf::from(RESOLV_CONF)).ok()?;
+        dns::redirect(copy.as_fd(), resolver.port()).ok()?;
+        Some(resolver)
     }
 
     /// Takes a container off one network.
@@ -378,7 +408,7 @@ impl Engine {
             let reason = format!("container {} is not connected to network {}", container.id, network.name);
             return Err(Error::flag("network disconnect", reason));
         }
-        if state.phase == crate::records::Phase::Running {
+        if state.phase == Phase::Running {
             let namespace = hull_network::namespace_of(state.pid)?;
             let endpoint = networks.disconnect(who, &network.name, Some(namespace.as_fd()))?;
             dns::leave(&networks.directory(&network.id), &container.id)?;
@@ -411,6 +441,11 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+fn wishes(config: &RunConfig) -> Wishes {
+    let dns = &config.dns;
+    Wishes { servers: dns.servers.clone(), search: dns.search.clone(), options: dns.options.clone() }
 }
 
 /// Whether names of containers resolve: on every network but the default one.

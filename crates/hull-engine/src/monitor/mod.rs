@@ -242,6 +242,14 @@ impl Monitor<'_> {
                     }
                     Err(error) => self.not_started(&error),
                 },
+                (Happened::Woken, true) => {
+                    if self.reach.resolver.is_none()
+                        && let Some(program) = &program
+                    {
+                        self.reach.resolver = self.engine.late_resolver(&self.facts.id, program.pid);
+                    }
+                    continue;
+                }
                 (Happened::Woken, false) if self.engine.stopping(&self.facts.id).is_some() => {
                     self.give_up();
                     None

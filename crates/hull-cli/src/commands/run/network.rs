@@ -10,7 +10,8 @@ use crate::commands::Failure;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Network")]
 pub(in crate::commands) struct Network {
-    /// Network to join (NAME, or name=NAME,alias=...,ip=...), or bridge, none, host, container:NAME, ns:PATH
+    /// Network to join (NAME, or name=NAME,alias=...,ip=...), or bridge, none, host,
+    /// container:NAME, ns:PATH [default: HULL_DEFAULT_NETWORK, or bridge]
     #[arg(long, visible_alias = "net", value_name = "NETWORK")]
     network: Vec<String>,
     /// Another name on its networks

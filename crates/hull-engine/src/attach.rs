@@ -318,11 +318,9 @@ impl Follower<'_> {
             };
             match said {
                 Some(Said::Output(protocol::STDERR, bytes)) => write_all(rustix::stdio::stderr(), &bytes).unwrap_or(()),
-                Some(Said::Output(_, bytes)) if !self.broken => {
-                    if write_all(rustix::stdio::stdout(), &bytes).is_err() {
-                        self.broken = true;
-                        self.say(protocol::OUTPUT_END, &[]);
-                    }
+                Some(Said::Output(_, bytes)) if !self.broken && write_all(rustix::stdio::stdout(), &bytes).is_err() => {
+                    self.broken = true;
+                    self.say(protocol::OUTPUT_END, &[]);
                 }
                 Some(Said::Warning(line)) => (self.warn)(&line),
                 Some(Said::Failed(code, message)) => return Err(Error::Start { message, code }),

@@ -108,6 +108,7 @@ pub fn document(engine: &Engine, container: &Container, state: &State) -> Value 
         "Image": container.image_id,
         "Name": format!("/{}", container.name),
         "Rootfs": rootfs,
+        "RestartCount": state.restarts,
         "LogPath": directory.join(logs::FILE),
         "HostConfig": {
             "AutoRemove": config.remove,

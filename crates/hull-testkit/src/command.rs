@@ -22,7 +22,7 @@ pub struct Finished {
 impl Finished {
     /// Asserts exit code 0.
     #[track_caller]
-    #[must_use]
+    #[expect(clippy::must_use_candidate, reason = "the assertion is often all that is wanted")]
     pub fn ok(self) -> Self {
         assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self

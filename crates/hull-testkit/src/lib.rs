@@ -2,6 +2,7 @@
 //!
 //! - [`Bundle`]: a throw-away OCI bundle with its own state root and cgroup; dropping it removes the container and fails
 //!   the test if anything is left on the machine.
+//! - [`Home`]: a data directory of its own, for tests of `hull`'s own commands.
 //! - [`probe`]: the static program that containers run; its actions are in `src/bin/hull-probe.rs`.
 //! - [`tier`]: skips with a reason.
 //! - [`race`]: threads that exchange files while a command runs.
@@ -13,6 +14,7 @@
 
 mod bundle;
 mod command;
+mod home;
 pub mod leak;
 pub mod race;
 pub mod registry;
@@ -25,6 +27,7 @@ use std::process::Command;
 
 pub use bundle::Bundle;
 pub use command::{Finished, finish, finish_within};
+pub use home::Home;
 pub use serde_json::{Value, json};
 pub use spec::default_spec;
 

@@ -133,8 +133,11 @@ impl Monitor<'_> {
         kept.push(file.as_fd());
         let exe = rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(Error::io("open", "/proc/self/exe"))?;
-        let args = [NAME.to_owned(), self.facts.id.clone(), file.as_raw_fd().to_string()];
-        let args = ExecArray::new(args.into_iter().filter_map(|arg| CString::new(arg).ok()).collect());
+        // The last one tells whoever looks at the process whose it is.
+        let whose = self.engine.state_root().as_os_str().as_bytes();
+        let args = [NAME.as_bytes(), self.facts.id.as_bytes(), file.as_raw_fd().to_string().as_bytes(), whose]
+            .map(|arg| CString::new(arg).unwrap_or_default());
+        let args = ExecArray::new(args.into());
         let env = ExecArray::new(environment(std::env::vars_os()));
         for fd in &kept {
             keep_across_exec(*fd).map_err(Error::io("keep", "descriptor"))?;

@@ -1,6 +1,6 @@
 //! `--change`: single instructions of a Dockerfile that set an image's defaults.
 
-use hull_oci::image::ContainerConfig;
+use hull_oci::image::{ContainerConfig, Healthcheck};
 
 use crate::Error;
 
@@ -59,13 +59,71 @@ fn one(config: &mut ContainerConfig, instruction: &str) -> Result<(), String> {
             }
             config.volumes.extend(list.into_iter().map(|path| (path, empty())));
         }
+        "HEALTHCHECK" => config.healthcheck = Some(healthcheck(value)?),
         "ONBUILD" => config.on_build.push(value.to_owned()),
         other => {
-            let known = "CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR";
+            let known = "CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR";
             return Err(format!("{other} is not one of {known}"));
         }
     }
     Ok(())
+}
+
+/// `NONE`, or `[--interval=30s ...] CMD ...`.
+fn healthcheck(value: &str) -> Result<Healthcheck, String> {
+    let mut check = Healthcheck::default();
+    let mut rest = value;
+    while rest.starts_with("--") {
+        let (option, after) = rest.split_once(char::is_whitespace).ok_or("expected CMD or NONE")?;
+        let (name, text) = option.split_once('=').ok_or_else(|| format!("{option} has no value"))?;
+        let duration = || duration(text).ok_or_else(|| format!("{option}: expected a duration such as 1m30s"));
+        match name {
+            "--interval" => check.interval = duration()?,
+            "--timeout" => check.timeout = duration()?,
+            "--start-period" => check.start_period = duration()?,
+            "--start-interval" => check.start_interval = duration()?,
+            "--retries" => {
+                let number = text.parse::<u32>().map_err(|_| format!("{option}: expected a number"))?;
+                check.retries = i64::from(number);
+            }
+            _ => return Err(format!("unknown option {name}")),
+        }
+        rest = after.trim_start();
+    }
+    let (form, command) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let command = command.trim();
+    check.test = match form.to_ascii_uppercase().as_str() {
+        "NONE" if command.is_empty() => vec!["NONE".to_owned()],
+        "CMD" if command.starts_with('[') => {
+            let mut test = vec!["CMD".to_owned()];
+            test.extend(strings(command)?);
+            test
+        }
+        "CMD" if !command.is_empty() => vec!["CMD-SHELL".to_owned(), command.to_owned()],
+        _ => return Err("expected NONE or CMD and a command".to_owned()),
+    };
+    Ok(check)
+}
+
+/// `1m30s`, `500ms`, in nanoseconds.
+fn duration(text: &str) -> Option<i64> {
+    let (mut rest, mut total) = (text, 0_i64);
+    while !rest.is_empty() {
+        let end = rest.find(|one: char| !one.is_ascii_digit())?;
+        let (number, after) = rest.split_at(end);
+        let end = after.find(|one: char| one.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        let unit: i64 = match unit {
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => return None,
+        };
+        total = total.checked_add(number.parse::<i64>().ok()?.checked_mul(unit)?)?;
+        rest = after;
+    }
+    (!text.is_empty()).then_some(total)
 }
 
 /// What Go writes for a member of a set.
@@ -166,6 +224,17 @@ mod tests {
             ["CMD", "RUN x", "CMD [1]", "WORKDIR w", "ENV =1", "ENV A", "ENV A=\"1", "EXPOSE x", "VOLUME [\"\"]"]
         {
             assert!(apply(&mut ContainerConfig::default(), &[wrong.to_owned()]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn health_checks_are_docker_s() {
+        let check = healthcheck("--interval=1m30s --retries=2 CMD [\"/a\", \"b\"]").unwrap();
+        assert_eq!((check.interval, check.retries, check.test.len()), (90_000_000_000, 2, 3));
+        assert_eq!(healthcheck("CMD curl -f x").unwrap().test, ["CMD-SHELL", "curl -f x"]);
+        assert_eq!(healthcheck("NONE").unwrap().test, ["NONE"]);
+        for bad in ["", "CMD", "--interval=1 CMD x", "--nope=1s CMD x", "NONE x", "--retries=-1 CMD x", "RUN x"] {
+            assert!(healthcheck(bad).is_err(), "{bad}");
         }
     }
 }

@@ -143,6 +143,25 @@ fn act(action: &str, args: &[&str]) -> io::Result<String> {
             std::thread::sleep(seconds(0));
             Ok(String::new())
         }
+        // As a shell's `-c`: one line of words, without quotes.
+        "-c" => {
+            let words: Vec<&str> = arg(0).split_whitespace().collect();
+            match words.split_first() {
+                Some((action, rest)) => act(action, rest),
+                None => Ok(String::new()),
+            }
+        }
+        // Ends with failure where there is no such file.
+        "need" => {
+            if fs::symlink_metadata(arg(0)).is_err() {
+                std::process::exit(1);
+            }
+            Ok(String::new())
+        }
+        // So many lines, numbered.
+        "lines" => Ok((0..number(0)).map(|line| format!("line {line}\n")).collect()),
+        // What is no text.
+        "binary" => io::stdout().write_all(&(0..=255).collect::<Vec<u8>>()).map(|()| String::new()),
         "exit" => std::process::exit(i32::try_from(number(0)).unwrap_or(1)),
         "alloc" => Ok(allocate(number(0))),
         "fork" => Ok(format!("started={}", spawn(number(0)))),

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use crate::error::Error;
+use crate::events;
 use crate::launch::Outcome;
 use crate::monitor::protocol::{self, Frames};
 use crate::monitor::socket;
@@ -172,6 +173,7 @@ impl Engine {
             return Err(Error::Status { operation: "attach to", id: container.id.clone(), status });
         }
         let Some(socket) = self.greet(&container.id, client.wants)? else { return Err(died()) };
+        events::emit(self, container, "attach", &[]);
         self.follow(&container.id, &socket, client, redirect()?, warn)
     }
 
@@ -225,7 +227,12 @@ impl Engine {
         let _ = hull_sys::signal::unblock_all();
         match ended? {
             Some(code) => Ok(Outcome::Exited(code)),
-            None => Ok(Outcome::Detached(id.to_owned())),
+            None => {
+                if let Ok(container) = self.container(id) {
+                    events::emit(self, &container, "detach", &[]);
+                }
+                Ok(Outcome::Detached(id.to_owned()))
+            }
         }
     }
 }

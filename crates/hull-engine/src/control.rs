@@ -29,13 +29,13 @@ fn not_running(operation: &'static str, container: &Container, state: &State) ->
 }
 
 /// A descriptor of a process, if it is the one that started then.
-fn process(pid: i32, start: u64) -> Option<OwnedFd> {
+pub(crate) fn process(pid: i32, start: u64) -> Option<OwnedFd> {
     let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
     (process_start_time(pid) == Some(start)).then_some(pidfd)
 }
 
 /// Waits for the end of a process; `None` waits for ever. Returns whether it has ended.
-fn ended(process: &OwnedFd, limit: Option<Duration>) -> bool {
+pub(crate) fn ended(process: &OwnedFd, limit: Option<Duration>) -> bool {
     let deadline = limit.map(|limit| Instant::now() + limit);
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -149,7 +149,7 @@ impl Engine {
         }
     }
 
-    fn kill_all(&self, container: &Container) {
+    pub(crate) fn kill_all(&self, container: &Container) {
         if let Ok(record) = Record::load(&self.oci_root(), &container.id) {
             if let Ok(program) = record.pidfd() {
                 let _ = hull_sys::signal::pidfd_send_signal(program.as_fd(), KILL);
@@ -162,7 +162,7 @@ impl Engine {
     }
 
     /// Waits until a container's monitor has cleaned up, and cleans up itself where it has died.
-    fn settle(&self, container: &Container, state: &State) -> Result<(), Error> {
+    pub(crate) fn settle(&self, container: &Container, state: &State) -> Result<(), Error> {
         if let Some(monitor) = process(state.monitor, state.monitor_start)
             && !ended(&monitor, Some(CLEANUP))
         {

@@ -75,6 +75,9 @@ pub enum Error {
         /// The container.
         id: String,
     },
+    /// What the container writes is kept elsewhere, or nowhere.
+    #[error("configured logging driver does not support reading")]
+    Unreadable,
     /// The image is not mounted.
     #[error("image {0} is not mounted")]
     NotMounted(String),

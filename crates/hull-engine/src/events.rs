@@ -4,6 +4,8 @@
 //! file to `log.1` under it. Readers take no lock: a line is written at once. Events are told, not obeyed: one that
 //! cannot be written changes nothing for what it tells of.
 
+mod read;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
@@ -16,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Source;
 use crate::records::{Container, Engine, create_private, now};
+
+pub use read::{FILTERS, Query, read};
 
 /// The file is renamed once it is this long.
 const MAX_BYTES: u64 = 4 << 20;
@@ -32,6 +36,9 @@ pub struct Event {
     /// What it happened to.
     #[serde(rename = "Actor")]
     pub actor: Actor,
+    /// Of the machine, always.
+    #[serde(default = "local")]
+    pub scope: String,
     /// Seconds since 1970.
     pub time: u64,
     /// Nanoseconds since 1970.
@@ -50,6 +57,10 @@ pub struct Actor {
     pub attributes: BTreeMap<String, String>,
 }
 
+fn local() -> String {
+    "local".to_owned()
+}
+
 /// `ROOT/events`.
 pub(crate) fn directory(engine: &Engine) -> PathBuf {
     engine.root().join("events")
@@ -64,6 +75,12 @@ pub(crate) fn emit(engine: &Engine, container: &Container, action: &str, more: &
     attributes.insert("name".to_owned(), container.name.clone());
     attributes.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
     emit_of(engine, "container", action, Actor { id: container.id.clone(), attributes });
+}
+
+/// Writes an event of an image: what was done, its ID, and the name by which it was done.
+pub fn emit_image(engine: &Engine, action: &str, id: &str, name: &str) {
+    let attributes = [("name".to_owned(), name.to_owned())].into();
+    emit_of(engine, "image", action, Actor { id: id.to_owned(), attributes });
 }
 
 /// Writes an event of anything.
@@ -94,7 +111,7 @@ fn append(engine: &Engine, kind: &str, action: &str, actor: Actor) -> Result<(),
         }
         let time_nano = now();
         let (kind, action) = (kind.to_owned(), action.to_owned());
-        let event = Event { kind, action, actor, time: time_nano / 1_000_000_000, time_nano };
+        let event = Event { kind, action, actor, scope: local(), time: time_nano / 1_000_000_000, time_nano };
         let mut line = serde_json::to_vec(&event).unwrap_or_default();
         line.push(b'\n');
         return file.write_all(&line).map_err(fail());

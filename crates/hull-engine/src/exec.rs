@@ -9,6 +9,7 @@ use hull_runtime::{ExecOptions, Streams};
 
 use crate::console::{Console, own_streams};
 use crate::error::Error;
+use crate::events;
 use crate::launch::null;
 use crate::records::{Container, Engine, Phase};
 use crate::terminal;
@@ -51,6 +52,7 @@ impl Engine {
         }
         let root = self.oci_root();
         let record = Record::load(&root, &container.id)?;
+        let told = Told::new(self, container, config)?;
         let process = process(&record, &root, config)?;
         let signals = (!config.detach).then(hull_sys::signal::redirect).transpose();
         let signals = signals.map_err(Error::io("redirect", "signals"))?;
@@ -66,6 +68,8 @@ impl Engine {
             streams.stdio = Some(own_streams(config.interactive, null()?)?);
         }
         let options = ExecOptions { streams, ..ExecOptions::default() };
+        told.tell("create", true, &[]);
+        told.tell("start", true, &[]);
         let running = hull_runtime::exec(&root, &container.id, &process, options)?;
         let Some(signals) = signals else { return Ok(0) };
         let mut io = match console {
@@ -80,12 +84,35 @@ impl Engine {
             let _ = hull_sys::signal::pidfd_send_signal(running.pidfd.as_fd(), 9);
         }
         let code = running.wait()?;
+        told.tell("die", false, &[("exitCode", &code.to_string())]);
         attended.map(|()| code)
     }
 }
 
+/// What is told of one `exec`.
+struct Told<'a> {
+    engine: &'a Engine,
+    container: &'a Container,
+    id: String,
+    command: String,
+}
+
+impl<'a> Told<'a> {
+    fn new(engine: &'a Engine, container: &'a Container, config: &ExecConfig) -> Result<Self, Error> {
+        let id = crate::names::hex(&crate::names::random()?);
+        Ok(Self { engine, container, id, command: config.args.join(" ") })
+    }
+
+    fn tell(&self, what: &str, with_command: bool, more: &[(&str, &str)]) {
+        let command = if with_command { format!(": {}", self.command) } else { String::new() };
+        let mut attributes = vec![("execID", self.id.as_str())];
+        attributes.extend_from_slice(more);
+        events::emit(self.engine, self.container, &format!("exec_{what}{command}"), &attributes);
+    }
+}
+
 /// The container's own program with what `exec` changes.
-fn process(record: &Record, root: &std::path::Path, config: &ExecConfig) -> Result<Process, Error> {
+pub(crate) fn process(record: &Record, root: &std::path::Path, config: &ExecConfig) -> Result<Process, Error> {
     let spec = record.spec(root)?;
     let mut process = spec.process.unwrap_or_default();
     process.args.clone_from(&config.args);

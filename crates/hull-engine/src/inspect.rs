@@ -87,7 +87,7 @@ pub fn document(engine: &Engine, container: &Container, state: &State) -> Value 
         (_, swap) => swap.unwrap_or(0),
     };
     let mounts: Vec<Value> = config.mounts.iter().map(mount).collect();
-    json!({
+    let mut document = json!({
         "Id": container.id,
         "Created": time(container.created),
         "Path": container.args.first(),
@@ -109,7 +109,7 @@ pub fn document(engine: &Engine, container: &Container, state: &State) -> Value 
         "Name": format!("/{}", container.name),
         "Rootfs": rootfs,
         "RestartCount": state.restarts,
-        "LogPath": directory.join(logs::FILE),
+        "LogPath": log_path(engine, container),
         "HostConfig": {
             "AutoRemove": config.remove,
             "BlkioWeight": limits.blkio_weight.unwrap_or(0),
@@ -161,7 +161,39 @@ pub fn document(engine: &Engine, container: &Container, state: &State) -> Value 
             "Labels": config.labels,
             "StopSignal": hull_runtime::lifecycle::signal::name(container.stop_signal),
         },
-    })
+    });
+    if let Some(health) = engine.health(container) {
+        document["State"]["Health"] = serde_json::to_value(health).unwrap_or_default();
+    }
+    if let Some(check) = &config.health {
+        document["Config"]["Healthcheck"] = healthcheck(check);
+    }
+    document["HostConfig"]["LogConfig"] = json!({ "Type": logs::driver(container), "Config": config.log.options });
+    document
+}
+
+/// Where the output is, if it is in files.
+fn log_path(engine: &Engine, container: &Container) -> std::path::PathBuf {
+    if matches!(logs::driver(container), "json-file" | "local") {
+        return engine.directory(&container.id).join(logs::FILE);
+    }
+    std::path::PathBuf::new()
+}
+
+/// As Docker shows it: what is not set is not there.
+fn healthcheck(check: &crate::config::HealthConfig) -> Value {
+    let mut shown = json!({ "Test": check.test });
+    let numbers = [
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+        ("Retries", u64::from(check.retries)),
+    ];
+    for (name, number) in numbers.into_iter().filter(|(_, number)| *number != 0) {
+        shown[name] = number.into();
+    }
+    shown
 }
 
 fn mount(mount: &MountConfig) -> Value {

@@ -7,6 +7,8 @@
 //! * [`monitor`]: the process that owns its streams until it ends, restarts it and cleans up after it.
 //! * [`attach`]: a client of a monitor; `run` in the foreground is one.
 //! * `network`: a container and its networks, which `hull_network` makes.
+//! * [`boot`]: restart policies across reboots and killed monitors.
+//! * [`health`], [`events`]: whether a container is well, and what has happened.
 //! * [`bootstrap`]: an image from a distribution's packages.
 //! * [`exec`], [`control`], [`logs`], [`inspect`]: commands on containers that exist.
 //! * [`diff`] and [`commit`]: what a container changed, as a list, a layer or an archive.
@@ -15,7 +17,9 @@
 //! The crate is synchronous and, except in `commit`, single-threaded: it clones processes.
 
 pub mod attach;
+pub mod boot;
 pub mod bootstrap;
+mod changes;
 pub mod commit;
 pub mod config;
 mod console;
@@ -25,6 +29,7 @@ pub mod error;
 pub mod events;
 pub mod exec;
 pub mod flags;
+pub mod health;
 pub mod image_mount;
 pub mod inspect;
 pub mod launch;
@@ -33,11 +38,14 @@ mod machine;
 pub mod monitor;
 mod names;
 mod network;
+mod own;
+pub mod pattern;
 pub mod records;
 mod rootfs;
 pub mod seccomp;
 pub mod spec;
 mod terminal;
+pub mod time;
 pub mod usage;
 
 pub use config::RunConfig;

@@ -178,6 +178,8 @@ pub(crate) enum Stopping {
     Stop,
     /// To be started again by whoever stops it: it is not removed either.
     Restart,
+    /// The machine goes down; nobody wanted it to end for ever.
+    Shutdown,
 }
 
 impl Work {
@@ -369,7 +371,11 @@ impl Engine {
     /// Says that a container is made to end, before it is.
     pub(crate) fn set_stopping(&self, id: &str, why: Stopping) -> Result<(), Error> {
         let path = self.directory(id).join("stopping");
-        let word = if why == Stopping::Restart { "restart" } else { "stop" };
+        let word = match why {
+            Stopping::Stop => "stop",
+            Stopping::Restart => "restart",
+            Stopping::Shutdown => "shutdown",
+        };
         match fs::write(&path, word) {
             // Its monitor was faster, and it is gone.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -380,7 +386,11 @@ impl Engine {
     /// Whether somebody made a container end since it was started.
     pub(crate) fn stopping(&self, id: &str) -> Option<Stopping> {
         let word = fs::read(self.directory(id).join("stopping")).ok()?;
-        Some(if word == b"restart" { Stopping::Restart } else { Stopping::Stop })
+        Some(match word.as_slice() {
+            b"restart" => Stopping::Restart,
+            b"shutdown" => Stopping::Shutdown,
+            _ => Stopping::Stop,
+        })
     }
 
     /// Its policy counts again.
@@ -595,7 +605,8 @@ impl Engine {
             return Ok(());
         }
         // One repairs; whoever comes meanwhile waits and finds nothing left to do.
-        let _lock = Lock::exclusive(&self.state.join("repair.lock"))?;
+        let lock = Lock::exclusive(&self.state.join("repair.lock"))?;
+        let mut lost = Vec::new();
         let mut result = hull_runtime::state::repair(&self.oci_root()).map_err(Error::from);
         result = result.and(self.mounts().repair().map(drop).map_err(Error::from));
         for path in dead {
@@ -604,15 +615,22 @@ impl Engine {
             if !path.exists() {
                 continue;
             }
-            let done = self.repair_one(id, work).and_then(|()| Intent { path: path.clone() }.clear());
+            let done = self.repair_one(id, work).and_then(|again| {
+                Intent { path: path.clone() }.clear()?;
+                lost.extend(again.then(|| id.to_owned()));
+                Ok(())
+            });
             if result.is_ok() {
                 result = done;
             }
         }
+        drop(lock);
+        self.start_lost(&lost);
         result
     }
 
-    fn repair_one(&self, id: &str, work: Work) -> Result<(), Error> {
+    /// Returns whether the container is to be started again.
+    fn repair_one(&self, id: &str, work: Work) -> Result<bool, Error> {
         match hull_runtime::lifecycle::delete(&self.oci_root(), id, true) {
             Ok(_) | Err(hull_runtime::Error::NoContainer(_)) => {}
             Err(error) => return Err(error.into()),
@@ -626,7 +644,7 @@ impl Engine {
         // One that had not started when its only command was killed is nobody's.
         let state = self.saved_state(id).ok().filter(|state| work == Work::Start || state.phase != Phase::Created);
         match (kept, state) {
-            (Some(_), Some(state)) if matches!(state.phase, Phase::Running | Phase::Restarting) => {
+            (Some(container), Some(state)) if matches!(state.phase, Phase::Running | Phase::Restarting) => {
                 let state = State {
                     phase: Phase::Exited,
                     pid: 0,
@@ -637,12 +655,15 @@ impl Engine {
                     ..state
                 };
                 self.write_exit(id, LOST)?;
-                self.save(id, &state)
+                self.save(id, &state)?;
+                crate::events::emit(self, &container, "die", &[("exitCode", &LOST.to_string())]);
+                let again = crate::boot::wanted(container.config.restart, LOST, state.restarts);
+                Ok(again && self.stopping(id).is_none())
             }
-            (Some(_), Some(_)) => Ok(()),
+            (Some(_), Some(_)) => Ok(false),
             _ => match self.erase(id) {
-                Err(Error::NoContainer(_)) => Ok(()),
-                other => other,
+                Err(Error::NoContainer(_)) => Ok(false),
+                other => other.map(|()| false),
             },
         }
     }

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
-use hull_engine::Engine;
+use hull_engine::{Engine, events};
 use hull_image::Error;
 use hull_image::archive::{self, Format, ImportOptions, Layers, LoadOptions, SaveOptions};
 use hull_oci::image::Platform;
@@ -115,6 +115,9 @@ pub(super) fn load(engine: &Engine, args: Load) -> Done {
     };
     for image in &loaded {
         image.lines().iter().for_each(|line| print(format_args!("{line}\n")));
+        let id = image.image.id.to_string();
+        let name = image.names.first().map_or_else(|| id.clone(), |name| name.familiar());
+        events::emit_image(engine, "load", &id, &name);
     }
     Ok(0)
 }
@@ -138,6 +141,12 @@ pub(super) fn save(engine: &Engine, args: &Save) -> Done {
                 return Err(Failure::new(format!("image {id} is for {platform}, not for {wanted}")));
             }
         }
+    }
+    // Said before: what follows may take long and goes where it likes.
+    for (image, _) in &images {
+        let id = image.id.to_string();
+        let name = image.names.first().map_or_else(|| id.clone(), |name| name.familiar());
+        events::emit_image(engine, "save", &id, &name);
     }
     let Some(path) = &args.output else {
         if std::io::stdout().is_terminal() {
@@ -207,7 +216,9 @@ pub(super) fn import(engine: &Engine, args: Import) -> Done {
         let file = File::open(&args.file).map_err(Error::io("open", &args.file))?;
         archive::import(&engine.images, file, &options)?
     };
-    print(format_args!("{}\n", image.id));
+    let id = image.id.to_string();
+    events::emit_image(engine, "import", &id, &image.names.first().map_or_else(|| id.clone(), |name| name.familiar()));
+    print(format_args!("{id}\n"));
     Ok(0)
 }
 

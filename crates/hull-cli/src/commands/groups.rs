@@ -4,8 +4,8 @@ use clap::Subcommand;
 use hull_engine::Engine;
 
 use super::{
-    Done, archives, commit, df, exec, history, image_inspect, images, info, inspect, life, logs, mount, names, prune,
-    ps, referrers, registry, rm, run, signals, verify,
+    Done, archives, commit, df, events, exec, history, image_inspect, images, info, inspect, life, logs, mount, names,
+    prune, ps, referrers, registry, rm, run, signals, verify,
 };
 
 /// Commands on images.
@@ -97,7 +97,7 @@ pub(super) enum Container {
     Ls(ps::Args),
     /// Show all that is known about containers and images, as JSON
     Inspect(inspect::Args),
-    /// Show the output of a detached container
+    /// Show the output of a container
     Logs(logs::Args),
     /// Wait until containers end, and print their exit codes
     Wait(signals::Wait),
@@ -159,6 +159,8 @@ pub(super) enum System {
     Check(df::Check),
     /// Remove stopped containers and images that nothing uses
     Prune(prune::System),
+    /// Show what happens to containers, images, volumes and networks
+    Events(events::Args),
     /// Show what Hull found on this machine
     Info(info::Args),
 }
@@ -169,6 +171,7 @@ impl System {
             Self::Df(args) => df::df(engine, &args),
             Self::Check(args) => df::check(engine, &args),
             Self::Prune(args) => prune::system(engine, &args),
+            Self::Events(args) => events::main(engine, &args),
             Self::Info(args) => info::main(engine, &args),
         }
     }

@@ -2,13 +2,16 @@
 //! repair, exit codes.
 
 mod archives;
+mod boot;
 mod bootstrap;
 mod commit;
 mod containers;
 mod df;
+mod events;
 mod exec;
 mod filter;
 mod groups;
+mod healthcheck;
 mod history;
 mod image_inspect;
 mod images;
@@ -91,14 +94,21 @@ enum Command {
     Ps(ps::Args),
     /// Show all that is known about containers, as JSON
     Inspect(inspect::Args),
-    /// Show the output of a detached container
+    /// Show the output of a container
     Logs(logs::Args),
+    /// Show what happens to containers, images, volumes and networks
+    Events(events::Args),
     /// Wait until containers end, and print their exit codes
     Wait(signals::Wait),
     /// Send a signal to containers
     Kill(signals::Kill),
     /// Stop containers: ask, wait, kill
     Stop(signals::Stop),
+    /// Commands on the health of containers
+    #[command(subcommand)]
+    Healthcheck(healthcheck::Healthcheck),
+    /// Start the containers whose restart policy wants them to run
+    Boot(boot::Args),
     /// Remove containers
     Rm(rm::Args),
     /// List images
@@ -170,7 +180,13 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
     };
     // A container must never reach the machine's own binary through a process that starts in it.
     let starts = match &cli.command {
-        Command::Run(_) | Command::Start(_) | Command::Restart(_) | Command::Exec(_) | Command::Bootstrap(_) => true,
+        Command::Run(_)
+        | Command::Healthcheck(_)
+        | Command::Start(_)
+        | Command::Restart(_)
+        | Command::Exec(_)
+        | Command::Bootstrap(_) => true,
+        Command::Boot(args) => args.starts(),
         Command::Container(command) => command.starts(),
         _ => false,
     };
@@ -196,9 +212,12 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         Command::Ps(args) => ps::main(&engine, &args),
         Command::Inspect(args) => inspect::main(&engine, &args),
         Command::Logs(args) => logs::main(&engine, &args),
+        Command::Events(args) => events::main(&engine, &args),
         Command::Wait(args) => signals::wait(&engine, &args),
         Command::Kill(args) => signals::kill(&engine, &args),
         Command::Stop(args) => signals::stop(&engine, &args),
+        Command::Healthcheck(command) => command.main(&engine),
+        Command::Boot(args) => boot::main(&engine, &args),
         Command::Rm(args) => rm::main(&engine, &args),
         Command::Images(args) => images::main(&engine, &args),
         Command::History(args) => history::main(&engine, &args),
@@ -281,6 +300,14 @@ impl From<hull_image::Error> for Failure {
     fn from(error: hull_image::Error) -> Self {
         Self { missing: matches!(error, hull_image::Error::NoImage(_)), ..Self::new(error.to_string()) }
     }
+}
+
+/// The moment that a flag names, in nanoseconds since 1970.
+fn moment(flag: &str, text: Option<&str>) -> Result<Option<u64>, Failure> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+    let parsed = text.filter(|text| !text.is_empty()).map(|text| hull_engine::time::moment(text, now));
+    parsed.transpose().map_err(|reason| Failure::new(format!("invalid value for {flag:?}: {reason}")))
 }
 
 /// The directories: given, or the system's for root and the user's own otherwise.

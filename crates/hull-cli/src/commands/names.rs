@@ -1,7 +1,7 @@
 //! `hull tag` and `hull rmi`.
 
-use hull_engine::Engine;
 use hull_engine::records::Phase;
+use hull_engine::{Engine, events};
 use hull_oci::Reference;
 
 use super::{Done, Failure};
@@ -36,7 +36,9 @@ pub(super) struct Rmi {
 
 pub(super) fn tag(engine: &Engine, args: &Tag) -> Done {
     let image = engine.images.find(&args.source)?;
-    engine.images.tag(&image.id, &name(&args.target)?)?;
+    let target = name(&args.target)?;
+    engine.images.tag(&image.id, &target)?;
+    events::emit_image(engine, "tag", &image.id.to_string(), &target.familiar());
     Ok(0)
 }
 
@@ -52,11 +54,22 @@ fn is_running(engine: &Engine, owner: &str) -> bool {
     engine.state(id).is_ok_and(|state| state.phase == Phase::Running)
 }
 
+/// Tells of what was removed.
+pub(super) fn removed(engine: &Engine, removed: &hull_image::Removed) {
+    match removed {
+        hull_image::Removed::Untagged(name) => events::emit_image(engine, "untag", name, name),
+        hull_image::Removed::Deleted(id) => events::emit_image(engine, "delete", id, id),
+    }
+}
+
 pub(super) fn remove(engine: &Engine, args: &Rmi) -> Done {
     let mut failed = false;
     for name in &args.images {
         match engine.images.remove(name, args.force, &|owner| is_running(engine, owner)) {
-            Ok(lines) => lines.iter().for_each(|line| print(format_args!("{line}\n"))),
+            Ok(lines) => lines.iter().for_each(|line| {
+                print(format_args!("{line}\n"));
+                removed(engine, line);
+            }),
             Err(error) => {
                 let missing = matches!(error, hull_image::Error::NoImage(_));
                 output::error(error);

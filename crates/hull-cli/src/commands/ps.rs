@@ -33,6 +33,7 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
     ("LocalVolumes", "LOCAL VOLUMES"),
     ("Networks", "NETWORKS"),
     ("Platform", "PLATFORM"),
+    ("HealthStatus", "HEALTH STATUS"),
 ];
 
 const FILTERS: [&str; 12] = [
@@ -99,6 +100,10 @@ fn select<'a>(
     list: &'a [(Container, State)],
 ) -> Result<Vec<&'a (Container, State)>, Failure> {
     let filters = Filters::new(&args.filters, &FILTERS)?;
+    const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
+    if let Some(bad) = filters.values("health").iter().find(|value| !HEALTH.contains(&value.as_str())) {
+        return Err(Failure::new(format!("invalid filter 'health={bad}': expected one of {}", HEALTH.join(", "))));
+    }
     const STATES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
     if let Some(bad) = filters.values("status").iter().find(|value| !STATES.contains(&value.as_str())) {
         return Err(Failure::new(format!("invalid filter 'status={bad}': expected one of {}", STATES.join(", "))));
@@ -134,7 +139,7 @@ fn select<'a>(
             && filters.any("name", |name| filter::matches(name.trim_start_matches('/'), &container.name))
             && filters.any("status", |status| state.phase.as_str() == status)
             && filters.any("network", |name| network(container) == name)
-            && filters.any("health", |health| health == "none")
+            && filters.any("health", |wanted| wanted == health(engine, container, state))
             && filters.values("expose").is_empty()
             && filters.values("publish").is_empty()
             && (ancestors.is_empty()
@@ -164,6 +169,24 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
     Ok(0)
 }
 
+/// `starting`, `healthy`, `unhealthy`, or `none` when nobody asks.
+fn health(engine: &Engine, container: &Container, state: &State) -> &'static str {
+    match engine.health(container).filter(|_| state.phase == Phase::Running) {
+        Some(health) => health.status.as_str(),
+        None => "none",
+    }
+}
+
+/// Docker's status, with the health of what runs.
+fn full_status(state: &State, health: &str, now: SystemTime) -> String {
+    let status = status(state, now);
+    match health {
+        "none" => status,
+        "starting" => format!("{status} (health: starting)"),
+        health => format!("{status} ({health})"),
+    }
+}
+
 /// One container's line; `system df` has the same.
 pub(super) fn row(
     engine: &Engine,
@@ -186,6 +209,7 @@ pub(super) fn row(
         MountConfig::Tmpfs { .. } => None,
     });
     let mounts: Vec<String> = mounts.collect();
+    let health = health(engine, container, state);
     let image = image_name(container);
     let started = UNIX_EPOCH + Duration::from_nanos(container.created);
     let size = if sized { sizes(engine, container) } else { "0B".to_owned() };
@@ -198,7 +222,8 @@ pub(super) fn row(
         .with("RunningFor", format!("{} ago", units::age(now.duration_since(started).unwrap_or_default())))
         .with("Ports", "")
         .with("State", state.phase.as_str())
-        .with("Status", status(state, now))
+        .with("Status", full_status(state, health, now))
+        .with("HealthStatus", health)
         .with("Size", size)
         .with("Mounts", mounts.join(","))
         .with("LocalVolumes", "0")

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 
-use hull_engine::Engine;
+use hull_engine::{Engine, events};
 use hull_image::registry::{self, PullOptions, PushOptions};
 use hull_oci::Reference;
 use hull_oci::image::Platform;
@@ -157,6 +157,8 @@ pub(super) fn pull(engine: &Engine, args: &Pull) -> Done {
         ..PullOptions::default()
     };
     let done = |pulled: &registry::Pulled| {
+        let name = pulled.reference.familiar();
+        events::emit_image(engine, "pull", &name, &pulled.reference.familiar_repository());
         if args.quiet {
             return;
         }
@@ -271,6 +273,7 @@ pub(super) fn push(engine: &Engine, args: &Push) -> Done {
         let pushed = registry::push(&engine.images, &client, &image, name, &options, &shown);
         shown.end();
         let pushed = pushed?;
+        events::emit_image(engine, "push", &name.familiar(), &name.familiar_repository());
         if let Some(key) = &key {
             registry::sign(&client, name, &pushed.digest, key)?;
         }

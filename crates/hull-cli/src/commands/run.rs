@@ -68,6 +68,8 @@ pub(super) struct Args {
     /// Option of the log driver
     #[arg(long = "log-opt", value_name = "KEY=VALUE")]
     log_options: Vec<String>,
+    #[command(flatten)]
+    health: super::healthcheck::Flags,
     /// Seconds that 'hull stop' waits before it kills; -1 waits for ever
     #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
     stop_timeout: Option<i64>,
@@ -303,6 +305,7 @@ impl Args {
 
     pub(super) fn config(self) -> Result<RunConfig, Failure> {
         let limits = self.limits()?;
+        let (health, on_unhealthy) = (self.health.config()?, self.health.on_unhealthy()?);
         let security = self.security()?;
         let namespaces = self.namespaces()?;
         let mounts = self.mounts()?;
@@ -349,6 +352,8 @@ impl Args {
             security,
             namespaces,
             stop_timeout: self.stop_timeout,
+            health,
+            on_unhealthy,
             restart: named("--restart", flags::restart(&self.restart))?,
             log: LogConfig {
                 driver: self.log_driver,

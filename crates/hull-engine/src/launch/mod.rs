@@ -156,7 +156,7 @@ fn check(config: &RunConfig) -> Result<(), Error> {
     if config.remove && config.restart != RestartPolicy::No {
         return Err(Error::flag("--rm", "conflicting options: cannot specify both --restart and --rm"));
     }
-    Ok(())
+    crate::logs::check(&config.log)
 }
 
 impl Engine {

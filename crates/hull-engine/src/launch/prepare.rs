@@ -96,6 +96,7 @@ impl Engine {
             Some(container) => Container { config: asked, ..container },
             None => {
                 let mut config = asked;
+                config.health = crate::health::merged(config.health.take(), context.image.healthcheck.as_ref());
                 for (key, value) in &context.image.labels {
                     config.labels.entry(key.clone()).or_insert_with(|| value.clone());
                 }

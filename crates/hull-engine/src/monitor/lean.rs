@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::client::{self, Client};
 use super::watch::{Output, Program};
-use super::{Facts, Monitor};
+use super::{Facts, Monitor, health};
 use crate::error::Error;
 use crate::logs::Log;
 use crate::network::Reach;
@@ -39,12 +39,13 @@ struct Handover {
     state: PathBuf,
     facts: Facts,
     intent: PathBuf,
-    log: crate::config::LogConfig,
-    /// Text without a line feed, by stream.
-    partial: BTreeMap<u8, Vec<u8>>,
+    log: crate::logs::Plan,
+    /// Text without a line feed, by stream, and whether some of its line is written.
+    partial: BTreeMap<u8, (Vec<u8>, bool)>,
     signals: i32,
     listener: i32,
     clients: Vec<(i32, client::Facts)>,
+    health: Option<health::Kept>,
     pid: i32,
     pidfd: i32,
     outputs: Vec<(i32, u8)>,
@@ -73,6 +74,8 @@ impl Monitor<'_> {
         if !self.lean
             && let Some(program) = program
             && program.pending.is_empty()
+            && self.log.is_settled()
+            && self.health.as_ref().is_none_or(health::Watched::is_settled)
             && self.clients.iter().all(Client::is_settled)
         {
             // It only returns when it failed; then this image goes on.
@@ -109,11 +112,12 @@ impl Monitor<'_> {
             state: self.engine.state_root().to_owned(),
             facts: self.facts.clone(),
             intent: self.intent.path().to_owned(),
-            log: self.log.config().clone(),
+            log: self.log.plan().clone(),
             partial: self.log.partial(),
             signals: self.signals.as_raw_fd(),
             listener: self.listener.as_raw_fd(),
             clients: self.clients.iter().map(|client| (client.socket().as_raw_fd(), client.facts)).collect(),
+            health: self.health.as_ref().map(health::Watched::keep),
             pid: program.pid,
             pidfd: program.pidfd.as_raw_fd(),
             outputs: open.iter().map(|output| (output.source.as_raw_fd(), output.stream)).collect(),
@@ -138,7 +142,7 @@ impl Monitor<'_> {
         let args = [NAME.as_bytes(), self.facts.id.as_bytes(), file.as_raw_fd().to_string().as_bytes(), whose]
             .map(|arg| CString::new(arg).unwrap_or_default());
         let args = ExecArray::new(args.into());
-        let env = ExecArray::new(environment(std::env::vars_os()));
+        let env = ExecArray::new(crate::own::environment(std::env::vars_os()));
         for fd in &kept {
             keep_across_exec(*fd).map_err(Error::io("keep", "descriptor"))?;
         }
@@ -148,14 +152,6 @@ impl Monitor<'_> {
         }
         Err(Error::io("execute", "/proc/self/exe")(errno))
     }
-}
-
-/// The variables that a later start looks at.
-fn environment(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<CString> {
-    let wanted = |name: &[u8]| name == b"HOME" || name == b"PATH" || name.starts_with(b"HULL_");
-    all.filter(|(name, _)| wanted(name.as_bytes()))
-        .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok())
-        .collect()
 }
 
 /// Takes up what [`Monitor::rest`] handed over, and returns when the container has ended for good. `args` are those of the
@@ -202,7 +198,7 @@ pub fn resume(args: &[OsString]) -> Result<(), Error> {
         resolver: resolver.transpose()?,
     };
     let firewall = if handover.networked { hull_network::Watch::open(&engine.networks()).ok() } else { None };
-    let mut log = Log::open(&engine.directory(&handover.facts.id), &handover.log);
+    let mut log = Log::with(&engine.directory(&handover.facts.id), handover.log);
     log.continue_with(handover.partial);
     let monitor = Monitor {
         signals: inherited(handover.signals)?,
@@ -217,6 +213,7 @@ pub fn resume(args: &[OsString]) -> Result<(), Error> {
         lower: lower.transpose()?,
         reach,
         firewall,
+        health: handover.health.map(health::Watched::resume),
         lean: true,
         rested: false,
         facts: handover.facts,

@@ -9,6 +9,7 @@
 //! the heap goes. `SIGUSR1` makes it look again at what commands have asked for (`ROOT/containers/ID/stopping`).
 
 pub(crate) mod client;
+mod health;
 mod lean;
 pub mod protocol;
 mod restart;
@@ -80,6 +81,8 @@ pub(crate) struct Monitor<'e> {
     reach: Reach,
     /// Mends the firewall when somebody has emptied it.
     firewall: Option<hull_network::Watch>,
+    /// Of the program that runs, if it is asked for.
+    health: Option<health::Watched>,
     /// It runs from a fresh image.
     lean: bool,
     /// Nothing has happened since memory was given back.
@@ -158,7 +161,11 @@ pub(crate) fn main(engine: &Engine, request: Request, client: OwnedFd, wants: u8
     };
     let Started { container, state, running, ends, reach, lower } = started;
     let facts = Facts { started: state.started, ..Facts::new(&container) };
-    let log = Log::open(&engine.directory(&id), &container.config.log);
+    let log = Log::open(&engine.directory(&id), &container);
+    if wants != 0 {
+        events::emit(engine, &container, "attach", &[]);
+    }
+    let health = health::Watched::begin(engine, &container);
     let mut monitor = Monitor {
         engine,
         facts,
@@ -170,6 +177,7 @@ pub(crate) fn main(engine: &Engine, request: Request, client: OwnedFd, wants: u8
         lower,
         firewall: firewall(engine, &container),
         reach,
+        health,
         lean: false,
         rested: false,
     };
@@ -224,7 +232,8 @@ impl Monitor<'_> {
         let mut program = Some(program);
         let mut due = None;
         loop {
-            let happened = self.watch(program.as_mut(), due).unwrap_or(Happened::Ended);
+            let checked = self.health.as_ref().filter(|_| program.is_some()).map(health::Watched::due);
+            let happened = self.watch(program.as_mut(), checked.or(due)).unwrap_or(Happened::Ended);
             let next = match (happened, program.is_some()) {
                 (Happened::Idle, _) => {
                     self.rest(program.as_ref());
@@ -233,6 +242,10 @@ impl Monitor<'_> {
                 (Happened::Ended, true) => {
                     let Some(program) = program.take() else { continue };
                     self.ended(program)
+                }
+                (Happened::Due, true) => {
+                    self.health_due();
+                    continue;
                 }
                 (Happened::Due, false) => match self.start_again() {
                     Ok(again) => {
@@ -273,6 +286,9 @@ impl Monitor<'_> {
     fn ended(&mut self, program: Program) -> Option<Duration> {
         let Program { pid, pidfd, .. } = program;
         let id = self.facts.id.clone();
+        if let Some(health) = self.health.take() {
+            health.end();
+        }
         // The loop itself may have failed.
         let _ = hull_sys::signal::pidfd_send_signal(std::os::fd::AsFd::as_fd(&pidfd), 9);
         let code = Running { pid, pidfd }.wait().unwrap_or(255);
@@ -353,12 +369,13 @@ impl Monitor<'_> {
     /// The restart policy's turn.
     fn start_again(&mut self) -> Result<Program, Error> {
         let container = self.engine.container(&self.facts.id)?;
-        let log = Log::open(&self.engine.directory(&self.facts.id), &container.config.log);
+        let log = Log::open(&self.engine.directory(&self.facts.id), &container);
         let restarts = self.facts.restarts;
         let started = self.engine.launch(Request::Again(Box::new(container), restarts), &mut |_| {})?;
         let Started { container, state, running, ends, reach, lower } = started;
         self.firewall = firewall(self.engine, &container);
         self.reach = reach;
+        self.health = health::Watched::begin(self.engine, &container);
         self.facts.started = state.started;
         self.log = log;
         // The mounts of before are the same: whoever lends them goes on.

@@ -124,6 +124,9 @@ impl Monitor<'_> {
     pub(super) fn watch(&mut self, mut program: Option<&mut Program>, due: Option<Instant>) -> Result<Happened, Errno> {
         let mut rested = self.rested;
         loop {
+            if due.is_some_and(|due| due <= Instant::now()) {
+                return Ok(Happened::Due);
+            }
             let idle = (!rested).then(|| Instant::now() + IDLE);
             let until = [idle, due, self.network_deadline()].into_iter().flatten().min();
             let ready = match self.wait(program.as_deref(), until) {
@@ -155,6 +158,8 @@ impl Monitor<'_> {
                 }
             }
             self.serve(&ready, program.as_deref_mut());
+            self.log.tend();
+            self.health_tend(program.as_deref());
             if ready.ended {
                 if let Some(program) = program {
                     // What it wrote last is still in its pipe or terminal; what others write for ever is cut off.
@@ -207,6 +212,13 @@ impl Monitor<'_> {
             if let Some(stdin) = program.stdin.as_ref().filter(|_| full) {
                 list.push(PollFd::new(stdin, PollFlags::OUT));
             }
+        }
+        // Last: nobody looks at what these say but those whose they are.
+        list.extend(
+            self.health.iter().flat_map(|health| health.descriptors()).map(|fd| PollFd::new(fd, PollFlags::IN)),
+        );
+        if let Some(socket) = self.log.behind() {
+            list.push(PollFd::from_borrowed_fd(socket, PollFlags::OUT));
         }
         let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
@@ -312,7 +324,14 @@ impl Monitor<'_> {
                 match ask {
                     Ask::Input(bytes) => program.pending.extend_from_slice(&bytes),
                     Ask::InputEnd => program.ending |= self.facts.stdin_once,
-                    Ask::Resize(rows, columns) if program.tty => resize(program, rows, columns),
+                    Ask::Resize(rows, columns) if program.tty => {
+                        resize(program, rows, columns);
+                        if let Ok(container) = self.engine.container(&self.facts.id) {
+                            let size = [("height", rows.to_string()), ("width", columns.to_string())];
+                            let size = size.each_ref().map(|(name, value)| (*name, value.as_str()));
+                            crate::events::emit(self.engine, &container, "resize", &size);
+                        }
+                    }
                     Ask::Resize(..) => {}
                     Ask::OutputEnd => {
                         if let Some(output) = program.outputs.iter_mut().find(|one| one.stream == protocol::STDOUT) {

@@ -98,7 +98,7 @@ enum Said {
     Output(u8, Vec<u8>),
     Warning(String),
     Started,
-    Failed(u8, String),
+    Failed(u8, bool, String),
     Exited(i32),
 }
 
@@ -108,14 +108,14 @@ fn said(kind: u8, payload: &[u8]) -> Option<Said> {
         (protocol::STDOUT | protocol::STDERR, bytes) => Said::Output(kind, bytes.to_vec()),
         (protocol::WARNING, bytes) => Said::Warning(text(bytes)),
         (protocol::STARTED, _) => Said::Started,
-        (protocol::FAILED, [code, message @ ..]) => Said::Failed(*code, text(message)),
+        (protocol::FAILED, [code, no_image, message @ ..]) => Said::Failed(*code, *no_image != 0, text(message)),
         (protocol::EXITED, &[a, b, c, d]) => Said::Exited(i32::from_be_bytes([a, b, c, d])),
         _ => return None,
     })
 }
 
 fn died() -> Error {
-    Error::Start { message: "the container's monitor was killed".to_owned(), code: 125 }
+    Error::Start { message: "the container's monitor was killed".to_owned(), code: 125, no_image: false }
 }
 
 /// Reads exactly one frame at a time, so that nothing of what follows is taken.
@@ -155,7 +155,7 @@ pub(crate) fn await_start(socket: &OwnedFd, warn: &mut dyn FnMut(&str)) -> Resul
         match next_frame(socket)? {
             Some(Said::Started) => return Ok(()),
             Some(Said::Warning(line)) => warn(&line),
-            Some(Said::Failed(code, message)) => return Err(Error::Start { message, code }),
+            Some(Said::Failed(code, no_image, message)) => return Err(Error::Start { message, code, no_image }),
             _ => {}
         }
     }
@@ -330,7 +330,7 @@ impl Follower<'_> {
                     self.say(protocol::OUTPUT_END, &[]);
                 }
                 Some(Said::Warning(line)) => (self.warn)(&line),
-                Some(Said::Failed(code, message)) => return Err(Error::Start { message, code }),
+                Some(Said::Failed(code, no_image, message)) => return Err(Error::Start { message, code, no_image }),
                 Some(Said::Exited(code)) => return Ok(Some(code)),
                 _ => {}
             }

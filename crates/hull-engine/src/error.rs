@@ -66,6 +66,8 @@ pub enum Error {
         message: String,
         /// Exit code for the command.
         code: u8,
+        /// This machine does not have the image.
+        no_image: bool,
     },
     /// A container on a directory of the user's has no image below it.
     #[error("cannot {operation} container {id}: it runs on a directory, not on an image")]
@@ -120,6 +122,12 @@ impl Error {
     pub fn io<E: Into<std::io::Error>>(operation: &'static str, object: impl AsRef<Path>) -> impl FnOnce(E) -> Self {
         let object = object.as_ref().display().to_string();
         move |source| Self::Io { operation, object, source: source.into() }
+    }
+
+    /// Whether this machine does not have the image.
+    #[must_use]
+    pub fn is_no_image(&self) -> bool {
+        matches!(self, Self::Start { no_image: true, .. } | Self::Image(hull_image::Error::NoImage(_)))
     }
 
     /// Exit code of `run` and `exec`: 127 when the program (or its working directory) does not exist, 126 when it cannot

@@ -100,7 +100,9 @@ fn ended(outcome: &Outcome) -> u8 {
 
 pub(super) fn create(engine: &Engine, args: run::Args) -> Done {
     let cidfile = args.cidfile();
-    let id = engine.create(args.config()?, cidfile.as_deref()).map_err(|error| Failure::start(&error))?;
+    let fetch = args.fetch();
+    let config = args.config()?;
+    let id = fetch.around(engine, || engine.create(config.clone(), cidfile.as_deref()))?;
     print(format_args!("{id}\n"));
     Ok(0)
 }

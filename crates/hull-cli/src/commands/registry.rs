@@ -35,6 +35,9 @@ pub(super) struct Pull {
     /// Print only the name
     #[arg(short, long)]
     quiet: bool,
+    /// For 'hull run': without the name at the end
+    #[arg(long, hide = true)]
+    for_run: bool,
     /// Accepted for compatibility; signatures are the policy's business
     #[arg(
         long,
@@ -195,7 +198,7 @@ pub(super) fn pull(engine: &Engine, args: &Pull) -> Done {
         return Ok(0);
     }
     if !args.quiet {
-        if reference.tag().is_none() && reference.digest().is_none() {
+        if reference.tag().is_none() && reference.digest().is_none() && !args.for_run {
             print("Using default tag: latest\n");
         }
         let whole = reference.clone().or_latest();
@@ -208,7 +211,9 @@ pub(super) fn pull(engine: &Engine, args: &Pull) -> Done {
     shown.end();
     let pulled = pulled?;
     done(&pulled);
-    print(format_args!("{}\n", pulled.reference));
+    if !args.for_run {
+        print(format_args!("{}\n", pulled.reference));
+    }
     Ok(0)
 }
 

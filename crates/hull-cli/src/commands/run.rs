@@ -1,5 +1,6 @@
 //! `hull run`.
 
+mod fetch;
 mod network;
 
 use std::path::{Path, PathBuf};
@@ -232,6 +233,22 @@ pub(super) struct Args {
     #[arg(long = "sysctl", value_name = "KEY=VALUE", help_heading = "Isolation")]
     sysctls: Vec<String>,
 
+    /// Pull the image: always, missing or never
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "missing",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pull: fetch::Policy,
+    /// Choose this platform where an image has several
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]")]
+    platform: Option<String>,
+    /// Say nothing while pulling
+    #[arg(short, long)]
+    quiet: bool,
+
     #[command(flatten)]
     network: network::Network,
 
@@ -287,6 +304,16 @@ impl Args {
     /// Where the ID is written to.
     pub(super) fn cidfile(&self) -> Option<PathBuf> {
         self.cidfile.clone()
+    }
+
+    /// What is pulled before, and when.
+    pub(super) fn fetch(&self) -> fetch::Fetch {
+        fetch::Fetch {
+            image: self.words.first().filter(|_| self.rootfs.is_none()).cloned(),
+            policy: self.pull,
+            platform: self.platform.clone(),
+            quiet: self.quiet,
+        }
     }
 
     /// Streams of `--attach`.
@@ -489,16 +516,20 @@ pub(super) fn parse_signal(text: &str) -> Result<i32, String> {
 pub(super) fn main(engine: &Engine, args: Args) -> Done {
     let (cidfile, sig_proxy, attach) = (args.cidfile(), args.sig_proxy, args.attached()?);
     let detach_keys = super::life::keys(&args.detach_keys)?;
+    let fetch = args.fetch();
     let config = args.config()?;
-    let warn = &mut |line: &str| output::error(line);
-    let options = Options { cidfile: cidfile.as_deref(), sig_proxy, attach, detach_keys, warn };
-    match engine.run(config, options) {
+    let outcome = fetch.around(engine, || {
+        let warn = &mut |line: &str| output::error(line);
+        let detach_keys = detach_keys.clone();
+        engine.run(config.clone(), Options { cidfile: cidfile.as_deref(), sig_proxy, attach, detach_keys, warn })
+    });
+    match outcome {
         Ok(Outcome::Exited(code)) => Ok(u8::try_from(code).unwrap_or(255)),
         Ok(Outcome::Detached(id)) => {
             output::print(format_args!("{id}\n"));
             Ok(0)
         }
-        Err(error) => Err(Failure::start(&error)),
+        Err(failure) => Err(failure),
     }
 }
 

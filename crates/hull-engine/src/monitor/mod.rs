@@ -207,9 +207,9 @@ fn firewall(engine: &Engine, container: &Container) -> Option<hull_network::Watc
 }
 
 fn failed(client: &mut Client, error: &Error) {
-    let mut payload = vec![error.exit_code()];
+    let mut payload = vec![error.exit_code(), u8::from(error.is_no_image())];
     let text = error.to_string();
-    payload.extend(text.bytes().take(protocol::MAX_PAYLOAD - 1));
+    payload.extend(text.bytes().take(protocol::MAX_PAYLOAD - 2));
     client.give(protocol::FAILED, &payload);
 }
 

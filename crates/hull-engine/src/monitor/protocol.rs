@@ -34,7 +34,8 @@ pub const OUTPUT_END: u8 = 20;
 pub const STARTED: u8 = 32;
 /// From the monitor: a line for the user.
 pub const WARNING: u8 = 33;
-/// From the monitor: the program could not be started; the exit code of the command, then a line.
+/// From the monitor: the program could not be started; the exit code of the command, whether it is because the image is
+/// not there (0 or 1), then a line.
 pub const FAILED: u8 = 34;
 /// From the monitor, last: the program has ended and everything was cleaned up; the exit code, four bytes, big endian.
 pub const EXITED: u8 = 35;

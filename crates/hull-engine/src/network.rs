@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use hull_network::dns::{self, Member, Resolver, Settings};
 use hull_network::files::hosts::{self, Entry, Extra};
 use hull_network::files::resolv::{self, ResolvConf, Wishes};
-use hull_network::{Attachment, Endpoint, Network, Networks, Plan, Protocol, Publish, Reservation, Who};
+use hull_network::{Attachment, Endpoint, Network, Networks, Plan, Protocol, Proxy, Publish, Who};
 
 use crate::config::{NamespaceChoice, NetworkConfig, PublishConfig, RunConfig};
 use crate::error::Error;
@@ -39,8 +39,8 @@ const INTERFACE: &str = "com.docker.network.endpoint.ifname";
 /// What the monitor keeps open for a container's networks.
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
-    /// Published ports.
-    pub(crate) reservations: Vec<Reservation>,
+    /// Published ports, and what comes to them past the firewall.
+    pub(crate) ports: Option<Proxy>,
     /// The resolver of its names.
     pub(crate) resolver: Option<Resolver>,
 }
@@ -220,7 +220,8 @@ impl Engine {
             true => Some(self.open_resolver(container, &plan, namespace)?),
             false => None,
         };
-        Ok(Reach { reservations: plan.reservations, resolver })
+        let ports = (!plan.reservations.is_empty()).then(|| Proxy::new(plan.reservations)).transpose()?;
+        Ok(Reach { ports, resolver })
     }
 
     /// Makes a container's names known on a network.

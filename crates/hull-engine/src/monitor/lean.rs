@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use hull_image::snapshot::Lower;
 use hull_network::dns::Resolver;
-use hull_network::{Protocol, Reservation};
+use hull_network::{Protocol, Proxy, Reservation};
 use hull_sys::clone::{ExecArray, fexecve, keep_across_exec, take_inherited_fd};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -77,6 +77,7 @@ impl Monitor<'_> {
             && self.log.is_settled()
             && self.health.as_ref().is_none_or(health::Watched::is_settled)
             && self.clients.iter().all(Client::is_settled)
+            && self.reach.ports.as_ref().is_none_or(Proxy::is_idle)
         {
             // It only returns when it failed; then this image goes on.
             let _ = self.replace(program);
@@ -93,7 +94,8 @@ impl Monitor<'_> {
         kept.extend(open.iter().map(|output| output.source.as_fd()));
         kept.extend(program.stdin.as_ref().map(AsFd::as_fd));
         kept.extend(self.lower.iter().flat_map(Lower::held).map(|(_, mount)| mount));
-        kept.extend(self.reach.reservations.iter().map(AsFd::as_fd));
+        let ports = self.reach.ports.as_ref().map(Proxy::listeners).unwrap_or_default();
+        kept.extend(ports.iter().map(AsFd::as_fd));
         let resolver = self.reach.resolver.as_ref().and_then(Resolver::sockets);
         kept.extend(resolver.iter().flatten());
         let port = |port: &Reservation| Port {
@@ -105,7 +107,7 @@ impl Monitor<'_> {
             target: port.target,
         };
         let handover = Handover {
-            reservations: self.reach.reservations.iter().map(port).collect(),
+            reservations: ports.iter().map(port).collect(),
             resolver: resolver.map(|sockets| sockets.map(|socket| socket.as_raw_fd())),
             networked: self.firewall.is_some(),
             root: self.engine.root().to_owned(),
@@ -193,10 +195,9 @@ pub fn resume(args: &[OsString]) -> Result<(), Error> {
         let (namespace, udp, tcp) = (inherited(namespace)?, inherited(udp)?, inherited(tcp)?);
         engine.resume_resolver(&handover.facts.id, namespace, udp, tcp)
     });
-    let reach = Reach {
-        reservations: handover.reservations.into_iter().map(reservation).collect::<Result<_, Error>>()?,
-        resolver: resolver.transpose()?,
-    };
+    let ports: Vec<Reservation> = handover.reservations.into_iter().map(reservation).collect::<Result<_, Error>>()?;
+    let reach =
+        Reach { ports: (!ports.is_empty()).then(|| Proxy::new(ports)).transpose()?, resolver: resolver.transpose()? };
     let firewall = if handover.networked { hull_network::Watch::open(&engine.networks()).ok() } else { None };
     let mut log = Log::with(&engine.directory(&handover.facts.id), handover.log);
     log.continue_with(handover.partial);

@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-use hull_network::Watch;
 use hull_network::dns::Resolver;
+use hull_network::{Proxy, Watch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -109,6 +109,7 @@ impl Program {
 #[derive(Default)]
 struct Ready {
     query: bool,
+    port: bool,
     firewall: bool,
     signal: bool,
     ended: bool,
@@ -192,6 +193,9 @@ impl Monitor<'_> {
         if let Some(resolver) = &self.reach.resolver {
             list.push(PollFd::from_borrowed_fd(resolver.fd(), PollFlags::IN));
         }
+        if let Some(ports) = &self.reach.ports {
+            list.push(PollFd::from_borrowed_fd(ports.as_fd(), PollFlags::IN));
+        }
         if let Some(firewall) = &self.firewall {
             list.push(PollFd::from_borrowed_fd(firewall.as_fd(), PollFlags::IN));
         }
@@ -229,6 +233,7 @@ impl Monitor<'_> {
             Ready { signal: !list[0].revents().is_empty(), knock: !list[1].revents().is_empty(), ..Ready::default() };
         let mut network = list[network_at..program_at].iter().map(|poll| !poll.revents().is_empty());
         ready.query = self.reach.resolver.is_some() && network.next() == Some(true);
+        ready.port = self.reach.ports.is_some() && network.next() == Some(true);
         ready.firewall = self.firewall.is_some() && network.next() == Some(true);
         for (index, poll) in list[2..network_at].iter().enumerate() {
             let events = poll.revents();
@@ -257,16 +262,22 @@ impl Monitor<'_> {
     fn network_deadline(&self) -> Option<Instant> {
         let resolver = self.reach.resolver.as_ref().and_then(Resolver::deadline);
         let firewall = self.firewall.as_ref().and_then(Watch::deadline);
-        [resolver, firewall].into_iter().flatten().min()
+        let ports = self.reach.ports.as_ref().and_then(Proxy::deadline);
+        [resolver, firewall, ports].into_iter().flatten().min()
     }
 
-    /// Names and the firewall. Nobody is left to tell what fails there; `hull network doctor` finds it.
+    /// Names, ports and the firewall. Nobody is left to tell what fails there; `hull network doctor` finds it.
     fn serve_network(&mut self, ready: Option<&Ready>) {
         let now = Instant::now();
         if let Some(resolver) = &mut self.reach.resolver
             && (ready.is_some_and(|ready| ready.query) || resolver.deadline().is_some_and(|deadline| deadline <= now))
         {
             resolver.on_ready(now);
+        }
+        if let Some(ports) = &mut self.reach.ports
+            && (ready.is_some_and(|ready| ready.port) || ports.deadline().is_some_and(|deadline| deadline <= now))
+        {
+            let _ = ports.on_ready(now);
         }
         if let Some(firewall) = &mut self.firewall {
             if ready.is_some_and(|ready| ready.firewall) {

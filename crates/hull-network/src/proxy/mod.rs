@@ -122,6 +122,18 @@ impl Proxy {
         Ok(())
     }
 
+    /// The reserved ports, for whoever hands them on.
+    #[must_use]
+    pub fn listeners(&self) -> &[Reservation] {
+        &self.listeners
+    }
+
+    /// Whether nothing is being passed on.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.open == 0 && self.by_peer.is_empty()
+    }
+
     /// When [`Proxy::on_ready`] is to be called at the latest; absent when nothing waits.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

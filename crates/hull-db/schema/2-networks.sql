@@ -38,14 +38,9 @@ CREATE TABLE addresses (
 ) WITHOUT ROWID;
 CREATE INDEX addresses_endpoint ON addresses (endpoint);
 
--- Published ports. host and address are 4 or 16 bytes; all zeroes is every address of the machine.
+-- Published ports of an endpoint, one behind the other; the form is in hull-network. One row, because there may be hundreds,
+-- and nobody asks for one of them but to say whose it is.
 CREATE TABLE ports (
-    endpoint INTEGER NOT NULL REFERENCES endpoints ON DELETE CASCADE,
-    protocol INTEGER NOT NULL,
-    host BLOB NOT NULL,
-    host_port INTEGER NOT NULL,
-    address BLOB NOT NULL,
-    port INTEGER NOT NULL
+    endpoint INTEGER PRIMARY KEY REFERENCES endpoints ON DELETE CASCADE,
+    list BLOB NOT NULL
 );
-CREATE INDEX ports_host ON ports (protocol, host_port);
-CREATE INDEX ports_endpoint ON ports (endpoint);

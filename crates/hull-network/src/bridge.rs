@@ -8,7 +8,7 @@ use std::path::Path;
 
 use hull_db::Database;
 use hull_fs::lock::Lock;
-use hull_netlink::{Address, Bridge, Link};
+use hull_netlink::{Address, Bridge, Link, nft};
 use rustix::io::Errno;
 
 use crate::firewall::{self, Contents, bridge_name, foreign};
@@ -16,6 +16,9 @@ use crate::host::{self, Host};
 use crate::options::{GatewayMode, Options};
 use crate::record::{Driver, Network};
 use crate::{Error, store};
+
+/// How often the firewall is looked at while others change it.
+const ATTEMPTS: usize = 8;
 
 /// The device that the kernel is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -111,6 +114,17 @@ pub(crate) fn ensure(
     Ok(Ready { index: link.index, mtu: link.mtu })
 }
 
+/// What other programs' chains are to let through: bridges that are there.
+fn served(host: &mut Host, contents: &Contents) -> Result<Vec<String>, Error> {
+    let mut devices = Vec::new();
+    for (network, _) in &contents.networks {
+        if host.link(&network.device)?.is_some() {
+            devices.push(network.device.as_str());
+        }
+    }
+    Ok(foreign::names(devices.into_iter()))
+}
+
 /// Makes the table whole if it is not; with `all` elements are compared too. Under the lock.
 fn mend_firewall(
     host: &mut Host,
@@ -121,41 +135,49 @@ fn mend_firewall(
     said: &mut Vec<String>,
 ) -> Result<bool, Error> {
     let contents = contents(db, state)?;
-    let socket = host.firewall()?;
-    let mut generation = socket.generation()?;
+    let names = served(host, &contents)?;
+    let all = all || fresh.is_some();
     let mut mended = false;
-    if all || fresh.is_some() || firewall::noted(state) != Some(generation) {
+    // What was noted must have been seen: the generation is that of before the look, and whoever changes something looks
+    // again.
+    for _ in 0..ATTEMPTS {
+        let socket = host.firewall()?;
+        let generation = socket.generation()?;
+        if !all && !mended && firewall::noted(state) == Some(generation) {
+            return Ok(false);
+        }
         if !firewall::is_whole(socket, &contents, all)? {
-            // Often only this network is missing.
-            let others = fresh.map(|network| Contents {
-                networks: contents.networks.iter().filter(|(other, _)| other.id != network.id).cloned().collect(),
-                ports: Vec::new(),
-                uplinks: contents.uplinks.clone(),
-            });
-            let added = match (&others, fresh) {
-                (Some(others), Some(network)) if firewall::is_whole(socket, others, false)? => {
-                    let bridges = contents.networks.iter().find(|(one, _)| one.id == network.id).map_or(1, |one| one.1);
-                    firewall::add_network(socket, network, bridges).is_ok()
-                        && firewall::is_whole(socket, &contents, true)?
-                }
-                _ => false,
-            };
-            if !added {
+            if mended || !add_only(socket, &contents, fresh)? {
                 firewall::rebuild(socket, &contents)?;
             }
             mended = true;
-        } else if fresh.is_some() {
-            // A second bridge, or a device that was lost: its elements may be missing.
-            if !firewall::is_whole(socket, &contents, true)? {
-                firewall::rebuild(socket, &contents)?;
-            }
+            continue;
         }
-        let names = foreign::names(contents.networks.iter().map(|(network, _)| network.device.as_str()));
-        said.extend(foreign::serve(socket, &names)?);
-        generation = socket.generation()?;
-        firewall::note(state, generation)?;
+        let lines = foreign::serve(socket, &names)?;
+        let news: Vec<String> = lines.into_iter().filter(|line| !said.contains(line)).collect();
+        if news.is_empty() {
+            firewall::note(state, generation)?;
+            return Ok(mended);
+        }
+        said.extend(news);
     }
+    // Somebody else changes the firewall all the time; the next one looks again.
     Ok(mended)
+}
+
+/// Adds a new network to a table that is otherwise whole; whether it was.
+fn add_only(socket: &mut nft::Socket, contents: &Contents, fresh: Option<&Network>) -> Result<bool, Error> {
+    let Some(network) = fresh else { return Ok(false) };
+    let others = Contents {
+        networks: contents.networks.iter().filter(|(other, _)| other.id != network.id).cloned().collect(),
+        ports: Vec::new(),
+        uplinks: contents.uplinks.clone(),
+    };
+    if !firewall::is_whole(socket, &others, false)? {
+        return Ok(false);
+    }
+    let bridges = contents.networks.iter().find(|(one, _)| one.id == network.id).map_or(1, |one| one.1);
+    Ok(firewall::add_network(socket, network, bridges).is_ok())
 }
 
 /// Looks at everything and mends it: bridges of all networks in use, the firewall with all its elements.
@@ -353,7 +375,8 @@ fn take_from_firewall(
         }
         Err(error) => return Err(error),
     }
-    let names = foreign::names(contents.networks.iter().map(|(network, _)| network.device.as_str()));
+    let names = served(host, &contents)?;
+    let socket = host.firewall()?;
     let other_names = foreign::serve(socket, &names)?;
     let unchanged = other_names.is_empty();
     said.extend(other_names);

@@ -10,7 +10,7 @@
 //! addresses stay taken until the kernel has removed that.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use hull_db::Sync;
@@ -21,8 +21,9 @@ use rustix::io::Errno;
 use crate::host::{self, Host};
 use crate::networks::Networks;
 use crate::options::GatewayMode;
-use crate::ports::{self, Publish, Reservation};
-use crate::record::{Driver, Endpoint, Mac, Network, Protocol, Published};
+use crate::ports::{Publish, Reservation};
+use crate::publish::{forget, publish_ports};
+use crate::record::{Driver, Endpoint, Mac, Network, Published};
 use crate::{Error, bridge, firewall, pool, stacked, store};
 
 /// So many devices are put on a bridge of a network; the kernel takes 1023, and further bridges need some.
@@ -65,13 +66,8 @@ pub struct Plan {
     /// Sockets that keep ports of the machine. Whoever looks after the container holds them as long as it runs, and gives
     /// them to a [`crate::Proxy`].
     pub reservations: Vec<Reservation>,
-    networks: Vec<Network>,
-    /// The table has ports of somebody who was killed.
-    stale: bool,
+    pub(crate) networks: Vec<Network>,
 }
-
-/// A wish, the one address of the machine that it is for if any, and what keeps the port.
-type Taken = (Publish, Option<IpAddr>, ports::Reserved);
 
 /// Who a plan is made for.
 #[derive(Clone, Copy, Debug)]
@@ -174,7 +170,6 @@ impl Networks {
                 published: Vec::new(),
                 reservations: Vec::new(),
                 networks,
-                stale: false,
             })
         })?;
         if let Some(index) = publisher
@@ -189,44 +184,6 @@ impl Networks {
             }
         }
         Ok(plan)
-    }
-
-    /// Takes ports of the machine.
-    fn reserve(&self, network: &Network, publish: &[Publish]) -> Result<Vec<Taken>, Error> {
-        let options = network.settings()?;
-        let routed = |ipv4| options.gateway(ipv4) == GatewayMode::Routed && network.pool(ipv4).is_some();
-        let mut all = Vec::with_capacity(publish.len());
-        for wish in publish {
-            let host = wish.host.filter(|host| !host.is_unspecified()).or(match wish.host {
-                Some(_) => None,
-                None => options.host_binding,
-            });
-            // 0.0.0.0 and [::] are one version's; no address at all is both.
-            let (ipv4, ipv6) = match wish.host {
-                Some(host) => (host.is_ipv4(), host.is_ipv6()),
-                None => (true, true),
-            };
-            let (ipv4, ipv6) = (ipv4 && !routed(true), ipv6 && !routed(false));
-            let reserved = if (host.is_none() && !ipv4 && !ipv6) || host.is_some_and(|host| routed(host.is_ipv4())) {
-                ports::Reserved { port: 0, sockets: Vec::new() }
-            } else {
-                ports::reserve(wish, host, ipv4, ipv6).map_err(|error| self.name_owner(error, wish.protocol))?
-            };
-            all.push((wish.clone(), host, reserved));
-        }
-        Ok(all)
-    }
-
-    /// Says which container has a port.
-    fn name_owner(&self, error: Error, protocol: Protocol) -> Error {
-        let Error::PortTaken { address, port, protocol: word, .. } = error else { return error };
-        let publishers = self.db.read(|connection| store::publishers(connection, protocol, port)).unwrap_or_default();
-        let same = |host: IpAddr| host == address || host.is_unspecified() || address.is_unspecified();
-        let owner = match publishers.into_iter().find(|(_, host, _)| same(*host)) {
-            Some((_, _, name)) => format!(" by container {name}"),
-            None => " by a program of the machine".to_owned(),
-        };
-        Error::PortTaken { address, port, protocol: word, owner }
     }
 
     /// Gives a container its devices. Lines for the user go to `said`.
@@ -291,28 +248,6 @@ impl Networks {
         Ok(())
     }
 
-    fn open_ports(&self, host: &mut Host, plan: &Plan, said: &mut Vec<String>) -> Result<(), Error> {
-        let mut elements = Vec::new();
-        for (network, endpoint) in plan.networks.iter().zip(&plan.endpoints) {
-            let own = |one: &&Published| endpoint.addresses.iter().any(|(address, _)| *address == one.address);
-            let published: Vec<Published> = plan.published.iter().filter(own).copied().collect();
-            elements.extend(firewall::ports(network, &published)?);
-        }
-        if elements.is_empty() && !plan.stale {
-            return Ok(());
-        }
-        let before = host.firewall()?.generation()?;
-        let changed = if plan.stale { None } else { Some(firewall::change_ports(host.firewall()?, &elements, &[])) };
-        match changed {
-            Some(Ok(())) => bridge::note_own_change(host, &self.state, before),
-            // Elements of somebody who was killed are in the way, or the table has just been removed.
-            Some(Err(error)) if !error.is(Errno::EXIST) && !error.is(Errno::BUSY) && !error.is(Errno::NOENT) => {
-                Err(error)
-            }
-            _ => bridge::mend(host, &self.db, &self.state, said).map(drop),
-        }
-    }
-
     /// Takes a container off all its networks. Its devices go with its namespace; its addresses are kept from others until
     /// then. A container that is on none is no error.
     ///
@@ -331,25 +266,6 @@ impl Networks {
             Ok::<_, Error>(elements)
         })?;
         self.close_ports(&mut Host::default(), &elements)
-    }
-
-    fn close_ports(
-        &self,
-        host: &mut Host,
-        elements: &[(&'static str, hull_netlink::nft::Element)],
-    ) -> Result<(), Error> {
-        if elements.is_empty() {
-            return Ok(());
-        }
-        let before = host.firewall()?.generation()?;
-        match firewall::change_ports(host.firewall()?, &[], elements) {
-            Ok(()) => bridge::note_own_change(host, &self.state, before),
-            // Some were not there: the table is mended from the records, where the container is no longer.
-            Err(error) if error.is(Errno::NOENT) => {
-                bridge::mend(host, &self.db, &self.state, &mut Vec::new()).map(drop)
-            }
-            Err(error) => Err(error),
-        }
     }
 
     /// Puts a running container on one more network.
@@ -464,20 +380,6 @@ impl Networks {
     }
 }
 
-/// Takes an endpoint out of the records; gives the elements of its ports.
-fn forget(
-    connection: &Connection,
-    endpoint: &Endpoint,
-) -> Result<Vec<(&'static str, hull_netlink::nft::Element)>, Error> {
-    let published = store::ports_of_endpoint(connection, endpoint.id)?;
-    let elements = match store::find(connection, &endpoint.network)? {
-        Some(network) if !published.is_empty() => firewall::ports(&network, &published)?,
-        _ => Vec::new(),
-    };
-    store::leave(connection, endpoint.id)?;
-    Ok(elements)
-}
-
 /// The network whose gateway is the container's: the highest priority, then the first name, of those with a way out.
 fn choose_gateway(networks: &[Network], wishes: &[Attachment]) -> Option<usize> {
     let candidates = networks.iter().enumerate().filter(|(_, network)| {
@@ -590,67 +492,6 @@ fn place(
     };
     store::insert_endpoint(connection, &mut endpoint)?;
     Ok(endpoint)
-}
-
-/// Puts published ports down and makes reservations of the sockets.
-fn publish_ports(connection: &Connection, plan: &mut Plan, index: usize, reserved: Vec<Taken>) -> Result<(), Error> {
-    let network = &plan.networks[index];
-    let options = network.settings()?;
-    let endpoint = &plan.endpoints[index];
-    let ipv4 = endpoint.ipv4().map(IpAddr::V4);
-    let ipv6 = endpoint.ipv6().map(IpAddr::V6);
-    let target = |host_is_ipv4: bool| if host_is_ipv4 { ipv4.or(ipv6) } else { ipv6.or(ipv4) };
-    let mut published = Vec::new();
-    for (wish, host, taken) in reserved {
-        let any = |is_ipv4: bool| if is_ipv4 { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
-        let versions: Vec<IpAddr> = match (host, wish.host) {
-            (Some(host), _) => vec![host],
-            (None, Some(host)) => vec![any(host.is_ipv4())],
-            (None, None) => vec![any(true), any(false)],
-        };
-        for host in versions {
-            let Some(address) = target(host.is_ipv4()) else { continue };
-            let routed = options.gateway(host.is_ipv4()) == GatewayMode::Routed && address.is_ipv4() == host.is_ipv4();
-            let held = |(_, at, both): &(_, IpAddr, bool)| at.is_ipv4() == host.is_ipv4() || (*both && host.is_ipv4());
-            // A machine without IPv6 publishes nothing there.
-            if !routed && host.is_ipv6() && !taken.sockets.is_empty() && !taken.sockets.iter().any(held) {
-                continue;
-            }
-            let host_port = if routed { 0 } else { taken.port };
-            published.push(Published { protocol: wish.protocol, host, host_port, address, port: wish.port });
-        }
-        for socket in taken.sockets {
-            let Some(address) = target(socket.1.is_ipv4() || socket.2) else { continue };
-            let target = SocketAddr::new(address, wish.port);
-            plan.reservations.push(ports::reservation(&wish, socket, taken.port, target));
-        }
-    }
-    for one in &published {
-        if one.host_port == 0 {
-            continue;
-        }
-        for (owner, host, name) in store::publishers(connection, one.protocol, one.host_port)? {
-            let same = host == one.host
-                || (host.is_ipv4() == one.host.is_ipv4() && (host.is_unspecified() || one.host.is_unspecified()));
-            if !same {
-                continue;
-            }
-            if one.protocol == Protocol::Sctp || owner == endpoint.id {
-                return Err(Error::PortTaken {
-                    address: one.host,
-                    port: one.host_port,
-                    protocol: one.protocol.as_str(),
-                    owner: format!(" by container {name}"),
-                });
-            }
-            // We have the socket, so they have not: they were killed.
-            store::delete_port(connection, owner, one.protocol, host, one.host_port)?;
-            plan.stale = true;
-        }
-    }
-    store::insert_ports(connection, endpoint.id, &published)?;
-    plan.published = published;
-    Ok(())
 }
 
 /// Brings devices inside up, with their addresses.

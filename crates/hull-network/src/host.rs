@@ -2,6 +2,7 @@
 //!
 //! Everything acts on the network namespace that the calling thread is in.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
@@ -22,11 +23,41 @@ const MAIN: u32 = 254;
 /// How the texts begin that mark bridges as Hull's.
 pub(crate) const ALIAS: &str = "hull network ";
 
+/// A firewall socket of this thread, kept for its next use: where something was removed, closing the socket waits for the
+/// kernel to be done with it, some 10 ms.
+struct Kept {
+    process: rustix::process::Pid,
+    namespace: (u64, u64),
+    socket: nft::Socket,
+}
+
+thread_local! {
+    static KEPT: RefCell<Option<Kept>> = const { RefCell::new(None) };
+}
+
+/// The network namespace that the calling thread is in.
+fn namespace() -> Option<(u64, u64)> {
+    let found = rustix::fs::stat("/proc/thread-self/ns/net").ok()?;
+    Some((found.st_dev, found.st_ino))
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let (Some(socket), Some(namespace)) = (self.firewall.take(), self.namespace) {
+            let kept = Kept { process: rustix::process::getpid(), namespace, socket };
+            // A thread that ends keeps nothing.
+            let _ = KEPT.try_with(|slot| slot.replace(Some(kept)));
+        }
+    }
+}
+
 /// Sockets to the kernel, each opened at its first use.
 #[derive(Debug, Default)]
 pub(crate) struct Host {
     route: Option<Socket>,
     firewall: Option<nft::Socket>,
+    /// The one that the firewall's socket acts on.
+    namespace: Option<(u64, u64)>,
 }
 
 impl Host {
@@ -38,6 +69,14 @@ impl Host {
     }
 
     pub(crate) fn firewall(&mut self) -> Result<&mut nft::Socket, Error> {
+        if self.firewall.is_none() {
+            self.namespace = namespace();
+            let kept = KEPT.try_with(RefCell::take).ok().flatten();
+            // Another process's, after a fork, or another namespace's is not ours to use.
+            let ours =
+                |kept: &Kept| kept.process == rustix::process::getpid() && Some(kept.namespace) == self.namespace;
+            self.firewall = kept.filter(ours).map(|kept| kept.socket);
+        }
         Ok(match &mut self.firewall {
             Some(socket) => socket,
             empty => empty.insert(nft::Socket::open()?),

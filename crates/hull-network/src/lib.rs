@@ -29,6 +29,7 @@ mod options;
 mod pool;
 mod ports;
 mod proxy;
+mod publish;
 mod record;
 mod repair;
 mod stacked;

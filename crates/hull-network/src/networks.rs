@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::pool;
 use crate::record::{Driver, Endpoint, Network, PREDEFINED, Pool, Published};
 use crate::subnet::Subnet;
-use crate::{Error, store};
+use crate::{Error, stacked, store};
 
 /// All networks of a data directory, in the network namespace that the calling thread is in.
 #[derive(Clone, Debug)]
@@ -232,7 +232,7 @@ impl Networks {
     fn realise(&self, host: &mut Host, network: &Network, said: &mut Vec<String>) -> Result<(), Error> {
         match network.driver {
             Driver::Bridge => bridge::ensure(host, &self.db, &self.state, network, 0, said).map(drop),
-            Driver::Macvlan | Driver::Ipvlan => crate::stacked::ensure_parent(host, network).map(drop),
+            Driver::Macvlan | Driver::Ipvlan => stacked::ensure_parent(host, network).map(drop),
             Driver::Host | Driver::Null => Ok(()),
         }
     }
@@ -331,6 +331,9 @@ fn default_pool(subnet: Subnet) -> Result<Pool, Error> {
 /// A network from a wish, without the addresses that are to be chosen.
 fn describe(wish: Create, host: &mut Host) -> Result<Network, Error> {
     let settings = crate::options::Options::parse(wish.driver, wish.internal, &wish.options)?;
+    if let Some(key) = wish.options.keys().find(|key| key.starts_with("hull.")) {
+        return Err(Error::invalid(format!("option {key}"), "names that begin so are Hull's own"));
+    }
     let ipv4 = wish.ipv4.unwrap_or(true);
     let chosen6 = wish.pools.iter().any(|pool| !pool.subnet.is_ipv4());
     let ipv6 = match wish.ipv6 {
@@ -368,9 +371,14 @@ fn describe(wish: Create, host: &mut Host) -> Result<Network, Error> {
     let device = match wish.driver {
         Driver::Bridge => settings.bridge.unwrap_or_else(|| format!("{PREFIX}-{}", &id[..8])),
         Driver::Macvlan | Driver::Ipvlan => match settings.parent {
-            Some(parent) => parent,
+            Some(parent) => {
+                if parent.contains('.') && host.link(&parent)?.is_none() {
+                    options.insert(stacked::MADE.to_owned(), stacked::VLAN.to_owned());
+                }
+                parent
+            }
             None => {
-                options.insert(crate::stacked::MADE.to_owned(), "true".to_owned());
+                options.insert(stacked::MADE.to_owned(), stacked::PAIR.to_owned());
                 format!("hm{}", &id[..11])
             }
         },

@@ -11,7 +11,10 @@ use crate::host::Host;
 use crate::record::{Driver, Endpoint, Network};
 use std::os::fd::BorrowedFd;
 
-/// In a network's options: its parent was made by Hull and goes with it.
+/// Parents that are made: one of nothing, and an 802.1Q network of a device.
+pub(crate) const PAIR: &str = "pair";
+pub(crate) const VLAN: &str = "vlan";
+/// In a network's options: its parent was made by Hull and goes with the last network on it. The value says what it is.
 pub(crate) const MADE: &str = "hull.parent_made";
 
 /// The parent device, made if it is to be made.
@@ -23,7 +26,7 @@ pub(crate) fn ensure_parent(host: &mut Host, network: &Network) -> Result<Link, 
         }
         return Ok(link);
     }
-    if network.options.contains_key(MADE) {
+    if network.options.get(MADE).is_some_and(|made| made == PAIR) {
         // A pair whose other end stays unused: the kernel's dummy device is not everywhere.
         host.route()?.create_veth(name, &format!("hn{}", &network.id[..11]))?;
         if let Some(other) = host.link(&format!("hn{}", &network.id[..11]))? {

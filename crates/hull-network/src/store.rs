@@ -40,7 +40,7 @@ fn collect<T>(
     parameters: impl rusqlite::Params,
     each: impl Fn(&Row<'_>) -> Result<T, Error>,
 ) -> Result<Vec<T>, Error> {
-    let mut statement = connection.prepare(query)?;
+    let mut statement = connection.prepare_cached(query)?;
     let mut rows = statement.query(parameters)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
@@ -222,79 +222,87 @@ pub(crate) fn set_cursor(connection: &Connection, network: &str, next: IpAddr) -
     Ok(())
 }
 
-fn published(row: &Row<'_>) -> Result<(i64, Published), Error> {
-    let (endpoint, protocol): (i64, u8) = (row.get(0)?, row.get(1)?);
-    let (host, address): (Vec<u8>, Vec<u8>) = (row.get(2)?, row.get(4)?);
-    let damaged = || Error::Damaged("published ports".to_owned(), "not an address or protocol".to_owned());
-    let published = Published {
-        protocol: Protocol::from_number(protocol).ok_or_else(damaged)?,
-        host: from_octets(&host).ok_or_else(damaged)?,
-        host_port: row.get(3)?,
-        address: from_octets(&address).ok_or_else(damaged)?,
-        port: row.get(5)?,
-    };
-    Ok((endpoint, published))
+/// Bytes of one port: protocol, port of the machine, port of the container, lengths and bytes of both addresses.
+fn encode(ports: &[Published]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(ports.len() * 20);
+    for one in ports {
+        bytes.push(one.protocol.number());
+        bytes.extend_from_slice(&one.host_port.to_be_bytes());
+        bytes.extend_from_slice(&one.port.to_be_bytes());
+        for address in [one.host, one.address] {
+            let octets = octets(address);
+            bytes.push(if octets.len() == 4 { 4 } else { 16 });
+            bytes.extend_from_slice(&octets);
+        }
+    }
+    bytes
 }
 
-pub(crate) fn insert_ports(connection: &Connection, endpoint: i64, ports: &[Published]) -> Result<(), Error> {
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO ports (endpoint, protocol, host, host_port, address, port) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-    )?;
-    for one in ports {
-        statement.execute(params![
-            endpoint,
-            one.protocol.number(),
-            octets(one.host),
-            one.host_port,
-            octets(one.address),
-            one.port
-        ])?;
+fn decode(mut bytes: &[u8]) -> Result<Vec<Published>, Error> {
+    fn address(bytes: &[u8]) -> Option<(std::net::IpAddr, &[u8])> {
+        let (length, rest) = bytes.split_first()?;
+        let (octets, rest) = rest.split_at_checked(usize::from(*length))?;
+        Some((from_octets(octets)?, rest))
+    }
+    fn one(bytes: &[u8]) -> Option<(Published, &[u8])> {
+        let ([protocol, a, b, c, d], rest) = bytes.split_first_chunk::<5>()?;
+        let (host, rest) = address(rest)?;
+        let (target, rest) = address(rest)?;
+        let published = Published {
+            protocol: Protocol::from_number(*protocol)?,
+            host,
+            host_port: u16::from_be_bytes([*a, *b]),
+            address: target,
+            port: u16::from_be_bytes([*c, *d]),
+        };
+        Some((published, rest))
+    }
+    let mut ports = Vec::new();
+    while !bytes.is_empty() {
+        let damaged = || Error::Damaged("published ports".to_owned(), "the list breaks off".to_owned());
+        let (published, rest) = one(bytes).ok_or_else(damaged)?;
+        ports.push(published);
+        bytes = rest;
+    }
+    Ok(ports)
+}
+
+pub(crate) fn set_ports(connection: &Connection, endpoint: i64, ports: &[Published]) -> Result<(), Error> {
+    if ports.is_empty() {
+        connection.execute("DELETE FROM ports WHERE endpoint = ?1", [endpoint])?;
+    } else {
+        let query = "INSERT OR REPLACE INTO ports (endpoint, list) VALUES (?1, ?2)";
+        connection.execute(query, params![endpoint, encode(ports)])?;
     }
     Ok(())
 }
 
 /// Published ports, each with its endpoint's network.
 pub(crate) fn ports(connection: &Connection) -> Result<Vec<(String, Published)>, Error> {
-    let query = "SELECT ports.endpoint, protocol, host, host_port, address, port, endpoints.network \
-                 FROM ports JOIN endpoints ON endpoints.id = ports.endpoint";
-    collect(connection, query, (), |row| Ok((row.get(6)?, published(row)?.1)))
+    let query = "SELECT endpoints.network, list FROM ports JOIN endpoints ON endpoints.id = ports.endpoint \
+                 ORDER BY ports.endpoint";
+    let lists = collect(connection, query, (), |row| {
+        let (network, list): (String, Vec<u8>) = (row.get(0)?, row.get(1)?);
+        Ok((network, decode(&list)?))
+    })?;
+    Ok(lists.into_iter().flat_map(|(network, list)| list.into_iter().map(move |one| (network.clone(), one))).collect())
 }
 
 pub(crate) fn ports_of_endpoint(connection: &Connection, endpoint: i64) -> Result<Vec<Published>, Error> {
+    let query = "SELECT list FROM ports WHERE endpoint = ?1";
+    let list: Option<Vec<u8>> = connection.query_row(query, [endpoint], |row| row.get(0)).optional()?;
+    list.map_or_else(|| Ok(Vec::new()), |list| decode(&list))
+}
+
+/// Every endpoint with published ports: its number, its container's name, the ports.
+pub(crate) fn publishers(connection: &Connection) -> Result<Vec<(i64, String, Vec<Published>)>, Error> {
     let query =
-        "SELECT endpoint, protocol, host, host_port, address, port FROM ports WHERE endpoint = ?1 ORDER BY rowid";
-    collect(connection, query, [endpoint], |row| Ok(published(row)?.1))
-}
-
-/// Who has published this port of the machine: endpoint, address of the machine, container's name.
-pub(crate) fn publishers(
-    connection: &Connection,
-    protocol: Protocol,
-    host_port: u16,
-) -> Result<Vec<(i64, IpAddr, String)>, Error> {
-    let query = "SELECT ports.endpoint, host, endpoints.record FROM ports JOIN endpoints \
-                 ON endpoints.id = ports.endpoint WHERE protocol = ?1 AND host_port = ?2";
-    collect(connection, query, params![protocol.number(), host_port], |row| {
-        let (endpoint, host, record): (i64, Vec<u8>, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        "SELECT ports.endpoint, endpoints.record, list FROM ports JOIN endpoints ON endpoints.id = ports.endpoint";
+    collect(connection, query, (), |row| {
+        let (endpoint, record, list): (i64, String, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let name = serde_json::from_str::<Endpoint>(&record).map(|found| found.container_name).unwrap_or_default();
-        let host = from_octets(&host).unwrap_or(IpAddr::from([0, 0, 0, 0]));
-        Ok((endpoint, host, name))
+        Ok((endpoint, name, decode(&list)?))
     })
-}
-
-/// Forgets ports of an endpoint at one address and port of the machine.
-pub(crate) fn delete_port(
-    connection: &Connection,
-    endpoint: i64,
-    protocol: Protocol,
-    host: IpAddr,
-    host_port: u16,
-) -> Result<(), Error> {
-    connection.execute(
-        "DELETE FROM ports WHERE endpoint = ?1 AND protocol = ?2 AND host = ?3 AND host_port = ?4",
-        params![endpoint, protocol.number(), octets(host), host_port],
-    )?;
-    Ok(())
 }
 
 /// A setting of the store.
@@ -306,4 +314,28 @@ pub(crate) fn setting(connection: &Connection, name: &str) -> Result<Option<Stri
 pub(crate) fn set_setting(connection: &Connection, name: &str, value: &str) -> Result<(), Error> {
     connection.execute("INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)", params![name, value])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_ports_are_read_back() {
+        let ip = |text: &str| text.parse().unwrap();
+        let one = |host: &str, address: &str| Published {
+            protocol: Protocol::Udp,
+            host: ip(host),
+            host_port: 8080,
+            address: ip(address),
+            port: 80,
+        };
+        let list = [one("0.0.0.0", "10.0.0.2"), one("::", "10.0.0.2"), one("2001:db8::1", "fd00::2")];
+        let bytes = encode(&list);
+        assert_eq!(decode(&bytes).unwrap(), list);
+        let whole = [0, 15, 42, bytes.len()];
+        for end in 0..=bytes.len() {
+            assert_eq!(decode(&bytes[..end]).is_ok(), whole.contains(&end), "{end}");
+        }
+    }
 }

@@ -375,26 +375,37 @@ fn root_the_last_costs_no_more_than_twice_the_first() {
             times.push((begin.elapsed(), planned));
             held.push((plan, namespace));
         }
-        let median = |some: &[(Duration, Duration)]| {
-            let mut some = some.to_vec();
-            some.sort();
-            some[some.len() / 2]
+        // The machine does other things too: what counts is what it takes when it does not.
+        let least = |some: &[(Duration, Duration)]| {
+            let sorted = |of: &dyn Fn(&(Duration, Duration)) -> Duration| {
+                let mut all: Vec<Duration> = some.iter().map(of).collect();
+                all.sort();
+                all[all.len() / 10]
+            };
+            (sorted(&|one| one.0), sorted(&|one| one.1))
         };
         let some = count / 4;
-        let (first, last) = (median(&times[..some]), median(&times[count - some..]));
-        let ports: Vec<_> = (0..200).map(|port| tcp(None, 30_000 + port, 80)).collect();
-        let namespace = lab::new_namespace();
-        let begin = Instant::now();
-        let plan = lab.networks.plan(Who { id: "many", name: "many" }, &[attachment("n")], &ports).unwrap();
-        let planned = begin.elapsed();
-        lab.networks.attach(&plan, namespace.as_fd(), &mut Vec::new()).unwrap();
-        let many = begin.elapsed();
-        let begin = Instant::now();
-        lab.networks.detach("many").unwrap();
-        let detached = begin.elapsed();
-        println!(
-            "first {first:?} last {last:?} (all, plan alone); 200 ports {many:?}, plan {planned:?}, detach {detached:?}"
-        );
+        let (first, last) = (least(&times[..some]), least(&times[count - some..]));
+        // Beyond a thousand they are on a second bridge.
+        warm.serve(80);
+        let (_, far) = held.last().unwrap();
+        assert_eq!(ask_name(far.as_fd(), warm.ipv4(0), 80).as_deref(), Some("warm"));
+        let mut many = [Duration::MAX; 3];
+        for round in 0..8_u16 {
+            let ports: Vec<_> = (0..200).map(|port| tcp(None, 30_000 + round * 200 + port, 80)).collect();
+            let namespace = lab::new_namespace();
+            let begin = Instant::now();
+            let plan = lab.networks.plan(Who { id: "many", name: "many" }, &[attachment("n")], &ports).unwrap();
+            let planned = begin.elapsed();
+            lab.networks.attach(&plan, namespace.as_fd(), &mut Vec::new()).unwrap();
+            let whole = begin.elapsed();
+            let begin = Instant::now();
+            lab.networks.detach("many").unwrap();
+            for (least, time) in many.iter_mut().zip([whole, planned, begin.elapsed()]) {
+                *least = time.min(*least);
+            }
+        }
+        println!("first {first:?}, last {last:?} (all, plan alone); 200 ports: all, plan, detach {many:?}");
         // Timing on a shared machine: ten times would be another order of growth.
         assert!(last.0 < first.0 * 10, "first {first:?} last {last:?}");
         drop((warm, held));

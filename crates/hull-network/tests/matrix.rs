@@ -237,6 +237,8 @@ fn root_beside_a_firewall_that_drops() {
         for name in ["a", "b", "inner", "mute"] {
             lab.networks.remove(name, &mut Vec::new()).unwrap();
         }
+        let listing = nft(&["list", "ruleset"], "");
+        assert!(!listing.contains("hull: containers"), "{listing}");
     });
 }
 

@@ -34,10 +34,19 @@ impl Contents {
         let mut elements = Vec::new();
         for (network, bridges) in &self.networks {
             elements.extend(part(network, *bridges)?.elements);
-            let own: Vec<Published> =
-                self.ports.iter().filter(|(id, _)| *id == network.id).map(|(_, published)| *published).collect();
-            elements.extend(ports(network, &own)?);
         }
+        // One who was killed may still be down with a port that another has by now: the later one has it.
+        let mut open: BTreeMap<(&'static str, Vec<u8>), Element> = BTreeMap::new();
+        for some in self.ports.chunk_by(|a, b| a.0 == b.0) {
+            let Some((network, _)) = self.networks.iter().find(|(network, _)| network.id == some[0].0) else {
+                continue;
+            };
+            let published: Vec<Published> = some.iter().map(|(_, published)| *published).collect();
+            for (set, element) in ports(network, &published)? {
+                open.insert((set, element.key().to_vec()), element);
+            }
+        }
+        elements.extend(open.into_iter().map(|((set, _), element)| (set, element)));
         for (set, names) in UPLINKS.into_iter().zip(&self.uplinks) {
             elements.extend(names.iter().map(|name| (set, Element::interface(name))));
         }
@@ -222,7 +231,12 @@ pub(crate) fn noted(state: &Path) -> Option<u32> {
     std::fs::read_to_string(state.join("generation")).ok()?.trim().parse().ok()
 }
 
-/// Notes a generation at which the table was whole.
+/// Notes a generation at which the table was whole. Written in place, for the file is of no use after a boot; a number
+/// that is read while it is written is at worst not the one that counts, and somebody looks again.
 pub(crate) fn note(state: &Path, generation: u32) -> Result<(), Error> {
-    Ok(hull_fs::atomic::write_path(&state.join("generation"), generation.to_string().as_bytes(), 0o600)?)
+    use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+    let path = state.join("generation");
+    let file = std::fs::File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let written = file.and_then(|file| file.write_all_at(format!("{generation:010}").as_bytes(), 0));
+    written.map_err(Error::io("write", &path))
 }

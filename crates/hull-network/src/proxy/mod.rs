@@ -7,7 +7,7 @@
 mod stream;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -273,17 +273,6 @@ impl Proxy {
     fn forget(&mut self, index: usize) {
         if let Some(flow) = self.flows.get_mut(index).and_then(Option::take) {
             self.by_peer.remove(&(flow.listener, flow.peer));
-        }
-    }
-
-    /// Leads the ports to other addresses of the container: it has left the network that they were published on.
-    pub fn retarget(&mut self, ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>) {
-        for listener in &mut self.listeners {
-            let (ipv4, ipv6) = (ipv4.map(IpAddr::V4), ipv6.map(IpAddr::V6));
-            let wants_ipv4 = listener.host.is_ipv4() || listener.both;
-            if let Some(address) = if wants_ipv4 { ipv4.or(ipv6) } else { ipv6.or(ipv4) } {
-                listener.target.set_ip(address);
-            }
         }
     }
 }

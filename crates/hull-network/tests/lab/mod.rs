@@ -15,8 +15,10 @@ use hull_netlink::{Address, Change, Socket, in_namespace, loopback_up};
 use hull_network::{Attachment, Create, Error, Networks, Plan, Pool, Protocol, Publish, Who};
 use hull_sys::clone::{CloneFlags, unshare};
 
-/// Answers take no longer; silence is taken for a refusal after this.
-const PATIENCE: Duration = Duration::from_millis(400);
+/// Silence is taken for a refusal after this; the first packet may be lost and come again after a second.
+const PATIENCE: Duration = Duration::from_millis(1300);
+/// Whoever has answered is waited for.
+const LONG: Duration = Duration::from_secs(10);
 
 /// The machine's addresses on the link, and those of the other one there.
 pub const MACHINE: &str = "192.0.2.1";
@@ -189,7 +191,7 @@ pub fn serve(namespace: BorrowedFd<'_>, port: u16, name: &str) {
 pub fn ask(namespace: BorrowedFd<'_>, address: IpAddr, port: u16) -> Option<String> {
     let to = SocketAddr::new(address, port);
     let mut stream = in_namespace(namespace, || TcpStream::connect_timeout(&to, PATIENCE)).unwrap().ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)

@@ -1,0 +1,188 @@
+//! Published ports of a container: taken from the machine, put down, opened in the firewall, closed.
+
+use std::net::{IpAddr, SocketAddr};
+
+use hull_db::Sync;
+use hull_netlink::nft::Element;
+use rusqlite::Connection;
+use rustix::io::Errno;
+
+use crate::endpoints::Plan;
+use crate::host::Host;
+use crate::networks::Networks;
+use crate::options::GatewayMode;
+use crate::ports::{self, Publish};
+use crate::record::{Endpoint, Network, Protocol, Published};
+use crate::{Error, bridge, firewall, store};
+
+/// A wish, the one address of the machine that it is for if any, and what keeps the port.
+pub(crate) type Taken = (Publish, Option<IpAddr>, ports::Reserved);
+
+impl Networks {
+    /// Takes ports of the machine.
+    pub(crate) fn reserve(&self, network: &Network, publish: &[Publish]) -> Result<Vec<Taken>, Error> {
+        let options = network.settings()?;
+        let routed = |ipv4| options.gateway(ipv4) == GatewayMode::Routed && network.pool(ipv4).is_some();
+        let mut all = Vec::with_capacity(publish.len());
+        for wish in publish {
+            let host = wish.host.filter(|host| !host.is_unspecified()).or(match wish.host {
+                Some(_) => None,
+                None => options.host_binding,
+            });
+            // 0.0.0.0 and [::] are one version's; no address at all is both.
+            let (ipv4, ipv6) = match wish.host {
+                Some(host) => (host.is_ipv4(), host.is_ipv6()),
+                None => (true, true),
+            };
+            let (ipv4, ipv6) = (ipv4 && !routed(true), ipv6 && !routed(false));
+            let reserved = if (host.is_none() && !ipv4 && !ipv6) || host.is_some_and(|host| routed(host.is_ipv4())) {
+                ports::Reserved { port: 0, sockets: Vec::new() }
+            } else {
+                ports::reserve(wish, host, ipv4, ipv6).map_err(|error| self.name_owner(error, wish.protocol))?
+            };
+            all.push((wish.clone(), host, reserved));
+        }
+        Ok(all)
+    }
+
+    /// Says which container has a port.
+    fn name_owner(&self, error: Error, protocol: Protocol) -> Error {
+        let Error::PortTaken { address, port, protocol: word, .. } = error else { return error };
+        let publishers = self.db.read(store::publishers).unwrap_or_default();
+        let same = |one: &Published| {
+            let all = address.is_unspecified() || one.host.is_unspecified();
+            one.protocol == protocol && one.host_port == port && (all || one.host == address)
+        };
+        let owner = match publishers.into_iter().find(|(_, _, list)| list.iter().any(same)) {
+            Some((_, name, _)) => format!(" by container {name}"),
+            None => " by a program of the machine".to_owned(),
+        };
+        Error::PortTaken { address, port, protocol: word, owner }
+    }
+
+    pub(crate) fn open_ports(&self, host: &mut Host, plan: &Plan, said: &mut Vec<String>) -> Result<(), Error> {
+        let mut elements = Vec::new();
+        for (network, endpoint) in plan.networks.iter().zip(&plan.endpoints) {
+            let own = |one: &&Published| endpoint.addresses.iter().any(|(address, _)| *address == one.address);
+            let published: Vec<Published> = plan.published.iter().filter(own).copied().collect();
+            elements.extend(firewall::ports(network, &published)?);
+        }
+        if elements.is_empty() {
+            return Ok(());
+        }
+        let before = host.firewall()?.generation()?;
+        match firewall::change_ports(host.firewall()?, &elements, &[]) {
+            Ok(()) => bridge::note_own_change(host, &self.state, before),
+            // Of somebody who was killed.
+            Err(error) if error.is(Errno::EXIST) || error.is(Errno::BUSY) => {
+                self.db.write(Sync::Normal, |connection| evict(connection, plan))?;
+                bridge::mend(host, &self.db, &self.state, said).map(drop)
+            }
+            // The table has just been removed.
+            Err(error) if error.is(Errno::NOENT) => bridge::mend(host, &self.db, &self.state, said).map(drop),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn close_ports(&self, host: &mut Host, elements: &[(&'static str, Element)]) -> Result<(), Error> {
+        if elements.is_empty() {
+            return Ok(());
+        }
+        let before = host.firewall()?.generation()?;
+        match firewall::change_ports(host.firewall()?, &[], elements) {
+            Ok(()) => bridge::note_own_change(host, &self.state, before),
+            // Some were not there: the table is mended from the records, where the container is no longer.
+            Err(error) if error.is(Errno::NOENT) => {
+                bridge::mend(host, &self.db, &self.state, &mut Vec::new()).map(drop)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Takes an endpoint out of the records; gives the elements of its ports.
+pub(crate) fn forget(connection: &Connection, endpoint: &Endpoint) -> Result<Vec<(&'static str, Element)>, Error> {
+    let published = store::ports_of_endpoint(connection, endpoint.id)?;
+    let elements = match store::find(connection, &endpoint.network)? {
+        Some(network) if !published.is_empty() => firewall::ports(&network, &published)?,
+        _ => Vec::new(),
+    };
+    store::leave(connection, endpoint.id)?;
+    Ok(elements)
+}
+
+/// Puts published ports down and makes reservations of the sockets.
+pub(crate) fn publish_ports(
+    connection: &Connection,
+    plan: &mut Plan,
+    index: usize,
+    reserved: Vec<Taken>,
+) -> Result<(), Error> {
+    let network = &plan.networks[index];
+    let options = network.settings()?;
+    let endpoint = &plan.endpoints[index];
+    let ipv4 = endpoint.ipv4().map(IpAddr::V4);
+    let ipv6 = endpoint.ipv6().map(IpAddr::V6);
+    let target = |host_is_ipv4: bool| if host_is_ipv4 { ipv4.or(ipv6) } else { ipv6.or(ipv4) };
+    let mut published = Vec::new();
+    for (wish, host, taken) in reserved {
+        let any = |is_ipv4: bool| if is_ipv4 { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+        let versions: Vec<IpAddr> = match (host, wish.host) {
+            (Some(host), _) => vec![host],
+            (None, Some(host)) => vec![any(host.is_ipv4())],
+            (None, None) => vec![any(true), any(false)],
+        };
+        for host in versions {
+            let Some(address) = target(host.is_ipv4()) else { continue };
+            let routed = options.gateway(host.is_ipv4()) == GatewayMode::Routed && address.is_ipv4() == host.is_ipv4();
+            let held = |(_, at, both): &(_, IpAddr, bool)| at.is_ipv4() == host.is_ipv4() || (*both && host.is_ipv4());
+            // A machine without IPv6 publishes nothing there.
+            if !routed && host.is_ipv6() && !taken.sockets.is_empty() && !taken.sockets.iter().any(held) {
+                continue;
+            }
+            let host_port = if routed { 0 } else { taken.port };
+            published.push(Published { protocol: wish.protocol, host, host_port, address, port: wish.port });
+        }
+        for socket in taken.sockets {
+            let Some(address) = target(socket.1.is_ipv4() || socket.2) else { continue };
+            let target = SocketAddr::new(address, wish.port);
+            plan.reservations.push(ports::reservation(&wish, socket, taken.port, target));
+        }
+    }
+    store::set_ports(connection, endpoint.id, &published)?;
+    plan.published = published;
+    Ok(())
+}
+
+/// Takes ports that are the plan's from others: it has the sockets, so they have not.
+fn evict(connection: &Connection, plan: &Plan) -> Result<(), Error> {
+    let conflict = |other: &Published| {
+        plan.published.iter().any(|one| {
+            let all = one.host.is_unspecified() || other.host.is_unspecified();
+            (one.protocol, one.host_port) == (other.protocol, other.host_port)
+                && one.host_port != 0
+                && one.host.is_ipv4() == other.host.is_ipv4()
+                && (all || one.host == other.host)
+        })
+    };
+    for (owner, name, mut list) in store::publishers(connection)? {
+        if plan.endpoints.iter().any(|endpoint| endpoint.id == owner) {
+            continue;
+        }
+        // Where the kernel knows no such sockets, nobody can tell who is alive.
+        if let Some(port) = list.iter().find(|port| port.protocol == Protocol::Sctp && conflict(port)) {
+            return Err(Error::PortTaken {
+                address: port.host,
+                port: port.host_port,
+                protocol: port.protocol.as_str(),
+                owner: format!(" by container {name}"),
+            });
+        }
+        let before = list.len();
+        list.retain(|port| !conflict(port));
+        if list.len() != before {
+            store::set_ports(connection, owner, &list)?;
+        }
+    }
+    Ok(())
+}

@@ -8,11 +8,13 @@
 //! │  ├─ stopping                somebody wants it to end: why it is not started again
 //! │  ├─ lock                    held by who starts, removes or changes it
 //! │  ├─ exit                    exit code, written in place: whoever waits holds it open, even past removal
-//! │  ├─ container.log           its output
+//! │  ├─ container.log           its output; container.log.N and .N.gz are older
+//! │  ├─ health.json             its last health checks
 //! │  ├─ upper/ work/ rootfs/    writable layer, and where the overlay is mounted in the container's namespace
 //! │  └─ hostname hosts ...      files bound into the container
 //! └─ .removing-ID               a removal that runs or was killed
 //! ROOT/names/NAME               symbolic link to the ID
+//! ROOT/events/log               what happened; log.1 is older
 //! STATE/live/ID.KIND.PID.START  intent: process PID, started at START, works on the container
 //! STATE/attach/ID               socket of its monitor
 //! STATE/oci/ID/                 the runtime's own record

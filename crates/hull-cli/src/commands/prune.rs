@@ -127,6 +127,7 @@ fn remove_images(engine: &Engine, filter: &PruneFilter) -> Result<u64, Failure> 
     if !pruned.deleted.is_empty() {
         let mut text = "Deleted Images:\n".to_owned();
         for line in &pruned.deleted {
+            super::names::removed(engine, line);
             text.push_str(&match line {
                 Removed::Untagged(name) => format!("untagged: {name}\n"),
                 Removed::Deleted(id) => format!("deleted: {id}\n"),

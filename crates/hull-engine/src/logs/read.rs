@@ -12,6 +12,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use hull_fs::lock::Lock;
+
 use super::files::older;
 use super::options::Driver;
 use super::{Entry, FILE, MAX_LINE, entry};
@@ -284,8 +286,10 @@ fn goes_on(engine: &Engine, container: &Container, stopped: &mut Option<Instant>
         *stopped = None;
         return true;
     }
-    engine.stopping(&container.id) == Some(Stopping::Restart)
-        && stopped.get_or_insert_with(Instant::now).elapsed() < RESTART
+    // In the middle of `restart`: between its halves the marker is there, and then it holds the container's lock.
+    let between = engine.stopping(&container.id) == Some(Stopping::Restart)
+        && stopped.get_or_insert_with(Instant::now).elapsed() < RESTART;
+    between || matches!(Lock::try_shared(&engine.directory(&container.id).join("lock")), Ok(None))
 }
 
 /// Takes the entries of a log.

@@ -60,6 +60,22 @@ fn root_logs_followed_through_rotation_lose_nothing() {
 }
 
 #[test]
+fn root_logs_followed_through_restarts() {
+    let Some(h) = Home::new() else { return };
+    let _ = h.run(&["-d", "--name", "again", "--stop-timeout", "0"], &["echo", "begun", "+", "sleep", "60"]).ok();
+    let mut follower = h.spawn(&["logs", "-f", "again"]);
+    let mut lines = BufReader::new(follower.stdout.take().expect("stdout")).lines();
+    assert_eq!(lines.next().expect("line").expect("line"), "begun");
+    for _ in 0..3 {
+        let _ = h.hull(&["restart", "again"]).ok();
+        assert_eq!(lines.next().expect("line").expect("line"), "begun");
+    }
+    let _ = h.hull(&["stop", "again"]).ok();
+    assert!(lines.next().is_none());
+    assert!(follower.wait().expect("wait").success());
+}
+
+#[test]
 fn root_logs_are_bounded_and_compressed() {
     let Some(h) = Home::new() else { return };
     let _ = h

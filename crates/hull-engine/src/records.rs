@@ -28,6 +28,8 @@
 //! Its owner is the process that runs the container (the monitor), or one that removes it. [`Engine::repair`], which
 //! every command calls first, finishes what dead owners left: one look at a directory that is empty on an idle machine.
 
+mod repair;
+
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
@@ -47,9 +49,6 @@ use crate::error::Error;
 use crate::rootfs;
 
 const MAX_RECORD_BYTES: u64 = 8 << 20;
-
-/// Exit code of a container whose monitor was killed, and which was killed therefore.
-const LOST: i32 = 137;
 
 /// What was asked for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -474,8 +473,14 @@ impl Engine {
             && !alive(state.monitor, state.monitor_start)
             && !alive(state.pid, state.pid_start)
         {
-            state =
-                State { phase: Phase::Exited, exit_code: LOST, pid: 0, monitor: 0, finished: state.started, ..state };
+            state = State {
+                phase: Phase::Exited,
+                exit_code: repair::LOST,
+                pid: 0,
+                monitor: 0,
+                finished: state.started,
+                ..state
+            };
             state.error = "the machine went down while it ran".to_owned();
         }
         Ok(state)
@@ -577,96 +582,6 @@ impl Engine {
         match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &removing)(error)),
             _ => Ok(()),
-        }
-    }
-
-    /// Finishes what dead processes left: containers without their monitor are killed and recorded as ended, those that
-    /// never started or were to be removed are removed with their control groups and mounts, and unfinished transfers of
-    /// images go.
-    ///
-    /// # Errors
-    /// The first thing that could not be undone; everything else was tried, and the intent stays for the next command.
-    pub fn repair(&self) -> Result<(), Error> {
-        // What a dead command's container still holds in its work directory goes with the container.
-        let containers = self.repair_containers();
-        let images = self.images.repair().map(drop).map_err(Error::from).and(self.repair_image_mounts());
-        containers.and(images)
-    }
-
-    fn repair_containers(&self) -> Result<(), Error> {
-        let Ok(entries) = fs::read_dir(self.live()) else { return Ok(()) };
-        let dead: Vec<PathBuf> = entries
-            .flatten()
-            .filter(|entry| {
-                let name = entry.file_name();
-                name.to_str().and_then(parse_intent).is_some_and(|(_, _, pid, start)| !alive(pid, start))
-            })
-            .map(|entry| entry.path())
-            .collect();
-        if dead.is_empty() {
-            return Ok(());
-        }
-        // One repairs; whoever comes meanwhile waits and finds nothing left to do.
-        let lock = Lock::exclusive(&self.state.join("repair.lock"))?;
-        let mut lost = Vec::new();
-        let mut result = hull_runtime::state::repair(&self.oci_root()).map_err(Error::from);
-        result = result.and(self.mounts().repair().map(drop).map_err(Error::from));
-        for path in dead {
-            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            let Some((id, work, ..)) = parse_intent(name) else { continue };
-            if !path.exists() {
-                continue;
-            }
-            let done = self.repair_one(id, work).and_then(|again| {
-                Intent { path: path.clone() }.clear()?;
-                lost.extend(again.then(|| id.to_owned()));
-                Ok(())
-            });
-            if result.is_ok() {
-                result = done;
-            }
-        }
-        drop(lock);
-        self.start_lost(&lost);
-        result
-    }
-
-    /// Returns whether the container is to be started again.
-    fn repair_one(&self, id: &str, work: Work) -> Result<bool, Error> {
-        match hull_runtime::lifecycle::delete(&self.oci_root(), id, true) {
-            Ok(_) | Err(hull_runtime::Error::NoContainer(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-        crate::monitor::socket::remove(self, id);
-        self.leave_network(id)?;
-        let kept = self.container(id).ok().filter(|container| {
-            work == Work::Start && (!container.config.remove || self.stopping(id) == Some(Stopping::Restart))
-                || work == Work::Run && !container.config.remove
-        });
-        // One that had not started when its only command was killed is nobody's.
-        let state = self.saved_state(id).ok().filter(|state| work == Work::Start || state.phase != Phase::Created);
-        match (kept, state) {
-            (Some(container), Some(state)) if matches!(state.phase, Phase::Running | Phase::Restarting) => {
-                let state = State {
-                    phase: Phase::Exited,
-                    pid: 0,
-                    monitor: 0,
-                    exit_code: LOST,
-                    error: "its monitor was killed".to_owned(),
-                    finished: now(),
-                    ..state
-                };
-                self.write_exit(id, LOST)?;
-                self.save(id, &state)?;
-                crate::events::emit(self, &container, "die", &[("exitCode", &LOST.to_string())]);
-                let again = crate::boot::wanted(container.config.restart, LOST, state.restarts);
-                Ok(again && self.stopping(id).is_none())
-            }
-            (Some(_), Some(_)) => Ok(false),
-            _ => match self.erase(id) {
-                Err(Error::NoContainer(_)) => Ok(false),
-                other => other.map(|()| false),
-            },
         }
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use clap::Subcommand;
-use hull_engine::Engine;
 use hull_engine::config::NetworkConfig;
+use hull_engine::{Engine, events};
 use hull_network::{Create, Pool, Subnet};
 
 use super::{Done, Failure, network_list};
@@ -239,6 +239,14 @@ fn pools(args: &CreateArgs) -> Result<Vec<Pool>, Failure> {
     Ok(pools)
 }
 
+/// Writes an event of a network.
+fn happened(engine: &Engine, action: &str, network: &hull_network::Network, container: Option<&str>) {
+    let pairs = [("name", network.name.as_str()), ("type", network.driver.as_str())];
+    let pairs = pairs.into_iter().chain(container.map(|id| ("container", id)));
+    let attributes = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    events::emit_of(engine, "network", action, events::Actor { id: network.id.clone(), attributes });
+}
+
 fn create(engine: &Engine, args: CreateArgs) -> Done {
     if args.ipam_driver != "default" {
         return Err(Failure::new(format!("invalid ipam-driver {:?}: there is only \"default\"", args.ipam_driver)));
@@ -260,7 +268,9 @@ fn create(engine: &Engine, args: CreateArgs) -> Done {
     let mut said = Vec::new();
     let made = engine.networks().create(wish, &mut said);
     tell(&said);
-    print(format_args!("{}\n", made?.id));
+    let made = made?;
+    happened(engine, "create", &made, None);
+    print(format_args!("{}\n", made.id));
     Ok(0)
 }
 
@@ -272,7 +282,10 @@ fn remove(engine: &Engine, args: &Rm) -> Done {
         let removed = networks.remove(name, &mut said);
         tell(&said);
         match removed {
-            Ok(_) => print(format_args!("{name}\n")),
+            Ok(network) => {
+                happened(engine, "destroy", &network, None);
+                print(format_args!("{name}\n"));
+            }
             Err(hull_network::Error::NotFound(_)) if args.force => {}
             Err(error) => {
                 output::error(error);
@@ -295,6 +308,9 @@ fn connect(engine: &Engine, args: Connect) -> Done {
         ..NetworkConfig::default()
     };
     engine.connect(&container, &wish, &mut |line| output::error(line))?;
+    if let Ok(network) = engine.networks().find(&wish.name) {
+        happened(engine, "connect", &network, Some(&container.id));
+    }
     Ok(0)
 }
 
@@ -305,6 +321,9 @@ fn disconnect(engine: &Engine, args: &Disconnect) -> Done {
         found => found?,
     };
     engine.disconnect(&container, &args.network)?;
+    if let Ok(network) = engine.networks().find(&args.network) {
+        happened(engine, "disconnect", &network, Some(&container.id));
+    }
     Ok(0)
 }
 

@@ -361,3 +361,61 @@ check goes-again '[ ! -e $cg/hull ]'
     );
     console.assert_ok(&["limit", "parent-stays", "parent-goes", "limit-again", "goes-again"]);
 }
+
+#[test]
+fn vm_systemd_starts_and_stops_containers_with_the_machine() {
+    let Some(vm) = machine() else { return };
+    let Some(vm) = vm.systemd() else {
+        tier::skip("systemd", "needs systemd, to run inside the virtual machine");
+        return;
+    };
+    let console = vm.run(
+        r#"
+# SIGRTMIN+21: no progress on the console, which would stand between the reports.
+kill -55 1
+# Not in /tmp, which systemd empties.
+mkdir /run/own
+rootfs /run/own/rootfs
+h() { /run/vm/hull --root /run/own/data --state /run/own/live "$@"; }
+status() { h inspect -f '{{.State.Status}}' web; }
+h boot --install --unit-dir /run/systemd/system
+systemctl daemon-reload
+h run -d --name web --restart unless-stopped --network none --rootfs /run/own/rootfs sh -c 'trap "echo bye; exit 0" TERM; echo hi; while :; do sleep 0.1; done'
+check started 'systemctl start hull.service'
+same runs running "$(status)"
+check stopped 'systemctl stop hull.service'
+same down exited "$(status)"
+same gracefully 'hi bye ' "$(h logs web | tr '\n' ' ')"
+# What a reboot does to /run.
+rm -rf /run/own/live
+check boots 'systemctl start hull.service'
+same again running "$(status)"
+# A unit that fails or is started anew takes no container with it.
+check reset 'systemctl kill --kill-whom=main hull.service; systemctl reset-failed; true'
+same stays running "$(status)"
+h stop -t 1 web
+check restarted 'systemctl restart hull.service'
+same by-hand exited "$(status)"
+h rm -f web
+h run --name told --log-driver journald --log-opt tag=here --network none --rootfs /run/own/rootfs echo to the journal
+journal() { journalctl -q -o cat CONTAINER_NAME=told CONTAINER_TAG=here; }
+await '[ -n "$(journal)" ]'
+same journal 'to the journal' "$(journal)"
+h rm told
+"#,
+    );
+    console.assert_ok(&[
+        "started",
+        "runs",
+        "stopped",
+        "down",
+        "gracefully",
+        "boots",
+        "again",
+        "reset",
+        "stays",
+        "restarted",
+        "by-hand",
+        "journal",
+    ]);
+}

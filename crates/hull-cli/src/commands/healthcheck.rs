@@ -63,9 +63,7 @@ fn duration(flag: &str, text: Option<&String>) -> Result<u64, Failure> {
         return Err(Failure::usage(format!("{flag} cannot be negative")));
     }
     match time::duration(text) {
-        Some(nanoseconds @ 1..1_000_000) => {
-            Err(Failure::usage(format!("{flag}: {nanoseconds}ns is less than one millisecond")))
-        }
+        Some(1..1_000_000) => Err(Failure::usage(format!("{flag}: {text} cannot be less than 1ms"))),
         Some(nanoseconds) => Ok(nanoseconds),
         None => Err(Failure::usage(format!("{flag}: {text:?} is not a duration such as 1m30s"))),
     }

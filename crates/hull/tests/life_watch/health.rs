@@ -86,7 +86,7 @@ fn root_health_flags_are_checked_and_images_obeyed() {
     for (flags, text) in [
         (&["--health-cmd", "x", "--no-healthcheck"][..], "--no-healthcheck conflicts with --health-* options"),
         (&["--health-interval", "soon"], "soon"),
-        (&["--health-interval", "1us"], "less than one millisecond"),
+        (&["--health-interval", "1us"], "cannot be less than 1ms"),
         (&["--health-timeout", "-1s"], "cannot be negative"),
         (&["--health-retries", "-1"], "cannot be negative"),
         (&["--health-on-failure", "panic"], "panic"),

@@ -52,7 +52,7 @@ impl Engine {
             if at_boot(&container, &state, self.stopping(&container.id)) {
                 waiting.push(container);
             } else if container.config.remove && state.phase == Phase::Exited && !self.monitored(&state) {
-                let _ = self.remove(&container, false);
+                let _ = self.remove(&container, false, false);
             }
         }
         // One that joins another is started after it.

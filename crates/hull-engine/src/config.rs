@@ -62,8 +62,12 @@ pub struct RunConfig {
     pub remove: bool,
     /// Mount the root file system read-only.
     pub read_only: bool,
-    /// Bind and tmpfs mounts, in order.
+    /// `/tmp`, `/run` and `/var/tmp` of a read-only root file system are writable, in memory.
+    pub read_only_tmpfs: bool,
+    /// Bind mounts, volumes, ..., in order.
     pub mounts: Vec<MountConfig>,
+    /// Most bytes that the container may write to its own layer.
+    pub storage_size: Option<u64>,
     /// Size of `/dev/shm` in bytes.
     pub shm_size: Option<u64>,
     /// Device nodes.
@@ -240,6 +244,68 @@ pub enum MountConfig {
         /// `size=64m`, `mode=1777`, ...
         options: Vec<String>,
     },
+    /// A volume, made at its first use.
+    Volume {
+        /// Its name; empty until an anonymous one gets its own.
+        name: String,
+        /// In the container; absolute.
+        target: String,
+        /// `ro`, ...
+        options: Vec<String>,
+        /// How it is made, and which part of it is mounted.
+        volume: VolumeConfig,
+    },
+    /// The files of an image, read-only.
+    Image {
+        /// Name or ID.
+        image: String,
+        /// In the container; absolute.
+        target: String,
+        /// Directory of the image; empty is all of it.
+        subpath: String,
+    },
+}
+
+impl MountConfig {
+    /// Path in the container, as it was given.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        match self {
+            Self::Bind { target, .. }
+            | Self::Tmpfs { target, .. }
+            | Self::Volume { target, .. }
+            | Self::Image { target, .. } => target,
+        }
+    }
+
+    /// Whether the container may not write to it.
+    #[must_use]
+    pub fn read_only(&self) -> bool {
+        match self {
+            Self::Bind { options, .. } | Self::Tmpfs { options, .. } | Self::Volume { options, .. } => {
+                options.iter().any(|option| option == "ro" || option == "rro")
+            }
+            Self::Image { .. } => true,
+        }
+    }
+}
+
+/// What is to be known of a volume beside its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VolumeConfig {
+    /// It got no name, and goes with its container.
+    pub anonymous: bool,
+    /// An empty volume does not get what the image has at the target.
+    pub no_copy: bool,
+    /// Directory or file of the volume; empty is all of it.
+    pub subpath: String,
+    /// Name of the driver; empty is `local`.
+    pub driver: String,
+    /// Options of the driver, for a volume that is made.
+    pub driver_options: BTreeMap<String, String>,
+    /// Labels, for a volume that is made.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A device of the host.

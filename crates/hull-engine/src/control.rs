@@ -257,11 +257,11 @@ impl Engine {
         }
     }
 
-    /// Removes a container and everything of it.
+    /// Removes a container and everything of it, with `volumes` also its anonymous volumes.
     ///
     /// # Errors
     /// [`Error::Status`] when it runs and `force` is not set.
-    pub fn remove(&self, container: &Container, force: bool) -> Result<(), Error> {
+    pub fn remove(&self, container: &Container, force: bool, volumes: bool) -> Result<(), Error> {
         let state = self.state(&container.id)?;
         if matches!(state.phase, Phase::Running | Phase::Restarting) {
             if !force {
@@ -300,7 +300,10 @@ impl Engine {
             });
         }
         let intent = self.intend(&container.id, Work::Remove)?;
-        let result = match self.erase(&container.id) {
+        if volumes {
+            self.mark_volumes(&container.id)?;
+        }
+        let result = match self.erase(&container.id, volumes) {
             Err(Error::NoContainer(_)) if force => Ok(()),
             other => other,
         };

@@ -80,6 +80,15 @@ pub enum Error {
     /// What the container writes is kept elsewhere, or nowhere.
     #[error("configured logging driver does not support reading")]
     Unreadable,
+    /// A copy between host and container, or of a volume, is not possible; Docker's words.
+    #[error("{0}")]
+    Copy(String),
+    /// No volume of that name.
+    #[error("get {0}: no such volume")]
+    NoVolume(String),
+    /// A volume operation is refused; Docker's words.
+    #[error("{0}")]
+    Volume(String),
     /// The image is not mounted.
     #[error("image {0} is not mounted")]
     NotMounted(String),

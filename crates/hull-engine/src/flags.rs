@@ -2,6 +2,7 @@
 //!
 //! Each function returns what was expected as its error; the caller adds the flag's name.
 
+mod mounts;
 pub mod network;
 
 use std::path::{Path, PathBuf};
@@ -9,7 +10,9 @@ use std::path::{Path, PathBuf};
 use hull_oci::spec::Rlimit;
 use rustix::fs::{FileType, major, minor};
 
-use crate::config::{DeviceConfig, DeviceRuleConfig, MountConfig, NamespaceChoice, Rate, RestartPolicy};
+use crate::config::{DeviceConfig, DeviceRuleConfig, NamespaceChoice, Rate, RestartPolicy};
+
+pub use mounts::{mount, tmpfs, volume, volume_name, volumes_from};
 
 type Parsed<T> = Result<T, String>;
 
@@ -350,164 +353,6 @@ pub fn rate(text: &str, sized: bool) -> Parsed<Rate> {
         return Err(format!("{} is not a block device", path.display()));
     }
     Ok(Rate { path, major: major(stat.st_rdev), minor: minor(stat.st_rdev), value })
-}
-
-fn target_path(text: &str) -> Parsed<String> {
-    if !text.starts_with('/') {
-        return Err(format!("container path {text:?} must be absolute"));
-    }
-    if Path::new(text).components().all(|part| part == std::path::Component::RootDir) {
-        return Err(format!("container path {text:?} must not be the root itself"));
-    }
-    Ok(text.to_owned())
-}
-
-const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
-
-/// `-v HOST:CONTAINER[:OPTIONS]`. A relative source that starts with a dot counts from `directory`.
-///
-/// # Errors
-/// What was expected.
-pub fn volume(text: &str, directory: &Path) -> Parsed<MountConfig> {
-    let parts: Vec<&str> = text.split(':').collect();
-    let (source, target, options) = match parts.as_slice() {
-        [source, target] => (*source, *target, ""),
-        [source, target, options] => (*source, *target, *options),
-        [_] => return Err(format!("{text:?}: expected HOST:CONTAINER[:OPTIONS]; anonymous volumes are not supported")),
-        _ => return Err(format!("{text:?}: expected HOST:CONTAINER[:OPTIONS]")),
-    };
-    let source = match source {
-        absolute if absolute.starts_with('/') => PathBuf::from(absolute),
-        relative if relative.starts_with('.') => directory.join(relative),
-        name => {
-            return Err(format!("{name:?} is not a path: expected an absolute one; named volumes are not supported"));
-        }
-    };
-    let mut list = vec!["rbind".to_owned()];
-    let mut propagation = false;
-    for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option {
-            "ro" | "rw" | "rro" => list.push(option.to_owned()),
-            // Labels are set only where the SELinux module is on; none of what these ask for is needed elsewhere.
-            "z" | "Z" if !Path::new("/sys/fs/selinux/enforce").exists() => {}
-            "z" | "Z" => return Err(format!("{text:?}: relabelling is not supported")),
-            "nosuid" | "nodev" | "noexec" | "suid" | "dev" | "exec" => list.push(option.to_owned()),
-            "bind" => list[0] = "bind".to_owned(),
-            "rbind" | "consistent" | "cached" | "delegated" => {}
-            "nocopy" => return Err(format!("{text:?}: nocopy belongs to named volumes")),
-            name if PROPAGATIONS.contains(&name) => {
-                propagation = true;
-                list.push(name.to_owned());
-            }
-            other => return Err(format!("{text:?}: unknown option {other:?}")),
-        }
-    }
-    if !propagation {
-        list.push("rprivate".to_owned());
-    }
-    Ok(MountConfig::Bind { source, target: target_path(target)?, options: list, create: true })
-}
-
-/// `--tmpfs PATH[:OPTIONS]`.
-///
-/// # Errors
-/// What was expected.
-pub fn tmpfs(text: &str) -> Parsed<MountConfig> {
-    let (target, options) = text.split_once(':').unwrap_or((text, ""));
-    let mut list: Vec<String> = ["nosuid", "nodev", "noexec"].map(String::from).to_vec();
-    for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option {
-            "exec" | "suid" | "dev" => list.retain(|one| one.strip_prefix("no") != Some(option)),
-            "ro" | "rw" | "nosuid" | "nodev" | "noexec" | "noatime" | "relatime" => {
-                if !list.iter().any(|one| one == option) {
-                    list.push(option.to_owned());
-                }
-            }
-            sized if sized.starts_with("size=") && !sized.ends_with('%') => {
-                list.push(format!("size={}", bytes(&sized["size=".len()..])?));
-            }
-            other
-                if ["size=", "mode=", "uid=", "gid=", "nr_inodes=", "nr_blocks="]
-                    .iter()
-                    .any(|key| other.starts_with(key)) =>
-            {
-                list.push(other.to_owned());
-            }
-            other => return Err(format!("{text:?}: unknown option {other:?}")),
-        }
-    }
-    Ok(MountConfig::Tmpfs { target: target_path(target)?, options: list })
-}
-
-/// `--mount type=bind,source=/a,target=/b,readonly` and `type=tmpfs`.
-///
-/// # Errors
-/// What was expected.
-pub fn mount(text: &str, directory: &Path) -> Parsed<MountConfig> {
-    let (mut kind, mut source, mut target, mut options) = (None, None, None, Vec::new());
-    let (mut recursive, mut tmpfs_options, mut propagation) = (true, Vec::new(), "rprivate".to_owned());
-    for field in text.split(',') {
-        let (key, value) = field.split_once('=').map_or((field, None), |(key, value)| (key, Some(value)));
-        let needed = || value.filter(|value| !value.is_empty()).ok_or_else(|| format!("{text:?}: {key} needs a value"));
-        let truth = || match value {
-            None | Some("true" | "1") => Ok(true),
-            Some("false" | "0") => Ok(false),
-            Some(other) => Err(format!("{text:?}: {key}={other} is neither true nor false")),
-        };
-        match key {
-            "type" => kind = Some(needed()?),
-            "source" | "src" => source = Some(needed()?),
-            "target" | "destination" | "dst" => target = Some(needed()?),
-            "readonly" | "ro" => {
-                if truth()? {
-                    options.push("ro".to_owned());
-                }
-            }
-            "bind-propagation" if PROPAGATIONS.contains(&needed()?) => propagation = needed()?.to_owned(),
-            "bind-propagation" => {
-                return Err(format!("{text:?}: expected a propagation of {}", PROPAGATIONS.join(", ")));
-            }
-            "bind-recursive" => match needed()? {
-                "enabled" | "writable" => {}
-                "disabled" => recursive = false,
-                "readonly" => options.push("rro".to_owned()),
-                other => return Err(format!("{text:?}: unknown bind-recursive value {other:?}")),
-            },
-            "tmpfs-size" => tmpfs_options.push(format!("size={}", bytes(needed()?)?)),
-            "tmpfs-mode" => {
-                let mode = needed()?;
-                if u32::from_str_radix(mode, 8).is_err() {
-                    return Err(format!("{text:?}: tmpfs-mode {mode:?} is not octal"));
-                }
-                tmpfs_options.push(format!("mode={mode}"));
-            }
-            other => return Err(format!("{text:?}: unknown key {other:?}")),
-        }
-    }
-    let target = target_path(target.ok_or_else(|| format!("{text:?}: target is missing"))?)?;
-    match kind {
-        Some("bind") => {
-            if !tmpfs_options.is_empty() {
-                return Err(format!("{text:?}: tmpfs options do not fit type=bind"));
-            }
-            let source = source.ok_or_else(|| format!("{text:?}: source is missing"))?;
-            let source = directory.join(source);
-            options.insert(0, if recursive { "rbind" } else { "bind" }.to_owned());
-            options.push(propagation);
-            Ok(MountConfig::Bind { source, target, options, create: false })
-        }
-        Some("tmpfs") => {
-            if source.is_some() {
-                return Err(format!("{text:?}: type=tmpfs has no source"));
-            }
-            let mut list: Vec<String> = ["nosuid", "nodev", "noexec"].map(String::from).to_vec();
-            list.extend(options);
-            list.extend(tmpfs_options);
-            Ok(MountConfig::Tmpfs { target, options: list })
-        }
-        Some(other) => Err(format!("{text:?}: type {other:?} is not supported: expected bind or tmpfs")),
-        None => Err(format!("{text:?}: type is missing: expected type=bind or type=tmpfs")),
-    }
 }
 
 /// `KEY=VALUE` of `--sysctl`: only parameters that belong to a namespace of the container.

@@ -9,6 +9,7 @@ use crate::config::{MountConfig, NamespaceChoice, SeccompChoice, Source};
 use crate::logs;
 use crate::records::{Container, Engine, Phase, State};
 use crate::spec::DEFAULT_PIDS;
+use crate::volumes::mounts::clean;
 
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
@@ -86,7 +87,7 @@ pub fn document(engine: &Engine, container: &Container, state: &State) -> Value 
         (Some(memory), None | Some(0)) => memory.saturating_mul(2),
         (_, swap) => swap.unwrap_or(0),
     };
-    let mounts: Vec<Value> = config.mounts.iter().map(mount).collect();
+    let mounts: Vec<Value> = config.mounts.iter().map(|one| mount(engine, one)).collect();
     let mut document = json!({
         "Id": container.id,
         "Created": time(container.created),
@@ -196,21 +197,56 @@ fn healthcheck(check: &crate::config::HealthConfig) -> Value {
     shown
 }
 
-fn mount(mount: &MountConfig) -> Value {
+/// A mount, in Docker's shape.
+fn mount(engine: &Engine, mount: &MountConfig) -> Value {
+    let options = |options: &[String]| {
+        let word = |option: &String| match option.as_str() {
+            "rro" | "ro" => Some("ro".to_owned()),
+            "rbind" | "rprivate" | "nosuid" | "nodev" | "noexec" => None,
+            other => Some(other.to_owned()),
+        };
+        options.iter().filter_map(word).collect::<Vec<_>>().join(",")
+    };
+    let propagation = |options: &[String]| {
+        let kind = |option: &&String| matches!(option.trim_start_matches('r'), "shared" | "slave" | "private");
+        options.iter().rfind(kind).cloned().unwrap_or_default()
+    };
+    let writable = !mount.read_only();
+    let target = clean(mount.target());
     match mount {
-        MountConfig::Bind { source, target, options, .. } => json!({
+        MountConfig::Bind { source, options: given, .. } => json!({
             "Type": "bind",
             "Source": source,
             "Destination": target,
-            "Mode": options.join(","),
-            "RW": !options.iter().any(|option| option == "ro" || option == "rro"),
+            "Mode": options(given),
+            "RW": writable,
+            "Propagation": propagation(given),
         }),
-        MountConfig::Tmpfs { target, options } => json!({
+        MountConfig::Volume { name, options: given, volume, .. } => json!({
+            "Type": "volume",
+            "Name": name,
+            "Source": if volume.subpath.is_empty() { engine.volume_data(name) } else { engine.volume_data(name).join(&volume.subpath) },
+            "Destination": target,
+            "Driver": crate::volumes::DRIVER,
+            "Mode": options(given),
+            "RW": writable,
+            "Propagation": "",
+        }),
+        MountConfig::Tmpfs { .. } => json!({
             "Type": "tmpfs",
             "Source": "",
             "Destination": target,
-            "Mode": options.join(","),
-            "RW": !options.iter().any(|option| option == "ro"),
+            "Mode": "",
+            "RW": writable,
+            "Propagation": "",
+        }),
+        MountConfig::Image { image, .. } => json!({
+            "Type": "image",
+            "Source": image,
+            "Destination": target,
+            "Mode": "",
+            "RW": false,
+            "Propagation": "",
         }),
     }
 }

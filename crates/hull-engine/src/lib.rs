@@ -12,6 +12,8 @@
 //! * [`bootstrap`]: an image from a distribution's packages.
 //! * [`exec`], [`control`], [`logs`], [`inspect`]: commands on containers that exist.
 //! * [`diff`] and [`commit`]: what a container changed, as a list, a layer or an archive.
+//! * [`volumes`]: data that outlives containers, and everything else that is mounted into them.
+//! * [`cp`]: files between the host and a container.
 //! * [`image_mount`]: an image's files at a path of the host.
 //!
 //! The crate is synchronous and, except in `commit`, single-threaded: it clones processes.
@@ -24,6 +26,8 @@ pub mod commit;
 pub mod config;
 mod console;
 pub mod control;
+mod copy;
+pub mod cp;
 pub mod diff;
 pub mod error;
 pub mod events;
@@ -47,6 +51,7 @@ pub mod spec;
 mod terminal;
 pub mod time;
 pub mod usage;
+pub mod volumes;
 
 pub use config::RunConfig;
 pub use error::Error;

@@ -6,6 +6,7 @@
 //! │  ├─ container.json          what was asked for; replaced by rename under the lock
 //! │  ├─ state.json              where the container is in its life; replaced by rename
 //! │  ├─ stopping                somebody wants it to end: why it is not started again
+//! │  ├─ with-volumes            its anonymous volumes go with it
 //! │  ├─ lock                    held by who starts, removes or changes it
 //! │  ├─ exit                    exit code, written in place: whoever waits holds it open, even past removal
 //! │  ├─ container.log           its output; container.log.N and .N.gz are older
@@ -21,6 +22,7 @@
 //! STATE/mounts/HEX              who lends the mount of a layer; see `hull_image::snapshot::shared`
 //! STATE/skeleton/ STATE/empty/  see `rootfs`
 //! ROOT/mounted/                 see `image_mount`
+//! ROOT/volumes/                 see `volumes`
 //! ```
 //!
 //! Each container is independent of all others, so files replaced by rename need no lock; a name is taken by making its
@@ -49,6 +51,9 @@ use crate::error::Error;
 use crate::rootfs;
 
 const MAX_RECORD_BYTES: u64 = 8 << 20;
+
+/// In the directory of a container that is removed with its anonymous volumes.
+const WITH_VOLUMES: &str = "with-volumes";
 
 /// What was asked for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -545,11 +550,11 @@ impl Engine {
         Ok(list)
     }
 
-    /// Removes a container's name and directory. It must not run.
-    pub(crate) fn erase(&self, id: &str) -> Result<(), Error> {
+    /// Removes a container's name and directory, and with `volumes` its anonymous volumes. It must not run.
+    pub(crate) fn erase(&self, id: &str, volumes: bool) -> Result<(), Error> {
         let record = self.container(id).ok();
         let plain = record.as_ref().is_some_and(|container| container.image_id.is_empty());
-        let result = self.erase_files(id, record.map(|container| container.name));
+        let result = self.erase_files(id, record.map(|container| container.name), volumes);
         // Last, and also for a container that was killed before it had files.
         if !plain && matches!(result, Ok(()) | Err(Error::NoContainer(_))) {
             self.images.release(&owner(id))?;
@@ -557,7 +562,33 @@ impl Engine {
         result
     }
 
-    fn erase_files(&self, id: &str, name: Option<String>) -> Result<(), Error> {
+    /// What belongs to a container beside its directory, once its record is out of the others' sight. An interrupted
+    /// removal comes here again.
+    fn erase_more(&self, directory: &Path, volumes: bool) -> Result<(), Error> {
+        let Ok(container) = read::<Container>(&directory.join("container.json")) else { return Ok(()) };
+        for (index, mount) in container.config.mounts.iter().enumerate() {
+            if matches!(mount, crate::config::MountConfig::Image { .. }) {
+                self.images.release(&crate::volumes::attach::image_owner(&container.id, index))?;
+            }
+        }
+        if container.config.storage_size.is_some() {
+            let (upper, work) = (directory.join("upper"), directory.join("work"));
+            // A limit that stays limits nothing.
+            let _ = crate::volumes::limit_writes(&container.id, [&upper, &work], None);
+        }
+        if volumes || container.config.remove || directory.join(WITH_VOLUMES).exists() {
+            self.remove_anonymous(&container)?;
+        }
+        Ok(())
+    }
+
+    /// Says that a container's anonymous volumes go with it, also if the removal is interrupted.
+    pub(crate) fn mark_volumes(&self, id: &str) -> Result<(), Error> {
+        let path = self.directory(id).join(WITH_VOLUMES);
+        fs::write(&path, "").map_err(Error::io("write", &path))
+    }
+
+    fn erase_files(&self, id: &str, name: Option<String>, volumes: bool) -> Result<(), Error> {
         let removing = self.containers().join(format!(".removing-{id}"));
         let directory = self.directory(id);
         match fs::rename(&directory, &removing) {
@@ -571,6 +602,7 @@ impl Engine {
         if let Some(name) = name {
             self.free_name(id, &name);
         }
+        self.erase_more(&removing, volumes)?;
         let removed = match fs::remove_dir_all(&removing) {
             // Overlayfs's work directory lets nobody in but root.
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {

@@ -56,6 +56,19 @@ impl Files {
         }
     }
 
+    /// Whether there is a directory at a path.
+    pub(crate) fn has_directory(&self, path: &Path) -> bool {
+        match self {
+            Self::Layers(merged) => {
+                let path = path.strip_prefix("/").unwrap_or(path);
+                matches!(merged.find(path), Ok(Some(hull_image::snapshot::merged::Found::Directory(_))))
+            }
+            Self::Directory(root) => {
+                root.resolve(path).is_ok_and(|found| hull_fs::inside::file_type(found).is_ok_and(|kind| kind.is_dir()))
+            }
+        }
+    }
+
     /// User and groups by the container's own files.
     pub(crate) fn user(&self, config: &RunConfig, image: &str) -> Result<User, Error> {
         let text = config.user.as_deref().filter(|text| !text.is_empty()).unwrap_or(image);
@@ -154,6 +167,15 @@ impl Engine {
 
 /// A read-only overlay of layers, uppermost first, attached nowhere.
 pub(crate) fn overlay(layers: &[Arc<OwnedFd>]) -> Result<OwnedFd, Error> {
+    make_overlay(layers, None)
+}
+
+/// An overlay like that of the container itself, attached nowhere. The container must not run.
+pub(crate) fn overlay_above(layers: &[Arc<OwnedFd>], upper: &Path, work: &Path) -> Result<OwnedFd, Error> {
+    make_overlay(layers, Some((upper, work)))
+}
+
+fn make_overlay(layers: &[Arc<OwnedFd>], writable: Option<(&Path, &Path)>) -> Result<OwnedFd, Error> {
     let mount = || {
         let context = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         rustix::mount::fsconfig_set_string(&context, c"source", c"overlay")?;
@@ -171,12 +193,25 @@ pub(crate) fn overlay(layers: &[Arc<OwnedFd>]) -> Result<OwnedFd, Error> {
                 context
             }
         };
-        match rustix::mount::fsconfig_set_string(&context, c"xino", c"auto") {
-            Err(Errno::INVAL) => {}
-            result => result?,
+        let optional = |key: &std::ffi::CStr, value: &std::ffi::CStr| match rustix::mount::fsconfig_set_string(
+            &context, key, value,
+        ) {
+            Err(Errno::INVAL) => Ok(()),
+            result => result,
+        };
+        optional(c"xino", c"auto")?;
+        let mut attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
+        if let Some((upper, work)) = writable {
+            rustix::mount::fsconfig_set_string(&context, c"upperdir", upper)?;
+            rustix::mount::fsconfig_set_string(&context, c"workdir", work)?;
+            // As the runtime mounts it: what the container's layer says does not depend on who wrote it.
+            for key in [c"redirect_dir", c"metacopy", c"index"] {
+                optional(key, c"off")?;
+            }
+            attributes = MountAttrFlags::empty();
         }
         rustix::mount::fsconfig_create(&context)?;
-        rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
+        rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
     };
     mount().map_err(|errno: Errno| Error::io("mount overlay of", format!("{} layers", layers.len()))(errno))
 }

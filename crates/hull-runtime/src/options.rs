@@ -52,6 +52,8 @@ pub struct CreateOptions {
     pub root: PathBuf,
     /// Root file system.
     pub rootfs: Rootfs,
+    /// Detached mounts that take the place of the sources of bind mounts: indices into the specification's `mounts`.
+    pub trees: Vec<(usize, OwnedFd)>,
     /// Streams.
     pub streams: Streams,
     /// How cgroups are made.

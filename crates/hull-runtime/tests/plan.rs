@@ -53,6 +53,7 @@ fn plan(document: &Value) -> Result<(), String> {
         bundle: PathBuf::from("/"),
         root: PathBuf::from("/nonexistent"),
         rootfs: Rootfs::Config,
+        trees: Vec::new(),
         streams: Streams::default(),
         cgroup_driver: hull_cgroup::Driver::Cgroupfs,
         no_pivot: false,

@@ -11,6 +11,7 @@ pub mod entry;
 pub mod file;
 pub mod memory;
 pub mod mount;
+pub mod quota;
 pub mod seccomp;
 pub mod signal;
 pub mod trace;

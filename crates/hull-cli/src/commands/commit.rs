@@ -69,7 +69,7 @@ pub(super) struct Export {
 }
 
 /// What the archive lacks.
-fn warn(report: &Report) {
+pub(super) fn warn(report: &Report) {
     let kinds = [
         (&report.sockets, "left out: an archive has no sockets"),
         (&report.shortened, "padded with zeros: it became shorter while it was read"),

@@ -5,11 +5,12 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use hull_engine::records::Phase;
+use hull_engine::volumes::{Users, Volume};
 use hull_engine::{Container, Engine, State};
 use hull_image::Usage;
 use hull_template::Value;
 
-use super::{Done, Failure, images, ps};
+use super::{Done, Failure, images, ps, volume};
 use crate::output::format::{self, Listing, Row};
 use crate::output::{print, units};
 
@@ -60,6 +61,9 @@ pub(super) struct Check {
 struct Measured {
     store: Usage,
     containers: Vec<(Container, State, u64)>,
+    /// With its size, and whether a container has it.
+    volumes: Vec<(Volume, u64, bool)>,
+    users: Users,
 }
 
 fn measure(engine: &Engine) -> Result<Measured, Failure> {
@@ -68,7 +72,14 @@ fn measure(engine: &Engine) -> Result<Measured, Failure> {
         (container, state, size)
     };
     let containers = engine.list()?.into_iter().map(sized).collect();
-    Ok(Measured { store: engine.images.usage()?, containers })
+    let users = engine.volume_users()?;
+    let measured = |volume: Volume| {
+        let size = hull_engine::usage::written(&engine.volume_data(&volume.name));
+        let used = users.contains_key(&volume.name);
+        (volume, size, used)
+    };
+    let volumes = engine.volumes()?.into_iter().map(measured).collect();
+    Ok(Measured { store: engine.images.usage()?, containers, volumes, users })
 }
 
 pub(super) fn df(engine: &Engine, args: &Df) -> Done {
@@ -101,10 +112,13 @@ fn summary(measured: &Measured, format: &str) -> Result<String, Failure> {
     let written: u64 = measured.containers.iter().map(|(_, _, size)| size).sum();
     let kept: u64 = measured.containers.iter().filter(running).map(|(_, _, size)| size).sum();
     let active = measured.containers.iter().filter(running).count();
+    let data: u64 = measured.volumes.iter().map(|(_, size, _)| size).sum();
+    let linked = measured.volumes.iter().filter(|(_, _, used)| *used).count();
+    let linked_data: u64 = measured.volumes.iter().filter(|(_, _, used)| *used).map(|(_, size, _)| size).sum();
     let mut rows = vec![
         row("Images", store.images.len(), used, size, share(store.reclaimable.min(size), size)),
         row("Containers", measured.containers.len(), active, written, share(written - kept, written)),
-        row("Local Volumes", 0, 0, 0, "0B".to_owned()),
+        row("Local Volumes", measured.volumes.len(), linked, data, share(data - linked_data, data)),
         row("Build Cache", 0, 0, 0, "0B".to_owned()),
     ];
     // Docker has no such row; it is there when it says something.
@@ -129,12 +143,14 @@ fn verbose(engine: &Engine, measured: &Measured, format: &str) -> Result<String,
         ps::row(engine, container, state, now, whole, false).replacing("Size", units::size(*size))
     });
     let container_rows: Vec<Row> = container_rows.collect();
+    let volume_rows: Vec<Row> =
+        measured.volumes.iter().map(|(volume, ..)| volume::row(engine, volume, &measured.users, true)).collect();
     if whole {
         let list = |rows: Vec<Row>| Value::List(rows.into_iter().map(|row| Value::Object(Rc::new(row))).collect());
         let all = Value::map([
             ("Images".to_owned(), list(image_rows)),
             ("Containers".to_owned(), list(container_rows)),
-            ("Volumes".to_owned(), list(Vec::new())),
+            ("Volumes".to_owned(), list(volume_rows)),
             ("BuildCache".to_owned(), list(Vec::new())),
         ]);
         return format::value(format, &all).map_err(Failure::new);
@@ -142,7 +158,6 @@ fn verbose(engine: &Engine, measured: &Measured, format: &str) -> Result<String,
     let table = |table: &str, headers, rows: Vec<Row>| {
         Listing { format: "", table, raw: None, headers }.render(rows).map_err(Failure::new)
     };
-    const VOLUMES: &[(&str, &str)] = &[("Name", "VOLUME NAME"), ("Links", "LINKS"), ("Size", "SIZE")];
     let containers: u64 = measured.containers.iter().map(|(_, _, size)| size).sum();
     let store = &measured.store;
     // Directories, names and what else there is, so that the total is what `du` says of the whole.
@@ -162,7 +177,7 @@ fn verbose(engine: &Engine, measured: &Measured, format: &str) -> Result<String,
          Store space usage:\n\n{}",
         table(IMAGES, images::HEADERS, image_rows)?,
         table(CONTAINERS, ps::HEADERS, container_rows)?,
-        table("{{.Name}}\t{{.Links}}\t{{.Size}}", VOLUMES, Vec::new())?,
+        table("{{.Name}}\t{{.Links}}\t{{.Size}}", volume::HEADERS, volume_rows)?,
         table(
             "{{.Layers}}\t{{.Blobs}}\t{{.Containers}}\t{{.Database}}\t{{.Running}}\t{{.Downloads}}\t{{.Other}}\t\
              {{.Total}}",

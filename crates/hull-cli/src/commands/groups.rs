@@ -4,8 +4,8 @@ use clap::Subcommand;
 use hull_engine::Engine;
 
 use super::{
-    Done, archives, commit, df, events, exec, history, image_inspect, images, info, inspect, life, logs, mount, names,
-    prune, ps, referrers, registry, rm, run, signals, verify,
+    Done, archives, commit, cp, df, events, exec, history, image_inspect, images, info, inspect, life, logs, mount,
+    names, prune, ps, referrers, registry, rm, run, signals, verify,
 };
 
 /// Commands on images.
@@ -110,6 +110,8 @@ pub(super) enum Container {
     Rm(rm::Args),
     /// Remove all stopped containers
     Prune(prune::Containers),
+    /// Copy files between a container and the host
+    Cp(cp::Args),
     /// Make an image of a container's changes
     Commit(commit::Commit),
     /// List the files that a container changed
@@ -143,6 +145,7 @@ impl Container {
             Self::Stop(args) => signals::stop(engine, &args),
             Self::Rm(args) => rm::main(engine, &args),
             Self::Prune(args) => prune::containers(engine, &args),
+            Self::Cp(args) => cp::main(engine, &args),
             Self::Commit(args) => commit::commit(engine, args),
             Self::Diff(args) => commit::diff(engine, &args),
             Self::Export(args) => commit::export(engine, &args),

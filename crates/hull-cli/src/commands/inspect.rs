@@ -18,7 +18,7 @@ pub(super) struct Args {
     /// Add the sizes of containers
     #[arg(short, long)]
     size: bool,
-    /// What to look for: container or image
+    /// What to look for: container, image or volume
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
     /// Names, IDs or unique beginnings of IDs
@@ -51,17 +51,21 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
         match args.kind.as_deref().unwrap_or_default() {
             "container" => Ok(container(engine, name, args.size)?),
             "image" => images::document(engine, name),
+            "volume" => super::volume::document(engine, name),
             _ => match container(engine, name, args.size) {
-                Err(Error::NoContainer(_)) => images::document(engine, name).map_err(|failure| match failure.missing {
-                    true => Failure::new(format!("no such object: {name}")),
-                    false => failure,
-                }),
+                Err(Error::NoContainer(_)) => match images::document(engine, name) {
+                    Err(failure) if failure.missing => super::volume::document(engine, name)
+                        .map_err(|_| Failure::new(format!("no such object: {name}"))),
+                    found => found,
+                },
                 other => Ok(other?),
             },
         }
     };
-    if let Some(kind) = args.kind.as_deref().filter(|kind| !matches!(*kind, "" | "container" | "image")) {
-        return Err(Failure::new(format!("unknown type: {kind:?}: must be one of \"container\", \"image\"")));
+    if let Some(kind) = args.kind.as_deref().filter(|kind| !matches!(*kind, "" | "container" | "image" | "volume")) {
+        return Err(Failure::new(format!(
+            "unknown type: {kind:?}: must be one of \"container\", \"image\", \"volume\""
+        )));
     }
     show(args.format.as_deref(), &args.names, look)
 }

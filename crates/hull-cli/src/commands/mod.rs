@@ -6,6 +6,7 @@ mod boot;
 mod bootstrap;
 mod commit;
 mod containers;
+mod cp;
 mod df;
 mod events;
 mod exec;
@@ -35,6 +36,7 @@ mod search;
 mod serve;
 mod signals;
 mod verify;
+mod volume;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -143,6 +145,8 @@ enum Command {
     Bootstrap(bootstrap::Args),
     /// Make an image of a tar archive of a root file system
     Import(archives::Import),
+    /// Copy files between a container and the host
+    Cp(cp::Args),
     /// Make an image of a container's changes
     Commit(commit::Commit),
     /// List the files that a container changed
@@ -160,6 +164,9 @@ enum Command {
     /// Commands on networks
     #[command(subcommand)]
     Network(network::Network),
+    /// Commands on volumes
+    #[command(subcommand)]
+    Volume(volume::Commands),
     /// Commands on everything that Hull keeps
     #[command(subcommand)]
     System(groups::System),
@@ -234,6 +241,7 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         Command::Load(args) => archives::load(&engine, args),
         Command::Save(args) => archives::save(&engine, &args),
         Command::Import(args) => archives::import(&engine, args),
+        Command::Cp(args) => cp::main(&engine, &args),
         Command::Commit(args) => commit::commit(&engine, args),
         Command::Diff(args) => commit::diff(&engine, &args),
         Command::Export(args) => commit::export(&engine, &args),
@@ -241,6 +249,7 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         Command::Image(command) => command.main(&engine),
         Command::Container(command) => command.main(&engine),
         Command::Network(command) => command.main(&engine),
+        Command::Volume(command) => command.main(&engine),
         Command::System(command) => command.main(&engine),
         Command::Info(args) => info::main(&engine, &args),
         Command::Version(args) => info::version(&args),

@@ -51,6 +51,9 @@ pub(super) struct System {
     /// Do not ask
     #[arg(short, long)]
     force: bool,
+    /// Also remove anonymous volumes that no container uses; with --all those with names too, to the trash
+    #[arg(long)]
+    volumes: bool,
     /// Remove only what fits: label, label!, until
     #[arg(long = "filter", value_name = "NAME=VALUE", value_parser = filter::parse)]
     filters: Vec<Filter>,
@@ -105,7 +108,7 @@ fn stopped(engine: &Engine, filters: &Filters) -> Result<Vec<(Container, u64)>, 
 fn remove_containers(engine: &Engine, list: &[(Container, u64)]) -> (u64, bool) {
     let (mut reclaimed, mut failed, mut lines) = (0, false, String::new());
     for (container, size) in list {
-        match engine.remove(container, false) {
+        match engine.remove(container, false, false) {
             Ok(()) => {
                 lines.push_str(&format!("{}\n", container.id));
                 reclaimed += size;
@@ -174,15 +177,29 @@ pub(super) fn system(engine: &Engine, args: &System) -> Done {
     let filter = image_filter(&filters, args.all)?;
     let images =
         if args.all { "all images without at least one container associated to them" } else { "all dangling images" };
+    let volumes = match (args.volumes, args.all) {
+        (false, _) => "",
+        (true, false) => "  - all anonymous volumes not used by at least one container\n",
+        (true, true) => "  - all volumes not used by at least one container\n",
+    };
     let warning = format!(
-        "WARNING! This will remove:\n  - all stopped containers\n  - {images}\n  - all downloads that are in no image\n"
+        "WARNING! This will remove:\n  - all stopped containers\n{volumes}  - {images}\n  - all downloads that are in \
+         no image\n"
     );
     if !args.force && !confirmed(&warning) {
         return Ok(0);
     }
     // They have neither labels nor a time to filter by. On a full disk the database needs the room that they give back.
     let downloads = if args.filters.is_empty() { engine.images.prune_downloads()? } else { 0 };
-    let (written, failed) = remove_containers(engine, &stopped(engine, &filters)?);
+    let (mut written, mut failed) = remove_containers(engine, &stopped(engine, &filters)?);
+    if args.volumes {
+        if !filters.values("until").is_empty() {
+            return Err(Failure::new("the \"until\" filter is not supported with \"--volumes\""));
+        }
+        let (freed, wrong) = super::volume::remove_unused(engine, args.all, false, &filters)?;
+        written += freed;
+        failed |= wrong;
+    }
     let images = remove_images(engine, &filter)?;
     total(written + images + downloads);
     Ok(u8::from(failed))

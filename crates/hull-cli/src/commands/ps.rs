@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hull_engine::config::{MountConfig, NamespaceChoice, Source};
 use hull_engine::inspect::status;
 use hull_engine::records::Phase;
+use hull_engine::volumes::mounts::clean;
+use hull_engine::volumes::volumes_of;
 use hull_engine::{Container, Engine, State};
 
 use super::filter::{self, Filter, Filters};
@@ -36,8 +38,9 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
     ("HealthStatus", "HEALTH STATUS"),
 ];
 
-const FILTERS: [&str; 12] = [
+const FILTERS: [&str; 13] = [
     "ancestor", "before", "exited", "expose", "health", "id", "label", "name", "network", "publish", "since", "status",
+    "volume",
 ];
 
 /// List containers
@@ -49,7 +52,7 @@ pub(super) struct Args {
     /// Show all containers, not only running ones
     #[arg(short, long)]
     all: bool,
-    /// Show only containers that fit: ancestor, before, exited, id, label, name, network, since, status
+    /// Show only containers that fit: ancestor, before, exited, id, label, name, network, since, status, volume
     #[arg(short, long = "filter", value_name = "NAME=VALUE", value_parser = filter::parse)]
     filters: Vec<Filter>,
     /// Print by a template, or 'json', or 'table TEMPLATE'
@@ -91,6 +94,15 @@ fn network(container: &Container) -> String {
         NamespaceChoice::Container(name) => format!("container:{name}"),
         NamespaceChoice::Path(path) => format!("ns:{path}"),
     }
+}
+
+/// Whether a container has a volume of that name, or a mount of that source or at that place.
+fn mounts(container: &Container, wanted: &str) -> bool {
+    container.config.mounts.iter().any(|mount| match mount {
+        MountConfig::Volume { name, target, .. } => name == wanted || clean(target) == wanted,
+        MountConfig::Bind { source, target, .. } => source.as_os_str() == wanted || clean(target) == wanted,
+        MountConfig::Tmpfs { .. } | MountConfig::Image { .. } => false,
+    })
 }
 
 /// The containers that are asked for, newest first.
@@ -140,6 +152,7 @@ fn select<'a>(
             && filters.any("status", |status| state.phase.as_str() == status)
             && filters.any("network", |name| network(container) == name)
             && filters.any("health", |wanted| wanted == health(engine, container, state))
+            && filters.any("volume", |wanted| mounts(container, wanted))
             && filters.values("expose").is_empty()
             && filters.values("publish").is_empty()
             && (ancestors.is_empty()
@@ -201,12 +214,14 @@ pub(super) fn row(
         command = ellipsis(&command, 20);
     }
     let command = command.replace('\\', "\\\\").replace('"', "\\\"");
-    let mounts = container.config.mounts.iter().filter_map(|mount| match mount {
-        MountConfig::Bind { source, .. } => {
-            let source = source.to_string_lossy();
-            Some(if whole { source.into_owned() } else { ellipsis(&source, 15) })
-        }
-        MountConfig::Tmpfs { .. } => None,
+    let mounts = container.config.mounts.iter().filter_map(|mount| {
+        let name = match mount {
+            MountConfig::Bind { source, .. } => source.to_string_lossy(),
+            MountConfig::Volume { name, .. } => name.into(),
+            MountConfig::Image { image, .. } => image.into(),
+            MountConfig::Tmpfs { .. } => return None,
+        };
+        Some(if whole { name.into_owned() } else { ellipsis(&name, 15) })
     });
     let mounts: Vec<String> = mounts.collect();
     let health = health(engine, container, state);
@@ -226,7 +241,7 @@ pub(super) fn row(
         .with("HealthStatus", health)
         .with("Size", size)
         .with("Mounts", mounts.join(","))
-        .with("LocalVolumes", "0")
+        .with("LocalVolumes", volumes_of(container).count().to_string())
         .with("Networks", network(container))
         .with("Platform", "")
         .with_labels(container.config.labels.clone())

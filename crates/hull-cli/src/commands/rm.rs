@@ -12,6 +12,9 @@ pub(super) struct Args {
     /// Kill running containers, and do not mind missing ones
     #[arg(short, long)]
     force: bool,
+    /// Remove their anonymous volumes too
+    #[arg(short, long)]
+    volumes: bool,
     /// Names, IDs or unique beginnings of IDs
     #[arg(required_unless_present = "force", value_name = "CONTAINER")]
     containers: Vec<String>,
@@ -25,7 +28,7 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
         args.containers.clone()
     };
     containers::each(engine, &names, |name, container| {
-        engine.remove(container, args.force)?;
+        engine.remove(container, args.force, args.volumes)?;
         print(format_args!("{name}\n"));
         Ok(())
     })

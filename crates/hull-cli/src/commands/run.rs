@@ -115,12 +115,24 @@ pub(super) struct Args {
     /// Mount the root file system read-only
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
     read_only: bool,
-    /// Bind a path of the host
-    #[arg(short, long = "volume", value_name = "HOST:CONTAINER[:OPTIONS]")]
+    /// With --read-only, make /run, /tmp and /var/tmp writable in memory [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
+    read_only_tmpfs: bool,
+    /// Mount a path of the host or a volume
+    #[arg(short, long = "volume", value_name = "[HOST|NAME:]CONTAINER[:OPTIONS]")]
     volumes: Vec<String>,
-    /// Mount with type=bind or type=tmpfs
+    /// Mount with type=volume, bind, tmpfs or image
     #[arg(long = "mount", value_name = "KEY=VALUE,...")]
     mounts: Vec<String>,
+    /// Mount what another container has mounted
+    #[arg(long, value_name = "CONTAINER[:ro]")]
+    volumes_from: Vec<String>,
+    /// Driver of the volumes that are made: only 'local'
+    #[arg(long, value_name = "NAME")]
+    volume_driver: Option<String>,
+    /// size=BYTES limits what the container may write to its layer
+    #[arg(long = "storage-opt", value_name = "KEY=VALUE")]
+    storage: Vec<String>,
     /// Mount an empty file system in memory
     #[arg(long, value_name = "PATH[:OPTIONS]")]
     tmpfs: Vec<String>,
@@ -336,6 +348,11 @@ impl Args {
         let security = self.security()?;
         let namespaces = self.namespaces()?;
         let mounts = self.mounts()?;
+        let mut storage_size = None;
+        for option in &self.storage {
+            storage_size = Some(named("--storage-opt", storage_option(option))?);
+        }
+        all("--volumes-from", &self.volumes_from, |text| flags::volumes_from(text).map(drop))?;
         let env = environment(&self.env_files, &self.env)?;
         let mut words = self.words;
         let source = match self.rootfs {
@@ -369,7 +386,10 @@ impl Args {
             detach: self.detach,
             remove: self.rm,
             read_only: self.read_only,
+            read_only_tmpfs: self.read_only_tmpfs,
+            storage_size,
             mounts,
+            volumes_from: self.volumes_from,
             shm_size,
             devices: all("--device", &self.devices, flags::device)?.into_iter().flatten().collect(),
             device_rules: all("--device-cgroup-rule", &self.device_rules, flags::device_rule)?,
@@ -440,6 +460,15 @@ impl Args {
         let mut mounts = all("--volume", &self.volumes, |text| flags::volume(text, &here))?;
         mounts.extend(all("--mount", &self.mounts, |text| flags::mount(text, &here))?);
         mounts.extend(all("--tmpfs", &self.tmpfs, flags::tmpfs)?);
+        if let Some(chosen) = &self.volume_driver {
+            for mount in &mut mounts {
+                if let hull_engine::config::MountConfig::Volume { volume, .. } = mount
+                    && volume.driver.is_empty()
+                {
+                    volume.driver.clone_from(chosen);
+                }
+            }
+        }
         Ok(mounts)
     }
 
@@ -494,6 +523,16 @@ fn security_option(security: &mut Security, option: &str) -> Result<(), String> 
         }
     }
     Ok(())
+}
+
+/// `size=10g`; Docker's words for any other.
+fn storage_option(text: &str) -> Result<u64, String> {
+    let (key, value) = flags::pair(text)?;
+    if !key.eq_ignore_ascii_case("size") {
+        return Err(format!("Unknown option {key}"));
+    }
+    let size = flags::bytes(&value)?;
+    u64::try_from(size).ok().filter(|size| *size > 0).ok_or_else(|| format!("{text:?}: expected more than 0"))
 }
 
 fn host_name(text: &str) -> Result<String, String> {

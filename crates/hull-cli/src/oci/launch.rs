@@ -126,6 +126,7 @@ pub(super) fn prepare(globals: &Globals, parsed: &Parsed) -> Result<(Spec, Creat
         bundle,
         root: globals.root.clone(),
         rootfs: Rootfs::Config,
+        trees: Vec::new(),
         streams,
         cgroup_driver: globals.driver,
         no_pivot: parsed.on("no-pivot"),

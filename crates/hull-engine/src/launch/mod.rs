@@ -173,6 +173,7 @@ impl Engine {
         let made = self.prepare(request).and_then(|prepared| {
             let Prepared { container, image, .. } = prepared;
             self.register(&container, image.as_ref().map(|(image, lower)| (&image.id, lower.layers())))?;
+            self.ready_volumes(&container, image.as_ref().map(|(_, lower)| lower.layers()), true)?;
             if let Some((_, lower)) = image {
                 lower.release()?;
             }
@@ -186,7 +187,7 @@ impl Engine {
                 Ok(id)
             }
             Err(error) => {
-                let _ = self.erase(&id);
+                let _ = self.erase(&id, true);
                 intent.clear()?;
                 Err(error)
             }
@@ -301,7 +302,7 @@ impl Engine {
                 let _ =
                     self.save(&id, &State { error: error.to_string(), exit_code: code, pid: 0, monitor: 0, ..state });
             } else {
-                let _ = self.erase(&id);
+                let _ = self.erase(&id, true);
             }
         }
         started
@@ -314,12 +315,12 @@ impl Engine {
         let _ = running.wait();
         let _ = hull_runtime::lifecycle::delete(&self.oci_root(), &container.id, true);
         let _ = self.leave_network(&container.id);
-        let _ = self.erase(&container.id);
+        let _ = self.erase(&container.id, true);
         let _ = lower.map(Lower::release);
     }
 
     fn make(&self, prepared: Prepared, warn: &mut dyn FnMut(&str)) -> Result<Started, Error> {
-        let Prepared { container, spec, filter, image, defaults, known, restarts } = prepared;
+        let Prepared { container, mut spec, filter, image, defaults, known, restarts } = prepared;
         let directory = if known {
             self.renew(&container)?
         } else {
@@ -348,12 +349,15 @@ impl Engine {
             }
             None => Rootfs::Config,
         };
+        self.ready_volumes(&container, lower.as_ref().map(Lower::layers), !known)?;
+        let trees = self.attach_mounts(&container, &mut spec)?;
         let (streams, ends) = program_streams(&container.config)?;
         let options = CreateOptions {
             id: container.id.clone(),
             bundle: directory,
             root: self.oci_root(),
             rootfs,
+            trees,
             streams,
             cgroup_driver: Driver::Cgroupfs,
             no_pivot: false,

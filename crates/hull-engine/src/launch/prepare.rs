@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::records::{Container, Engine, Phase, now};
 use crate::rootfs::{self, Files};
 use crate::spec::{self, Context};
-use crate::{machine, names};
+use crate::{machine, names, volumes};
 
 /// A container that only has to be made.
 pub(crate) struct Prepared {
@@ -72,7 +72,11 @@ impl Engine {
         };
         context.user = files.user(&config, &context.image.user)?;
         machine::probe(&config, &mut context)?;
+        if asked.is_none() {
+            self.complete_mounts(&mut config, &context.image)?;
+        }
         let asked = asked.unwrap_or_else(|| config.clone());
+        config.mounts.extend(volumes::mounts::writable(&config, |path| files.has_directory(path)));
         self.resolve_namespaces(&mut config)?;
         make_bind_sources(&config.mounts)?;
         if config.tty
@@ -157,11 +161,14 @@ fn make_bind_sources(mounts: &[MountConfig]) -> Result<(), Error> {
         if source.exists() {
             continue;
         }
+        let shown = hull_oci::spec::one_line(&source.to_string_lossy());
         if !create {
-            return Err(Error::flag("--mount", format!("bind source path does not exist: {}", source.display())));
+            let reason = format!("bind source path does not exist: {shown}");
+            return Err(Error::Volume(format!("invalid mount config for type \"bind\": {reason}")));
         }
-        fs::create_dir_all(source)
-            .map_err(|error| Error::flag("--volume", format!("create {}: {error}", source.display())))?;
+        fs::create_dir_all(source).map_err(|error| {
+            Error::Volume(format!("error while creating mount source path '{shown}': mkdir {shown}: {error}"))
+        })?;
     }
     Ok(())
 }

@@ -333,7 +333,7 @@ impl Monitor<'_> {
         }
         let kept = match &container {
             Ok(container) if container.config.remove && again.is_none() && stopping != Some(Stopping::Restart) => {
-                let removed = self.engine.write_exit(&id, code).and_then(|()| self.engine.erase(&id));
+                let removed = self.engine.write_exit(&id, code).and_then(|()| self.engine.erase(&id, true));
                 if removed.is_ok() {
                     events::emit(self.engine, container, "destroy", &[]);
                 }

@@ -22,7 +22,7 @@ impl Engine {
         // What a dead command's container still holds in its work directory goes with the container.
         let containers = self.repair_containers();
         let images = self.images.repair().map(drop).map_err(Error::from).and(self.repair_image_mounts());
-        containers.and(images)
+        containers.and(images).and(self.repair_volumes())
     }
 
     fn repair_containers(&self) -> Result<(), Error> {
@@ -95,7 +95,7 @@ impl Engine {
                 Ok(again && self.stopping(id).is_none())
             }
             (Some(_), Some(_)) => Ok(false),
-            _ => match self.erase(id) {
+            _ => match self.erase(id, matches!(work, Work::Create | Work::Run)) {
                 Err(Error::NoContainer(_)) => Ok(false),
                 other => other.map(|()| false),
             },

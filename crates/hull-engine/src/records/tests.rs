@@ -30,8 +30,8 @@ fn containers_are_found_by_id_prefix_and_name() {
     assert!(matches!(engine.find("aa"), Err(Error::Ambiguous(_))));
     assert!(matches!(engine.find("../x"), Err(Error::NoContainer(_))));
     assert!(matches!(engine.register(&container('c', "one"), None), Err(Error::NameTaken { .. })));
-    engine.erase(&"c".repeat(64)).unwrap();
-    engine.erase(&"a".repeat(64)).unwrap();
+    engine.erase(&"c".repeat(64), false).unwrap();
+    engine.erase(&"a".repeat(64), false).unwrap();
     assert!(matches!(engine.find("one"), Err(Error::NoContainer(_))));
     assert_eq!(engine.list().unwrap().len(), 1);
 }

@@ -6,6 +6,7 @@ use hull_oci::spec::Mount;
 use crate::config::{MountConfig, NamespaceChoice, RunConfig};
 use crate::error::Error;
 use crate::spec::Context;
+use crate::volumes::mounts::clean;
 
 /// Bytes of `/dev/shm` unless `--shm-size` says otherwise.
 const SHM_SIZE: u64 = 64 << 20;
@@ -50,49 +51,55 @@ pub(super) fn mounts(config: &RunConfig, context: &Context) -> Result<Vec<Mount>
         list.push(mount("tmpfs", "shm", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]));
     }
     // A mount of the user's takes the place of one of ours.
-    let target = |mount: &MountConfig| match mount {
-        MountConfig::Bind { target, .. } | MountConfig::Tmpfs { target, .. } => clean(target),
-    };
-    let chosen: Vec<String> = config.mounts.iter().map(target).collect();
+    let chosen: Vec<String> = config.mounts.iter().map(|mount| clean(mount.target())).collect();
     if let Some(twice) = chosen.iter().enumerate().find(|(index, path)| chosen[..*index].contains(path)) {
-        return Err(Error::flag("--volume", format!("two mounts have the target {}", twice.1)));
-    }
-    for (host, inside) in &context.files {
-        list.push(mount("bind", host, inside, &["bind", "rprivate", if config.read_only { "ro" } else { "rw" }]));
+        return Err(Error::Volume(format!("Duplicate mount point: {}", twice.1)));
     }
     list.retain(|mount| !chosen.contains(&mount.destination));
-    let mut own: Vec<Mount> = config
-        .mounts
+    let file = |(host, inside): &(String, String)| {
+        mount("bind", host, inside, &["bind", "rprivate", if config.read_only { "ro" } else { "rw" }])
+    };
+    let (hidden, shown): (Vec<_>, Vec<_>) = context
+        .files
         .iter()
-        .map(|one| match one {
-            MountConfig::Bind { source, target, options, .. } => Mount {
-                destination: clean(target),
-                kind: "bind".to_owned(),
-                source: source.to_string_lossy().into_owned(),
-                options: options.clone(),
-                ..Mount::default()
-            },
-            MountConfig::Tmpfs { target, options } => Mount {
-                destination: clean(target),
-                kind: "tmpfs".to_owned(),
-                source: "tmpfs".to_owned(),
-                options: options.clone(),
-                ..Mount::default()
-            },
-        })
-        .collect();
+        .filter(|(_, inside)| !chosen.contains(inside))
+        // On a directory that may not be written to there need not be a file to mount on.
+        .partition(|(_, inside)| config.mounts.iter().any(|one| one.read_only() && is_below(inside, one.target())));
+    list.extend(hidden.into_iter().map(file));
+    // Also where the user mounts on `/etc`.
+    let mut own: Vec<Mount> = shown.into_iter().map(file).collect();
+    own.extend(config.mounts.iter().map(|one| match one {
+        MountConfig::Bind { source, target, options, .. } => Mount {
+            destination: clean(target),
+            kind: "bind".to_owned(),
+            source: source.to_string_lossy().into_owned(),
+            options: options.clone(),
+            ..Mount::default()
+        },
+        MountConfig::Tmpfs { target, options } => Mount {
+            destination: clean(target),
+            kind: "tmpfs".to_owned(),
+            source: "tmpfs".to_owned(),
+            options: options.clone(),
+            ..Mount::default()
+        },
+        // Their sources are found when the container is made; see `volumes::attach`.
+        MountConfig::Volume { target, options, .. } => {
+            let mut all = vec!["rbind".to_owned()];
+            all.extend(options.iter().cloned());
+            all.push("rprivate".to_owned());
+            Mount { destination: clean(target), kind: "bind".to_owned(), options: all, ..Mount::default() }
+        }
+        MountConfig::Image { target, .. } => {
+            Mount { destination: clean(target), ..mount("bind", "", "", &["rbind", "ro", "rprivate"]) }
+        }
+    }));
     // Parents before children; equal depth keeps the user's order.
     own.sort_by_key(|mount| mount.destination.matches('/').count());
     list.extend(own);
     Ok(list)
 }
 
-/// The path without empty and `.` components or a trailing slash.
-fn clean(path: &str) -> String {
-    let mut clean = String::with_capacity(path.len());
-    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
-        clean.push('/');
-        clean.push_str(part);
-    }
-    clean
+fn is_below(path: &str, directory: &str) -> bool {
+    path.strip_prefix(&clean(directory)).is_some_and(|rest| rest.starts_with('/'))
 }

@@ -130,7 +130,7 @@ fn mounts_of_the_user_replace_ours_and_sort_by_depth() {
     let position = |path: &str| targets.iter().position(|target| target == path);
     assert!(position("/a") < position("/a/b"));
     let twice = RunConfig { mounts: vec![bind("/a"), bind("/a/")], ..RunConfig::default() };
-    assert!(spec(&twice, &context()).unwrap_err().to_string().contains("two mounts"));
+    assert!(spec(&twice, &context()).unwrap_err().to_string().contains("Duplicate mount point"));
 }
 
 #[test]

@@ -58,6 +58,32 @@ pub struct Options<'a> {
     pub limits: Limits,
 }
 
+/// [`write_directory`] of what a descriptor refers to, a directory or any other file, under a name of its own. Without
+/// a name a directory's entries are as in [`write_directory`].
+///
+/// # Errors
+/// As [`write_directory`].
+pub fn write_found<W: Write>(
+    writer: &mut Writer<W>,
+    found: OwnedFd,
+    name: &[u8],
+    options: &Options<'_>,
+) -> Result<Report, Error> {
+    let procfs = Procfs::new().map_err(|error| failed("open", b"/proc", io::Error::other(error)))?;
+    let stat = rustix::fs::fstat(&found).map_err(|errno| failed("stat", name, errno))?;
+    let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    let root = found.try_clone().map_err(|error| failed("open", name, error))?;
+    let prefix = if directory { name } else { b"" };
+    let (links, report) = (BTreeMap::new(), Report::default());
+    let mut walk = Walk { writer, root: root.as_fd(), prefix, options, procfs, links, names: 0, report };
+    if directory {
+        walk.run()?;
+    } else {
+        walk.found(found, name, name.to_vec())?;
+    }
+    Ok(walk.report)
+}
+
 impl std::fmt::Debug for Options<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Options").field("upper", &self.upper).field("root", &self.root).finish_non_exhaustive()
@@ -107,7 +133,8 @@ pub fn write_directory<W: Write>(
     options: &Options<'_>,
 ) -> Result<Report, Error> {
     let procfs = Procfs::new().map_err(|error| failed("open", b"/proc", io::Error::other(error)))?;
-    let mut walk = Walk { writer, root, options, procfs, links: BTreeMap::new(), names: 0, report: Report::default() };
+    let (links, report) = (BTreeMap::new(), Report::default());
+    let mut walk = Walk { writer, root, prefix: b"", options, procfs, links, names: 0, report };
     walk.run()?;
     Ok(walk.report)
 }
@@ -115,6 +142,8 @@ pub fn write_directory<W: Write>(
 struct Walk<'w, W> {
     writer: &'w mut Writer<W>,
     root: BorrowedFd<'w>,
+    /// What stands before all paths of the archive.
+    prefix: &'w [u8],
     options: &'w Options<'w>,
     procfs: Procfs,
     /// The first name of each file that has several.
@@ -177,6 +206,11 @@ impl<W: Write> Walk<'_, W> {
             Err(Errno::NOENT) => return Ok(None),
             found => found.map_err(|errno| failed("open", &path, errno))?,
         };
+        self.found(found, name, path)
+    }
+
+    /// Writes what was opened; a directory's frame if it is one.
+    fn found(&mut self, found: OwnedFd, name: &[u8], path: Vec<u8>) -> Result<Option<Frame>, Error> {
         let stat = rustix::fs::fstat(&found).map_err(|errno| failed("stat", &path, errno))?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::Socket {
@@ -307,9 +341,13 @@ impl<W: Write> Walk<'_, W> {
         if self.report.entries > self.options.limits.entries {
             return Err(Error::Limit { what: "entries", limit: self.options.limits.entries });
         }
+        let kind = match kind {
+            EntryKind::HardLink(first) => EntryKind::HardLink(prefixed(self.prefix, &first)),
+            kind => kind,
+        };
         let entry = Entry {
             offset: 0,
-            path: path.to_vec(),
+            path: prefixed(self.prefix, path),
             kind,
             mode: u16::try_from(stat.st_mode & 0o7777).unwrap_or(0),
             uid: stat.st_uid,
@@ -455,6 +493,10 @@ impl Read for Exactly {
         self.left -= length as u64;
         Ok(length)
     }
+}
+
+fn prefixed(prefix: &[u8], path: &[u8]) -> Vec<u8> {
+    if path.is_empty() { prefix.to_vec() } else { join(prefix, path) }
 }
 
 fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {

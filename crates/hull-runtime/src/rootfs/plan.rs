@@ -1,6 +1,7 @@
 //! From the specification to the plan, in the parent.
 
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -80,7 +81,8 @@ impl RootfsPlan {
         let mut mounts = Vec::with_capacity(spec.mounts.len());
         for (index, mount) in spec.mounts.iter().enumerate() {
             let field = format!("mounts[{index}]");
-            mounts.push(plan_mount(&field, mount, options, context, &linux.mount_label, &mut mappings)?);
+            let tree = options.trees.iter().find(|(place, _)| *place == index).map(|(_, tree)| tree);
+            mounts.push(plan_mount(&field, mount, tree, options, context, &linux.mount_label, &mut mappings)?);
         }
         let paths = |field: &str, list: &[String]| -> Result<Vec<CString>, Error> {
             let each = |(index, path): (usize, &String)| {
@@ -130,6 +132,7 @@ pub(super) fn c_path(field: &str, path: &Path) -> Result<CString, Error> {
 fn plan_mount(
     field: &str,
     spec: &Mount,
+    tree: Option<&OwnedFd>,
     create: &CreateOptions,
     context: &RootfsContext<'_>,
     label: &str,
@@ -195,6 +198,12 @@ fn plan_mount(
     let in_userns = context.new_userns || context.joined_userns;
     let kind = if options.remount {
         Kind::Remount { parameters: std::mem::take(&mut options.parameters) }
+    } else if let (Some(recursive), Some(tree)) = (options.bind, tree) {
+        let tree = tree.try_clone().map_err(|error| {
+            let errno = rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::MFILE);
+            Error::system("duplicate mount of", &spec.destination)(errno)
+        })?;
+        Kind::Bind { source: Source::Tree(Some(tree)), recursive, nofollow: false }
     } else if let Some(recursive) = options.bind {
         bind(field, spec, &options, recursive, create, in_userns || userns.is_some())?
     } else if matches!(spec.kind.as_str(), "cgroup" | "cgroup2") {

@@ -56,6 +56,15 @@ fn act(action: &str, args: &[&str]) -> io::Result<String> {
             file.write_all(arg(1).as_bytes())?;
             Ok("ok".into())
         }),
+        "fill" => {
+            // So many mebibytes.
+            let mut file = fs::File::create(arg(0))?;
+            for _ in 0..number(1) {
+                file.write_all(&[1; 1 << 20])?;
+            }
+            file.sync_all()?;
+            Ok("ok".into())
+        }
         "open-write" => OpenOptions::new().write(true).open(arg(0)).map(|_| "ok".into()),
         "mkdir" => fs::create_dir(arg(0)).map(|()| "ok".into()),
         "unlink" => fs::remove_file(arg(0)).map(|()| "ok".into()),

@@ -65,8 +65,10 @@ fn errors_name_the_flag() {
     for (words, flag) in [
         (&["--memory", "x", "i"][..], "--memory"),
         (&["--cpus", "0", "i"], "--cpus"),
-        (&["--network", "bridge", "i"], "--network"),
-        (&["-v", "named:/b", "i"], "--volume"),
+        (&["-v", "x:/b", "i"], "--volume"),
+        (&["--mount", "type=what,dst=/b", "i"], "--mount"),
+        (&["--volumes-from", "a:xx", "i"], "--volumes-from"),
+        (&["--storage-opt", "foo=1", "i"], "--storage-opt"),
         (&["--env-file", "/nonexistent", "i"], "--env-file"),
         (&["--name", "-", "i"], "--name"),
         (&["--hostname", "a b", "i"], "--hostname"),

@@ -1,0 +1,129 @@
+//! kill -9 and full disks: a volume is whole or not there, and nothing else is left.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use hull_testkit::tier::skip;
+use hull_testkit::{finish, loops};
+
+use super::{Home, names};
+
+#[test]
+fn root_killed_volume_commands_leave_nothing_half_made() {
+    let Some(h) = Home::new() else { return };
+    let _ = h.do_(&["volume", "create", "source"]).ok();
+    for number in 0..200 {
+        std::fs::write(h.volume("source").join(format!("file{number}")), vec![b'x'; 20_000]).expect("write");
+    }
+    let _ = h.do_(&["volume", "export", "-o", "source.tar", "source"]).ok();
+    let commands: [&[&str]; 4] = [
+        &["volume", "clone", "source", "copy"],
+        &["volume", "import", "copy", "source.tar"],
+        &["volume", "rm", "--now", "copy"],
+        &["volume", "rm", "copy"],
+    ];
+    for turn in 0..loops(24) {
+        let mut child =
+            h.hull(commands[turn as usize % 4]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("start");
+        // Anywhere from the program's first instruction to its end.
+        std::thread::sleep(Duration::from_micros(u64::from(turn * 7919 % 60) * 500));
+        let _ = child.kill();
+        let _ = child.wait();
+        let volumes = h.volumes();
+        for name in &volumes {
+            assert_eq!(
+                names(&h.volume(name)).len(),
+                200,
+                "{name} is half-made after {:?}",
+                commands[turn as usize % 4]
+            );
+        }
+        assert!(volumes.iter().any(|name| name == "source"));
+        assert_eq!(names(&h.path("data/volumes/.staging")), [""; 0], "after {:?}", commands[turn as usize % 4]);
+    }
+    for trashed in names(&h.path("data/volumes/.trash")) {
+        let data = h.path("data/volumes/.trash").join(trashed).join("_data");
+        assert_eq!(names(&data).len(), 200, "the trash has whole volumes");
+    }
+}
+
+#[test]
+fn root_killed_copies_leave_no_mounts_and_the_container_starts() {
+    let Some(h) = Home::new() else { return };
+    h.create("cc", &["-v", "data:/data"]);
+    std::fs::create_dir(h.path("big")).expect("create");
+    for number in 0..50 {
+        std::fs::write(h.path("big").join(format!("file{number}")), vec![b'x'; 50_000]).expect("write");
+    }
+    for turn in 0..loops(12) {
+        let mut child = h.hull(&["cp", "big", "cc:/data"]).stderr(Stdio::null()).spawn().expect("start");
+        std::thread::sleep(Duration::from_micros(u64::from(turn * 7919 % 40) * 500));
+        let _ = child.kill();
+        let _ = child.wait();
+        for name in names(&h.volume("data").join("big")) {
+            let length = h.volume("data").join("big").join(&name).metadata().expect("there").len();
+            assert_eq!(length, 50_000, "{name} is half-written");
+        }
+    }
+    assert_eq!(hull_testkit::leak::mounts(&h.name), [""; 0]);
+    let _ = h.do_(&["start", "cc"]).ok();
+    let _ = h.do_(&["rm", "-f", "-v", "cc"]).ok();
+    h.assert_clean();
+}
+
+#[test]
+fn root_killed_runs_leave_no_anonymous_volumes() {
+    let Some(h) = Home::new() else { return };
+    let words =
+        ["run", "--rm", "--network=none", "--cgroup-parent", &h.name, "-v", "/data", "mine", "/probe", "sleep", "30"];
+    for turn in 0..loops(12) {
+        let mut child = h.hull(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("start");
+        std::thread::sleep(Duration::from_micros(u64::from(turn * 7919 % 60) * 1000));
+        let _ = child.kill();
+        let _ = child.wait();
+        // Its monitor goes on by itself; what it made is removed with it.
+        let ids = h.do_(&["ps", "-aq"]).ok();
+        for id in ids.lines() {
+            let _ = h.do_(&["rm", "-f", id]);
+        }
+    }
+    for _ in 0..100 {
+        if h.volumes().is_empty() && h.do_(&["ps", "-aq"]).ok().stdout.is_empty() {
+            break;
+        }
+        for id in h.do_(&["ps", "-aq"]).ok().lines() {
+            let _ = h.do_(&["rm", "-f", id]);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(h.volumes(), [""; 0]);
+    h.assert_clean();
+}
+
+#[test]
+fn root_a_full_disk_is_an_error_and_nothing_more() {
+    let Some(h) = Home::new() else { return };
+    let root = h.text("small");
+    std::fs::create_dir(&root).expect("create");
+    let hull = format!("{} --root {root}/data --state {root}-run", env!("CARGO_BIN_EXE_hull"));
+    let script = format!(
+        "mount -t tmpfs -o size=100m tmpfs {root} || exit 77
+         {hull} import {tar} mine >/dev/null || exit 1
+         {hull} volume create one >/dev/null || exit 2
+         head -c 6000000 /dev/zero > {root}/data/volumes/one/_data/big || exit 3
+         {hull} volume clone one two >/dev/null || exit 4
+         head -c $(($(df --output=avail -B1 {root} | tail -1) - 3000000)) /dev/zero > {root}/ballast
+         {hull} volume clone one three && exit 5
+         {hull} volume export one | {hull} volume import four && exit 6
+         {hull} volume ls -q; ls {root}/data/volumes/.staging
+         {hull} volume rm --now two || exit 7
+         {hull} volume clone one three",
+        tar = h.text("rootfs.tar"),
+    );
+    let out = finish(Command::new("unshare").args(["-m", "sh", "-c", &script]));
+    if out.code == 77 {
+        return skip("mount", "no tmpfs can be mounted");
+    }
+    let expected = ["one", "two", "two", "three"];
+    assert_eq!(out.ok().lines(), expected);
+}

@@ -8,9 +8,10 @@
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use super::engines::{Server, has};
 use super::images::{application, command, timed};
 use super::{Options, Stage, report};
 use crate::{Result, release, workspace};
@@ -41,35 +42,6 @@ pub(super) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A server that was started for the measurement.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Asked to end, docker's daemon ends its own children.
-        if let Some(pid) = rustix::process::Pid::from_raw(i32::try_from(self.0.id()).unwrap_or_default()) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let _ = self.0.wait();
-    }
-}
-
-impl Server {
-    /// Starts one and waits until `up` says that it answers.
-    fn start(words: &str, log: &Path, up: &dyn Fn() -> bool) -> Result<Self> {
-        let file = fs::File::create(log)?;
-        let child = command(words).stdout(Stdio::null()).stderr(file).spawn();
-        let server = Self(child.map_err(|error| format!("{words}: {error}"))?);
-        for _ in 0..400 {
-            if up() {
-                return Ok(server);
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Err(format!("{words}: it does not answer: {}", fs::read_to_string(log).unwrap_or_default()).into())
-    }
-}
-
 /// `bench inside-pull ROOT STAGE`.
 pub(super) fn inside(arguments: &[String]) -> Result<()> {
     let [root, stage] = arguments else { return Err("inside-pull: wrong arguments".into()) };
@@ -85,7 +57,7 @@ pub(super) fn inside(arguments: &[String]) -> Result<()> {
             stage.join("registry").display()
         ),
     )?;
-    let answers = || std::net::TcpStream::connect(("127.0.0.1", PORT)).is_ok();
+    let answers = |_| std::net::TcpStream::connect(("127.0.0.1", PORT)).is_ok();
     let _registry = Server::start("docker-registry serve registry.yml", Path::new("registry.log"), &answers)?;
     let hull = |words: &str| command(&at(&format!("STAGE/hull --root STAGE/data --state /run/bench/engine {words}")));
     timed(&mut hull("load -i image.tar"))?;
@@ -99,12 +71,10 @@ pub(super) fn inside(arguments: &[String]) -> Result<()> {
         "podman --cgroup-manager=cgroupfs --storage-driver=overlay --root STAGE/podman --runroot /run/bench/podman";
     let podman = |words: &str| command(&at(&format!("{podman} {words}")));
     let docker = |words: &str| command(&format!("docker -H unix:///run/bench/docker.sock {words}"));
-    let has =
-        |name: &str| Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     let (has_podman, has_docker) = (has("podman"), has("dockerd") && has("docker"));
     let daemon = at("dockerd --data-root STAGE/docker --exec-root /run/bench/docker --pidfile /run/bench/docker.pid \
                      -H unix:///run/bench/docker.sock --bridge=none --iptables=false --ip6tables=false");
-    let listens = || UnixStream::connect("/run/bench/docker.sock").is_ok();
+    let listens = |_| UnixStream::connect("/run/bench/docker.sock").is_ok();
     let _daemon = if has_docker { Some(Server::start(&daemon, Path::new("dockerd.log"), &listens)?) } else { None };
     for round in 0..=RUNS {
         let show = |name: &str, took: Duration| {

@@ -14,6 +14,8 @@ pub(super) struct Figures {
     times: BTreeMap<String, Vec<f64>>,
     /// KiB of peak memory, by contender.
     peaks: BTreeMap<String, Vec<f64>>,
+    /// Megabytes per second, by contender.
+    rates: BTreeMap<String, Vec<f64>>,
     versions: BTreeMap<String, String>,
 }
 
@@ -43,7 +45,11 @@ pub(super) fn read(output: &str) -> Result<Figures> {
         let mut words = rest.split(' ');
         let (Some(name), Some(unit)) = (words.next(), words.next()) else { continue };
         let values = words.map(str::parse).collect::<std::result::Result<Vec<f64>, _>>()?;
-        let map = if unit == "KiB" { &mut figures.peaks } else { &mut figures.times };
+        let map = match unit {
+            "KiB" => &mut figures.peaks,
+            "MBps" => &mut figures.rates,
+            _ => &mut figures.times,
+        };
         map.entry(name.to_owned()).or_default().extend(values);
     }
     if figures.times.is_empty() { Err(format!("nothing was measured:\n{output}").into()) } else { Ok(figures) }
@@ -142,6 +148,115 @@ fn rows(figures: &Figures, about: &str, programs: &[&str], rows: &[(&str, &str, 
     text
 }
 
+/// The rows about networks: the contender, what it does, the row it is compared with, and what is wanted.
+const NETWORK_ROWS: &[(&str, &str, &str, &str)] = &[
+    ("hull-none", "`hull run --rm --network none` of `true`", "hull-none", ""),
+    ("hull-bridge", "`hull run --rm` on the bridge", "hull-none", ""),
+    ("hull-bridge-more", "of that, the bridge", "", "2.5 ms"),
+    ("hull-ports", "`hull run --rm -p` of 200 ports", "hull-none", ""),
+    ("hull-ports-more", "of that, the ports", "", "2 ms"),
+    ("hull-first", "`hull run -d`, containers 1 to 10 of a bridge", "hull-first", ""),
+    ("hull-last", "containers 491 to 500", "hull-first", "ratio 2"),
+    ("hull-many-rm", "`hull rm -f` of these 500", "", ""),
+    ("hull-run", "`hull run --rm` on the bridge, docker's daemon running", "hull-run", ""),
+    ("docker-run", "`docker run --rm`", "hull-run", "ratio 20"),
+    ("podman-run", "`podman run --rm`", "hull-run", "ratio 20"),
+    ("hull-run-ports", "`hull run --rm -p` of 200 ports, docker's daemon running", "hull-run-ports", ""),
+    ("docker-run-ports", "`docker run --rm -p` of 200 ports", "hull-run-ports", ""),
+    ("podman-run-ports", "`podman run --rm -p` of 200 ports", "hull-run-ports", ""),
+    ("hull-port-rate", "bytes from the LAN through hull's published port", "docker-port-rate", "ratio 0.97"),
+    ("docker-port-rate", "through docker's", "docker-port-rate", ""),
+    ("podman-port-rate", "through podman's", "docker-port-rate", ""),
+    ("hull-port-trip", "a round trip through hull's published port", "docker-port-trip", "ratio 1.03"),
+    ("docker-port-trip", "through docker's", "docker-port-trip", ""),
+    ("podman-port-trip", "through podman's", "docker-port-trip", ""),
+    ("hull-near-rate", "bytes from container to container, hull", "docker-near-rate", "ratio 0.97"),
+    ("docker-near-rate", "docker", "docker-near-rate", ""),
+    ("podman-near-rate", "podman", "docker-near-rate", ""),
+    ("hull-near-trip", "a round trip from container to container, hull", "docker-near-trip", "ratio 1.03"),
+    ("docker-near-trip", "docker", "docker-near-trip", ""),
+    ("podman-near-trip", "podman", "docker-near-trip", ""),
+];
+
+/// The rows about a container's life.
+const LIFE_ROWS: &[(&str, &str, &str, &str)] = &[
+    ("hull-monitor", "memory (PSS) of hull's monitor of one idle container", "hull-monitor", "300 KiB"),
+    ("podman-monitor", "of podman's conmon", "hull-monitor", ""),
+    ("docker-monitor", "of docker's containerd-shim", "hull-monitor", ""),
+    ("hull-monitor-many", "of each monitor of 100 idle containers", "hull-monitor", "300 KiB"),
+    ("hull-monitor-running", "of each monitor of 1 000", "hull-monitor", "300 KiB"),
+    ("hull-exec", "`hull exec` of `true`", "hull-exec", "10 ms"),
+    ("docker-exec", "`docker exec`", "hull-exec", ""),
+    ("podman-exec", "`podman exec`", "hull-exec", ""),
+    ("hull-batch-none", "100 × `hull run -d --network none`", "", "2000 ms"),
+    ("hull-batch-none-rm", "`hull rm -f` of these 100", "", "1000 ms"),
+    ("hull-batch-bridge", "100 × `hull run -d` on the bridge", "", "2000 ms"),
+    ("hull-batch-bridge-rm", "`hull rm -f` of these 100", "", "1000 ms"),
+    ("hull-create", "1 000 × `hull create`", "", ""),
+    ("hull-ps-created", "`hull ps -a` of these 1 000", "", "50 ms"),
+    ("hull-created-rm", "`hull rm` of these 1 000", "", ""),
+    ("hull-running", "1 000 × `hull run -d --network none`", "", ""),
+    ("hull-ps-running", "`hull ps` of 1 000 that run", "", "50 ms"),
+    ("hull-running-stop", "`hull stop -t 0` of these 1 000", "", ""),
+    ("hull-running-rm", "`hull rm` of these 1 000", "", ""),
+];
+
+/// The Markdown table about networks.
+pub(super) fn network(figures: &Figures, options: &Options, size: u64) -> String {
+    aims(figures, options, size, NETWORK_ROWS)
+}
+
+/// The Markdown table about a container's life.
+pub(super) fn life(figures: &Figures, options: &Options, size: u64) -> String {
+    aims(figures, options, size, LIFE_ROWS)
+}
+
+/// A table of several units, with what is wanted.
+fn aims(figures: &Figures, options: &Options, size: u64, rows: &[(&str, &str, &str, &str)]) -> String {
+    let mut text = String::new();
+    let version = |name: &str| figures.versions.get(name).map_or("-", String::as_str);
+    let _ = writeln!(
+        text,
+        "Measured {}, kernel {}, {} runs each where no other number is given, {} ms pause before each, load at the end {}; \
+         {}; {}; {}. Release binary: {:.2} MB.\n",
+        today(),
+        version("kernel"),
+        options.runs,
+        options.pause,
+        version("load").split(' ').next().unwrap_or_default(),
+        version("hull"),
+        version("docker"),
+        version("podman"),
+        size as f64 / 1e6
+    );
+    text.push_str("| work | median | best | ratio of medians | wanted |\n|---|---:|---:|---:|---:|\n");
+    for (name, work, against, wanted) in rows {
+        let Some((map, values, cell)) = figures.values(name) else { continue };
+        let best = values.iter().copied().fold(f64::NAN, if cell(0.0).ends_with("/s") { f64::max } else { f64::min });
+        let ratio = map.get(*against).map_or("-".to_owned(), |base| format!("{:.2}", median(values) / median(base)));
+        let _ = writeln!(text, "| {work} | {} | {} | {ratio} | {wanted} |", cell(median(values)), cell(best));
+    }
+    text
+}
+
+impl Figures {
+    /// A contender's values, those they stand among, and how one is written.
+    #[expect(clippy::type_complexity, reason = "three things of one caller")]
+    fn values(&self, name: &str) -> Option<(&BTreeMap<String, Vec<f64>>, &[f64], fn(f64) -> String)> {
+        let time = |value: f64| match value.abs() {
+            small if small < 500.0 => format!("{value:.1} µs"),
+            middle if middle < 1e5 => format!("{:.2} ms", value / 1000.0),
+            _ => format!("{:.0} ms", value / 1000.0),
+        };
+        let kinds: [(_, fn(f64) -> String); 3] = [
+            (&self.times, time),
+            (&self.peaks, |value| format!("{value:.0} KiB")),
+            (&self.rates, |value| format!("{value:.0} MB/s")),
+        ];
+        kinds.into_iter().find_map(|(map, cell)| Some((map, map.get(name)?.as_slice(), cell)))
+    }
+}
+
 /// Puts the table between the markers of `section`, or at the end with new markers.
 pub(super) fn write(path: &Path, section: &str, table: &str) -> Result<()> {
     let document = std::fs::read_to_string(path)?;
@@ -211,6 +326,19 @@ mod tests {
         assert!(table.contains("| `hull oci run` of `true`, no seccomp | 3.00 | 2.00 | 0.50 | 2.00 |"), "{table}");
         assert!(table.contains("kernel 6.1") && table.contains("4.00 MB"), "{table}");
         assert!(read("noise\n").is_err());
+    }
+
+    #[test]
+    fn units_are_written_and_the_best_rate_is_the_highest() {
+        let output = "bench hull-port-rate MBps 900 1100\nbench docker-port-rate MBps 1000\nbench hull-monitor KiB 212\n\
+                      bench hull-bridge-more us 1500 1700\nbench hull-port-trip us 25.04\nversion kernel 6.1\n";
+        let options = Options { runs: 30, pause: 50, peers_root: None, binary: None, vm: false, dry: true };
+        let figures = read(output).unwrap();
+        let table = network(&figures, &options, 4_000_000);
+        assert!(table.contains("published port | 1000 MB/s | 1100 MB/s | 1.00 | ratio 0.97 |"), "{table}");
+        assert!(table.contains("| of that, the bridge | 1.60 ms | 1.50 ms | - | 2.5 ms |"), "{table}");
+        assert!(table.contains("| 25.0 µs | 25.0 µs | - | ratio 1.03 |"), "{table}");
+        assert!(life(&figures, &options, 1).contains("| 212 KiB | 212 KiB | 1.00 | 300 KiB |"), "{table}");
     }
 
     #[test]

@@ -1,0 +1,194 @@
+//! `cargo xtask bench life`: what a detached container costs while it idles, and how long its commands take.
+//!
+//! Containers have no network here, except where a name says so; networks have a measurement of their own.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use super::engines::{self, Engines, alternate, micros, show};
+use super::{Options, report};
+use crate::{Result, workspace};
+
+/// How long containers idle before their monitors' memory is read.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Containers started one after another, and how often.
+const BATCH: usize = 100;
+const BATCHES: usize = 3;
+
+/// Containers that exist, or run, at once.
+const MANY: usize = 1000;
+
+pub(super) fn run(options: &Options) -> Result<()> {
+    let (output, size) = engines::measure(options, "inside-life")?;
+    let table = report::life(&report::read(&output)?, options, size);
+    println!("{table}");
+    if !options.dry {
+        report::write(&workspace().join("docs/benchmarks.md"), "life", &table)?;
+    }
+    Ok(())
+}
+
+/// `bench inside-life ROOT STAGE RUNS PAUSE`, in a network namespace of its own.
+pub(super) fn inside(arguments: &[String]) -> Result<()> {
+    let [root, stage, runs, pause] = arguments else { return Err("inside-life: wrong arguments".into()) };
+    let runs = runs.parse()?;
+    let mut engines = Engines::enter(root, stage, pause)?;
+    engines.peers()?;
+    for name in engines.names() {
+        engines.run(name, "run -d --name one --network none app:1 sleep 100000")?;
+    }
+    std::thread::sleep(IDLE);
+    memory(&engines, "monitor", 1)?;
+    for (name, program) in [("docker", "containerd-shim"), ("podman", "conmon")] {
+        if engines.names().contains(&name) {
+            let id = engines.said(name, "inspect --format {{.Id}} one")?;
+            let found = processes(|_, words| words[0].contains(program) && words.contains(&id));
+            show(&format!("{name}-monitor"), "KiB", &found.iter().map(|pid| pss(*pid)).collect::<Result<Vec<_>>>()?);
+        }
+    }
+    let names: Vec<(String, &str)> = engines.names().into_iter().map(|name| (format!("{name}-exec"), name)).collect();
+    let works: Vec<_> = names.iter().map(|(work, name)| (work.as_str(), *name, "exec one true".to_owned())).collect();
+    alternate(&engines, &works, runs)?;
+    for name in engines.names() {
+        engines.run(name, "rm -f one")?;
+    }
+    batches(&engines)?;
+    created(&engines)?;
+    running(&engines)?;
+    engines.versions()
+}
+
+/// The monitors' memory, each; fails unless every container has one and nothing else of Hull's runs.
+fn memory(engines: &Engines, name: &str, containers: usize) -> Result<()> {
+    let found = hulls(engines)?;
+    if found.len() != containers {
+        let words =
+            |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
+        let words: Vec<String> = found.iter().map(words).collect();
+        return Err(format!("{} processes of Hull's for {containers} containers: {words:?}", found.len()).into());
+    }
+    show(&format!("hull-{name}"), "KiB", &found.into_iter().map(pss).collect::<Result<Vec<_>>>()?);
+    Ok(())
+}
+
+/// The processes of the program that is measured, known by its file: the monitor's link to it names no path.
+fn hulls(engines: &Engines) -> Result<Vec<u32>> {
+    let program = fs::metadata(engines.stage().join("hull"))?;
+    let is_same = |file: fs::Metadata| (file.dev(), file.ino()) == (program.dev(), program.ino());
+    Ok(processes(|pid, _| fs::metadata(format!("/proc/{pid}/exe")).is_ok_and(is_same)))
+}
+
+/// The processes that are wanted, by ID and arguments.
+fn processes(is_wanted: impl Fn(u32, &[String]) -> bool) -> Vec<u32> {
+    let pids = fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| {
+        let pid = entry.ok()?.file_name().to_str()?.parse::<u32>().ok()?;
+        let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let words: Vec<String> =
+            words.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        is_wanted(pid, &words).then_some(pid)
+    });
+    pids.collect()
+}
+
+/// The memory that a process has to itself, and its part of what it shares, in KiB.
+fn pss(pid: u32) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("smaps_rollup without Pss")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+/// Detached containers one after another, with and without a network, and their removal.
+fn batches(engines: &Engines) -> Result<()> {
+    let names = names("batch", BATCH);
+    for round in 0..BATCHES {
+        for (name, network) in [("none", "none"), ("bridge", "bridge")] {
+            let mut took = Duration::ZERO;
+            for container in &names {
+                took += engines.hull(&format!("run -d --name {container} --network {network} app:1 sleep 100000"))?;
+            }
+            show(&format!("hull-batch-{name}"), "us", &[micros(took)]);
+            if round == 0 && network == "none" {
+                std::thread::sleep(IDLE);
+                memory(engines, "monitor-many", BATCH)?;
+            }
+            let took = engines.hull(&format!("rm -f {}", names.join(" ")))?;
+            show(&format!("hull-batch-{name}-rm"), "us", &[micros(took)]);
+        }
+    }
+    Ok(())
+}
+
+fn names(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{prefix}-{number}")).collect()
+}
+
+/// Containers that were made and never started: the list of them all.
+fn created(engines: &Engines) -> Result<()> {
+    let names = names("created", MANY);
+    let mut took = Duration::ZERO;
+    for container in &names {
+        took += engines.hull(&format!("create --name {container} --network none app:1 true"))?;
+    }
+    show("hull-create", "us", &[micros(took)]);
+    list(engines, "hull-ps-created", "ps -a")?;
+    show("hull-created-rm", "us", &[micros(engines.hull(&format!("rm {}", names.join(" ")))?)]);
+    Ok(())
+}
+
+fn list(engines: &Engines, name: &str, words: &str) -> Result<()> {
+    for _ in 0..20 {
+        let took = engines.run_rested("hull", words)?;
+        let lines = fs::read_to_string("stdout")?.lines().count();
+        if lines != MANY + 1 {
+            return Err(format!("hull {words}: {lines} lines for {MANY} containers").into());
+        }
+        show(name, "us", &[micros(took)]);
+    }
+    Ok(())
+}
+
+/// As many containers running at once; afterwards nothing of them is left.
+fn running(engines: &Engines) -> Result<()> {
+    let names = names("running", MANY);
+    let mut took = Duration::ZERO;
+    for container in &names {
+        took += engines.hull(&format!("run -d --name {container} --network none app:1 sleep 100000"))?;
+    }
+    show("hull-running", "us", &[micros(took)]);
+    let ids = engines.said("hull", "ps -q --no-trunc")?;
+    let ids: Vec<&str> = ids.lines().collect();
+    list(engines, "hull-ps-running", "ps")?;
+    memory(engines, "monitor-running", MANY)?;
+    // sleep as a container's first process ignores the signal that asks.
+    show("hull-running-stop", "us", &[micros(engines.hull(&format!("stop -t 0 {}", names.join(" ")))?)]);
+    show("hull-running-rm", "us", &[micros(engines.hull(&format!("rm {}", names.join(" ")))?)]);
+    let processes = hulls(engines)?.len();
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let has = |text: &str| ids.iter().any(|id| text.contains(id));
+    let mounts = table.lines().filter(|line| has(line)).count();
+    let count = |directory: &Path| all(directory, 5).iter().filter(|name| has(name)).count();
+    let cgroups = count(Path::new("/sys/fs/cgroup"));
+    let files = count(&engines.stage().join("data")) + count(Path::new("/run/bench/engine"));
+    if processes + mounts + cgroups + files > 0 {
+        return Err(format!(
+            "left after {MANY} containers: {processes} processes, {mounts} mounts, {cgroups} cgroups, {files} files"
+        )
+        .into());
+    }
+    Ok(())
+}
+
+/// The names of all that is below a directory, some levels deep.
+fn all(directory: &Path, levels: usize) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        names.push(entry.file_name().to_string_lossy().into_owned());
+        if levels > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            names.extend(all(&entry.path(), levels - 1));
+        }
+    }
+    names
+}

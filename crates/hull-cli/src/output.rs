@@ -25,6 +25,12 @@ pub(crate) fn print(text: impl Display) {
     let _ = write!(std::io::stdout(), "{text}");
 }
 
+/// The same at once, for what goes on: returns whether somebody reads.
+pub(crate) fn try_print(text: &str) -> bool {
+    let mut out = std::io::stdout();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+}
+
 /// The first twelve digits of an ID.
 pub(crate) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)

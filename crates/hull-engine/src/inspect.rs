@@ -5,11 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hull_runtime::state::rfc3339;
 use serde_json::{Value, json};
 
-use crate::config::{MountConfig, NamespaceChoice, SeccompChoice, Source};
+use crate::config::{MountConfig, Source};
 use crate::logs;
 use crate::records::{Container, Engine, Phase, State};
-use crate::spec::DEFAULT_PIDS;
 use crate::volumes::mounts::clean;
+
+pub(crate) mod host;
+pub mod network;
 
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
@@ -18,16 +20,6 @@ fn time(nanoseconds: u64) -> String {
         return NEVER.to_owned();
     }
     rfc3339(UNIX_EPOCH + Duration::from_nanos(nanoseconds))
-}
-
-/// How a namespace was chosen, in Docker's words.
-fn mode(choice: &NamespaceChoice, private: &str) -> String {
-    match choice {
-        NamespaceChoice::Private => private.to_owned(),
-        NamespaceChoice::Host => "host".to_owned(),
-        NamespaceChoice::Container(name) => format!("container:{name}"),
-        NamespaceChoice::Path(path) => format!("ns:{path}"),
-    }
 }
 
 /// Docker's one-line status: `Up 5 minutes`, `Exited (0) 2 hours ago`.
@@ -67,36 +59,26 @@ pub fn age(duration: Duration) -> String {
 #[must_use]
 pub fn document(engine: &Engine, container: &Container, state: &State) -> Value {
     let config = &container.config;
-    let limits = &config.limits;
     let directory = engine.directory(&container.id);
-    let (image, rootfs) = match &config.source {
-        Source::Image(name) => (name.clone(), String::new()),
-        Source::Directory(path) => (String::new(), path.to_string_lossy().into_owned()),
+    // An image that was removed by force is no reason to say nothing.
+    let image = engine.images.find(&container.image_id).ok().filter(|_| !container.image_id.is_empty());
+    let defaults = image.as_ref().map(|image| &image.config.config);
+    let rootfs = match &config.source {
+        Source::Image(_) => String::new(),
+        Source::Directory(path) => path.to_string_lossy().into_owned(),
     };
-    let mut security = Vec::new();
-    if !config.security.no_new_privileges {
-        security.push("no-new-privileges=false");
-    }
-    if matches!(config.security.seccomp, SeccompChoice::Unconfined) {
-        security.push("seccomp=unconfined");
-    }
-    if config.security.system_paths_unconfined {
-        security.push("systempaths=unconfined");
-    }
-    let swap = match (limits.memory, limits.memory_swap) {
-        (Some(memory), None | Some(0)) => memory.saturating_mul(2),
-        (_, swap) => swap.unwrap_or(0),
-    };
+    let paused = state.phase == Phase::Running && engine.is_paused(&container.id);
     let mounts: Vec<Value> = config.mounts.iter().map(|one| mount(engine, one)).collect();
+    let file = |name: &str| Some(directory.join(name)).filter(|path| path.exists()).unwrap_or_default();
     let mut document = json!({
         "Id": container.id,
         "Created": time(container.created),
         "Path": container.args.first(),
         "Args": container.args.get(1..).unwrap_or_default(),
         "State": {
-            "Status": state.phase.as_str(),
-            "Running": state.phase == Phase::Running,
-            "Paused": false,
+            "Status": if paused { "paused" } else { state.phase.as_str() },
+            "Running": matches!(state.phase, Phase::Running | Phase::Restarting),
+            "Paused": paused,
             "Restarting": state.phase == Phase::Restarting,
             "OOMKilled": state.oom_killed,
             "Dead": false,
@@ -109,59 +91,22 @@ pub fn document(engine: &Engine, container: &Container, state: &State) -> Value 
         "Image": container.image_id,
         "Name": format!("/{}", container.name),
         "Rootfs": rootfs,
+        "Driver": if rootfs.is_empty() { "overlay" } else { "directory" },
+        "Platform": "linux",
         "RestartCount": state.restarts,
+        "MountLabel": "",
+        "ProcessLabel": config.security.label.clone().unwrap_or_default(),
+        "AppArmorProfile": config.security.apparmor.clone().unwrap_or_default(),
+        "ExecIDs": null,
+        "HostnamePath": file("hostname"),
+        "HostsPath": file("hosts"),
+        "ResolvConfPath": file("resolv.conf"),
         "LogPath": log_path(engine, container),
-        "HostConfig": {
-            "AutoRemove": config.remove,
-            "BlkioWeight": limits.blkio_weight.unwrap_or(0),
-            "CapAdd": config.security.cap_add,
-            "CapDrop": config.security.cap_drop,
-            "CgroupParent": limits.cgroup_parent.clone().unwrap_or_default(),
-            "CgroupnsMode": mode(&config.namespaces.cgroup, "private"),
-            "CpuPeriod": limits.cpu_period.unwrap_or(0),
-            "CpuQuota": limits.cpu_quota.unwrap_or(0),
-            "CpuRealtimePeriod": limits.cpu_rt_period.unwrap_or(0),
-            "CpuRealtimeRuntime": limits.cpu_rt_runtime.unwrap_or(0),
-            "CpuShares": limits.cpu_shares.unwrap_or(0),
-            "CpusetCpus": limits.cpuset_cpus,
-            "CpusetMems": limits.cpuset_mems,
-            "IpcMode": mode(&config.namespaces.ipc, "private"),
-            "Memory": limits.memory.unwrap_or(0),
-            "MemoryReservation": limits.memory_reservation.unwrap_or(0),
-            "MemorySwap": swap,
-            "MemorySwappiness": limits.memory_swappiness,
-            "NanoCpus": limits.nano_cpus.unwrap_or(0),
-            "NetworkMode": mode(&config.namespaces.network, "none"),
-            "OomKillDisable": limits.oom_kill_disable,
-            "OomScoreAdj": limits.oom_score_adj.unwrap_or(0),
-            "PidMode": mode(&config.namespaces.pid, ""),
-            "PidsLimit": limits.pids.unwrap_or(DEFAULT_PIDS),
-            "Privileged": config.security.privileged,
-            "ReadonlyRootfs": config.read_only,
-            "SecurityOpt": security,
-            "ShmSize": config.shm_size.unwrap_or(64 << 20),
-            "Sysctls": config.sysctls,
-            "UTSMode": mode(&config.namespaces.uts, ""),
-        },
-        "GraphDriver": {
-            "Name": if rootfs.is_empty() { "overlay" } else { "directory" },
-            "Data": { "UpperDir": directory.join("upper"), "WorkDir": directory.join("work") },
-        },
+        "HostConfig": host::host_config(container),
+        "GraphDriver": graph(engine, container, image.as_ref(), &rootfs),
         "Mounts": mounts,
-        "Config": {
-            "Hostname": config.hostname.clone().unwrap_or_else(|| container.id.chars().take(12).collect()),
-            "Domainname": config.domainname.clone().unwrap_or_default(),
-            "User": config.user.clone().unwrap_or_default(),
-            "Tty": config.tty,
-            "OpenStdin": config.interactive,
-            "Env": config.env,
-            "Cmd": config.command,
-            "Image": image,
-            "WorkingDir": config.workdir.clone().unwrap_or_default(),
-            "Entrypoint": config.entrypoint,
-            "Labels": config.labels,
-            "StopSignal": hull_runtime::lifecycle::signal::name(container.stop_signal),
-        },
+        "Config": host::config(container, defaults),
+        "NetworkSettings": network::settings(engine, container, state, defaults),
     });
     if let Some(health) = engine.health(container) {
         document["State"]["Health"] = serde_json::to_value(health).unwrap_or_default();
@@ -169,8 +114,28 @@ pub fn document(engine: &Engine, container: &Container, state: &State) -> Value 
     if let Some(check) = &config.health {
         document["Config"]["Healthcheck"] = healthcheck(check);
     }
-    document["HostConfig"]["LogConfig"] = json!({ "Type": logs::driver(container), "Config": config.log.options });
     document
+}
+
+/// Where the files are: the layers uppermost first, as overlayfs takes them.
+fn graph(engine: &Engine, container: &Container, image: Option<&hull_image::Image>, rootfs: &str) -> Value {
+    if !rootfs.is_empty() {
+        return json!({ "Name": "directory", "Data": { "ID": container.id, "MergedDir": rootfs } });
+    }
+    let directory = engine.directory(&container.id);
+    let layers = image.map(|image| image.layers.as_slice()).unwrap_or_default();
+    let lower =
+        layers.iter().rev().map(|layer| engine.images.layer_path(&layer.diff_id).to_string_lossy().into_owned());
+    json!({
+        "Name": "overlay",
+        "Data": {
+            "ID": container.id,
+            "LowerDir": lower.collect::<Vec<_>>().join(":"),
+            "MergedDir": directory.join("rootfs"),
+            "UpperDir": directory.join("upper"),
+            "WorkDir": directory.join("work"),
+        },
+    })
 }
 
 /// Where the output is, if it is in files.

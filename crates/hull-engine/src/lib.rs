@@ -11,6 +11,7 @@
 //! * [`health`], [`events`]: whether a container is well, and what has happened.
 //! * [`bootstrap`]: an image from a distribution's packages.
 //! * [`exec`], [`control`], [`logs`], [`inspect`]: commands on containers that exist.
+//! * [`processes`], [`stats`], [`explain`]: what is seen of one from outside; [`update`]: other limits.
 //! * [`diff`] and [`commit`]: what a container changed, as a list, a layer or an archive.
 //! * [`volumes`]: data that outlives containers, and everything else that is mounted into them.
 //! * [`cp`]: files between the host and a container.
@@ -32,6 +33,7 @@ pub mod diff;
 pub mod error;
 pub mod events;
 pub mod exec;
+pub mod explain;
 pub mod flags;
 pub mod health;
 pub mod image_mount;
@@ -44,12 +46,15 @@ mod names;
 mod network;
 mod own;
 pub mod pattern;
+pub mod processes;
 pub mod records;
 mod rootfs;
 pub mod seccomp;
 pub mod spec;
+pub mod stats;
 mod terminal;
 pub mod time;
+pub mod update;
 pub mod usage;
 pub mod volumes;
 

@@ -4,8 +4,8 @@ use clap::Subcommand;
 use hull_engine::Engine;
 
 use super::{
-    Done, archives, commit, cp, df, events, exec, history, image_inspect, images, info, inspect, life, logs, mount,
-    names, prune, ps, referrers, registry, rm, run, signals, verify,
+    Done, archives, commit, cp, df, events, exec, explain, history, image_inspect, images, info, inspect, life, logs,
+    mount, names, port, prune, ps, referrers, registry, rm, run, signals, stats, top, update, verify,
 };
 
 /// Commands on images.
@@ -95,6 +95,16 @@ pub(super) enum Container {
     /// List containers
     #[command(visible_aliases = ["ps", "list"])]
     Ls(ps::Args),
+    /// Show the processes of a container
+    Top(top::Args),
+    /// Show what containers use
+    Stats(stats::Args),
+    /// Show which ports of the machine lead to a container
+    Port(port::Args),
+    /// Say where a container stands, what is risky, and where a problem is
+    Explain(explain::Args),
+    /// Change limits and restart policy of containers
+    Update(Box<update::Args>),
     /// Show all that is known about containers and images, as JSON
     Inspect(inspect::Args),
     /// Show the output of a container
@@ -138,6 +148,11 @@ impl Container {
             Self::Rename(args) => life::rename(engine, &args),
             Self::Exec(args) => exec::main(engine, args),
             Self::Ls(args) => ps::main(engine, &args),
+            Self::Top(args) => top::main(engine, &args),
+            Self::Stats(args) => stats::main(engine, &args),
+            Self::Port(args) => port::main(engine, &args),
+            Self::Explain(args) => explain::main(engine, &args),
+            Self::Update(args) => update::main(engine, &args),
             Self::Inspect(args) => inspect::main(engine, &args.containers()),
             Self::Logs(args) => logs::main(engine, &args),
             Self::Wait(args) => signals::wait(engine, &args),

@@ -7,7 +7,7 @@ use hull_image::snapshot::probe::Capabilities;
 use serde_json::{Value, json};
 
 use super::{Done, Failure};
-use crate::output::{format, print};
+use crate::output::{format, print, units};
 
 /// Show what Hull found on this machine
 #[derive(Debug, clap::Args)]
@@ -26,6 +26,9 @@ pub(super) struct Version {
     #[arg(short, long, value_name = "TEMPLATE")]
     format: Option<String>,
 }
+
+/// Version of Docker's API whose shapes the documents have.
+const API: &str = "1.51";
 
 /// Files whose presence tells that the kernel has a feature.
 const FEATURES: [(&str, &str); 6] = [
@@ -48,12 +51,22 @@ fn entry(path: &str, name: &str, separator: char) -> Option<String> {
     found.map(|(_, value)| value.trim().trim_matches('"').to_owned())
 }
 
+fn variable(name: &str) -> String {
+    let value = std::env::var(name).or_else(|_| std::env::var(name.to_lowercase()));
+    // A proxy's password is nobody's business.
+    value.map(|value| if value.contains('@') { "set".to_owned() } else { value }).unwrap_or_default()
+}
+
 /// Docker's document.
 fn document(engine: &Engine) -> Result<Value, Failure> {
     let kernel = rustix::system::uname();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = i64::try_from(now.as_secs()).unwrap_or(0);
     let hierarchies = Hierarchies::probe().map_err(Error::from)?;
     let list = engine.list()?;
-    let count = |phase: Phase| list.iter().filter(|(_, state)| state.phase == phase).count();
+    let running: Vec<&str> =
+        list.iter().filter(|(_, state)| state.phase == Phase::Running).map(|(one, _)| one.id.as_str()).collect();
+    let paused = running.iter().filter(|id| engine.is_paused(id)).count();
     let capabilities = Capabilities::of(engine.images.root())?;
     let status: Vec<[String; 2]> =
         capabilities.status().into_iter().map(|(name, value)| [name.to_owned(), value]).collect();
@@ -71,11 +84,55 @@ fn document(engine: &Engine) -> Result<Value, Failure> {
     }
     security.push("name=cgroupns");
     let memory = entry("/proc/meminfo", "MemTotal", ':').and_then(|text| text.split_whitespace().next()?.parse().ok());
-    Ok(json!({
+    let has = |controller: &str| hierarchies.of(controller).is_some();
+    let swap = exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes") || hierarchies.is_v2();
+    let forwarding = std::fs::read("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.starts_with(b"1"));
+    let mut document = json!({
+        "ID": "",
+        "Plugins": {
+            "Volume": ["local"],
+            "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
+            "Authorization": null,
+            "Log": ["journald", "json-file", "local", "none", "syslog"],
+        },
+        "MemoryLimit": has("memory"),
+        "SwapLimit": has("memory") && swap,
+        "CpuCfsPeriod": has("cpu"),
+        "CpuCfsQuota": has("cpu"),
+        "CPUShares": has("cpu"),
+        "CPUSet": has("cpuset"),
+        "PidsLimit": has("pids"),
+        "OomKillDisable": has("memory") && !hierarchies.is_v2(),
+        "IPv4Forwarding": forwarding,
+        "Debug": false,
+        "NFd": 0,
+        "NGoroutines": 0,
+        "NEventsListener": 0,
+        "SystemTime": units::rfc3339(now),
+        "OSVersion": entry("/etc/os-release", "VERSION_ID", '=').unwrap_or_default(),
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": {
+            "IndexConfigs": {},
+            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
+            "Mirrors": null,
+        },
+        "GenericResources": null,
+        "HttpProxy": variable("HTTP_PROXY"),
+        "HttpsProxy": variable("HTTPS_PROXY"),
+        "NoProxy": variable("NO_PROXY"),
+        "ExperimentalBuild": false,
+        "Swarm": { "LocalNodeState": "inactive", "ControlAvailable": false },
+        "Isolation": "",
+        "CDISpecDirs": ["/etc/cdi", "/var/run/cdi"],
+        "ContainerdCommit": { "ID": "" },
+        "RuncCommit": { "ID": "" },
+        "InitCommit": { "ID": "" },
+    });
+    let own = json!({
         "Containers": list.len(),
-        "ContainersRunning": count(Phase::Running),
-        "ContainersPaused": 0,
-        "ContainersStopped": list.len() - count(Phase::Running),
+        "ContainersRunning": running.len() - paused,
+        "ContainersPaused": paused,
+        "ContainersStopped": list.len() - running.len(),
         "Images": engine.images.list()?.len(),
         "Driver": "overlay",
         "DriverStatus": status,
@@ -98,7 +155,11 @@ fn document(engine: &Engine) -> Result<Value, Failure> {
         "Labels": [],
         "LiveRestoreEnabled": true,
         "Warnings": null,
-    }))
+    });
+    if let (Value::Object(all), Value::Object(own)) = (&mut document, own) {
+        all.extend(own);
+    }
+    Ok(document)
 }
 
 pub(super) fn main(engine: &Engine, args: &Args) -> Done {
@@ -164,27 +225,13 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
     line("OSType", &text("OSType"));
     line("Architecture", &text("Architecture"));
     line("CPUs", &text("NCPU"));
-    line("Total Memory", &binary_size(document["MemTotal"].as_u64().unwrap_or(0)));
+    line("Total Memory", &units::binary(document["MemTotal"].as_u64().unwrap_or(0)));
     line("Name", &text("Name"));
     line("Root Dir", &text("DockerRootDir"));
     line("State Dir", &engine.state_root().display().to_string());
     line("Rootless", if rustix::process::geteuid().is_root() { "false" } else { "true" });
     print(out);
     Ok(0)
-}
-
-/// `15.61GiB`, as Docker shows memory.
-fn binary_size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    #[expect(clippy::cast_precision_loss, reason = "for people")]
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let digits = 3usize.saturating_sub(value.log10().max(0.0).floor() as usize);
-    format!("{value:.digits$}{}", UNITS[unit])
 }
 
 pub(super) fn version(args: &Version) -> Done {
@@ -195,9 +242,14 @@ pub(super) fn version(args: &Version) -> Done {
         let kernel = rustix::system::uname();
         // One program is both.
         let document = json!({
-            "Client": { "Version": version, "Os": std::env::consts::OS, "Arch": arch },
+            "Client": {
+                "Version": version, "ApiVersion": API, "DefaultAPIVersion": API, "GitCommit": "", "GoVersion": "",
+                "Os": std::env::consts::OS, "Arch": arch, "BuildTime": "", "Context": "default",
+            },
             "Server": {
-                "Version": version, "Os": std::env::consts::OS, "Arch": arch,
+                "Platform": { "Name": "Hull" },
+                "Version": version, "ApiVersion": API, "MinAPIVersion": "1.24", "GitCommit": "", "GoVersion": "",
+                "Os": std::env::consts::OS, "Arch": arch, "BuildTime": "",
                 "KernelVersion": kernel.release().to_string_lossy(),
                 "Components": [{ "Name": "Runtime specification", "Version": specification }],
             },

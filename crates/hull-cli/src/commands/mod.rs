@@ -10,6 +10,7 @@ mod cp;
 mod df;
 mod events;
 mod exec;
+mod explain;
 mod filter;
 mod groups;
 mod healthcheck;
@@ -25,6 +26,7 @@ mod mount;
 mod names;
 mod network;
 mod network_list;
+mod port;
 mod progress;
 mod prune;
 mod ps;
@@ -35,6 +37,9 @@ mod run;
 mod search;
 mod serve;
 mod signals;
+mod stats;
+mod top;
+mod update;
 mod verify;
 mod volume;
 
@@ -94,6 +99,16 @@ enum Command {
     /// List containers
     #[command(visible_alias = "ls")]
     Ps(ps::Args),
+    /// Show the processes of a container
+    Top(top::Args),
+    /// Show what containers use
+    Stats(stats::Args),
+    /// Show which ports of the machine lead to a container
+    Port(port::Args),
+    /// Say where a container stands, what is risky, and where a problem is
+    Explain(explain::Args),
+    /// Change limits and restart policy of containers
+    Update(Box<update::Args>),
     /// Show all that is known about containers, as JSON
     Inspect(inspect::Args),
     /// Show the output of a container
@@ -217,6 +232,11 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         Command::Rename(args) => life::rename(&engine, &args),
         Command::Exec(args) => exec::main(&engine, args),
         Command::Ps(args) => ps::main(&engine, &args),
+        Command::Top(args) => top::main(&engine, &args),
+        Command::Stats(args) => stats::main(&engine, &args),
+        Command::Port(args) => port::main(&engine, &args),
+        Command::Explain(args) => explain::main(&engine, &args),
+        Command::Update(args) => update::main(&engine, &args),
         Command::Inspect(args) => inspect::main(&engine, &args),
         Command::Logs(args) => logs::main(&engine, &args),
         Command::Events(args) => events::main(&engine, &args),

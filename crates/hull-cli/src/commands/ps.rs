@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hull_engine::config::{MountConfig, NamespaceChoice, Source};
+use hull_engine::inspect::network::{Port, ports};
 use hull_engine::inspect::status;
 use hull_engine::records::Phase;
 use hull_engine::volumes::mounts::clean;
@@ -38,8 +39,21 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
     ("HealthStatus", "HEALTH STATUS"),
 ];
 
-const FILTERS: [&str; 13] = [
-    "ancestor", "before", "exited", "expose", "health", "id", "label", "name", "network", "publish", "since", "status",
+const FILTERS: [&str; 15] = [
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
     "volume",
 ];
 
@@ -52,7 +66,7 @@ pub(super) struct Args {
     /// Show all containers, not only running ones
     #[arg(short, long)]
     all: bool,
-    /// Show only containers that fit: ancestor, before, exited, id, label, name, network, since, status, volume
+    /// Show only containers that fit: ancestor, before, exited, expose, health, id, label, name, network, publish, since, status, volume
     #[arg(short, long = "filter", value_name = "NAME=VALUE", value_parser = filter::parse)]
     filters: Vec<Filter>,
     /// Print by a template, or 'json', or 'table TEMPLATE'
@@ -89,7 +103,11 @@ fn image_name(container: &Container) -> String {
 
 fn network(container: &Container) -> String {
     match &container.config.namespaces.network {
-        NamespaceChoice::Private => "none".to_owned(),
+        NamespaceChoice::Private if container.config.networks.is_empty() => "none".to_owned(),
+        NamespaceChoice::Private => {
+            let names: Vec<&str> = container.config.networks.iter().map(|one| one.name.as_str()).collect();
+            names.join(",")
+        }
         NamespaceChoice::Host => "host".to_owned(),
         NamespaceChoice::Container(name) => format!("container:{name}"),
         NamespaceChoice::Path(path) => format!("ns:{path}"),
@@ -103,6 +121,81 @@ fn mounts(container: &Container, wanted: &str) -> bool {
         MountConfig::Bind { source, target, .. } => source.as_os_str() == wanted || clean(target) == wanted,
         MountConfig::Tmpfs { .. } | MountConfig::Image { .. } => false,
     })
+}
+
+/// `80`, `8000-8010/udp`: first and last port and protocol of a filter.
+fn port_ranges(values: &[String], name: &str) -> Result<Vec<(u16, u16, String)>, Failure> {
+    let parse = |text: &String| {
+        let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+        match (first.parse(), last.parse()) {
+            (Ok(first), Ok(last)) if first <= last => Ok((first, last, protocol.to_owned())),
+            _ => Err(Failure::new(format!("invalid filter '{name}={text}': expected PORT[-PORT][/PROTOCOL]"))),
+        }
+    };
+    values.iter().map(parse).collect()
+}
+
+fn in_range(port: &Port, ranges: &[(u16, u16, String)]) -> bool {
+    // Docker looks for the container's port, and for the machine's too.
+    let numbers = [Some(port.private), port.public.map(|(_, number)| number)];
+    ranges.iter().any(|(first, last, protocol)| {
+        *protocol == port.protocol && numbers.iter().flatten().any(|number| (first..=last).contains(&number))
+    })
+}
+
+/// With those that its image exposes.
+fn all_ports(engine: &Engine, container: &Container, state: &State) -> Vec<Port> {
+    if state.phase != Phase::Running || container.config.networks.is_empty() {
+        return Vec::new();
+    }
+    let image = engine.images.find(&container.image_id).ok();
+    ports(engine, container, state, image.as_ref().map(|image| &image.config.config))
+}
+
+/// Its state in one of Docker's words.
+fn word(engine: &Engine, container: &Container, state: &State) -> &'static str {
+    match state.phase {
+        Phase::Running if engine.is_paused(&container.id) => "paused",
+        phase => phase.as_str(),
+    }
+}
+
+/// `0.0.0.0:8000-8002->80-82/tcp, 443/tcp`: neighbours are put together, as Docker does.
+fn shown_ports(ports: &[Port]) -> String {
+    type Group = (Option<(std::net::IpAddr, u16)>, u16, u16, String);
+    let mut groups: Vec<Group> = Vec::new();
+    let mut sorted: Vec<&Port> = ports.iter().collect();
+    sorted.sort_by_key(|port| (port.public.map(|(host, _)| host), &port.protocol, port.private));
+    for port in sorted {
+        let next = groups.last_mut().filter(|(public, first, last, protocol)| {
+            let distance = port.private.wrapping_sub(*first);
+            let follows = match (public, port.public) {
+                (None, None) => true,
+                (Some((host, number)), Some((other, then))) => *host == other && number.wrapping_add(distance) == then,
+                _ => false,
+            };
+            follows && *protocol == port.protocol && last.checked_add(1) == Some(port.private)
+        });
+        match next {
+            Some((_, _, last, _)) => *last = port.private,
+            None => groups.push((port.public, port.private, port.private, port.protocol.clone())),
+        }
+    }
+    let range = |first: u16, last: u16| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    let show = |(public, first, last, protocol): Group| {
+        let private = format!("{}/{protocol}", range(first, last));
+        match public {
+            None => private,
+            Some((host, number)) => {
+                let host = if host.is_ipv6() { format!("[{host}]") } else { host.to_string() };
+                format!("{host}:{}->{private}", range(number, number.saturating_add(last - first)))
+            }
+        }
+    };
+    // What is published comes first.
+    groups.sort_by_key(|(public, first, ..)| (public.is_none(), *first));
+    groups.into_iter().map(show).collect::<Vec<_>>().join(", ")
 }
 
 /// The containers that are asked for, newest first.
@@ -140,6 +233,9 @@ fn select<'a>(
         let id = engine.images.find(name).map(|image| super::images::id_of(&image)).unwrap_or_default();
         ancestors.push((name.as_str(), id));
     }
+    let task = filters.flag("is-task")?;
+    let published = port_ranges(filters.values("publish"), "publish")?;
+    let exposed = port_ranges(filters.values("expose"), "expose")?;
     let last = if args.latest { 1 } else { args.last };
     let all = args.all || last > 0 || !filters.values("status").is_empty() || !exited.is_empty();
     let fits = |index: usize, (container, state): &(Container, State)| {
@@ -149,12 +245,17 @@ fn select<'a>(
             && (exited.is_empty() || state.phase == Phase::Exited && exited.contains(&state.exit_code))
             && filters.any("id", |id| container.id.starts_with(id))
             && filters.any("name", |name| filter::matches(name.trim_start_matches('/'), &container.name))
-            && filters.any("status", |status| state.phase.as_str() == status)
-            && filters.any("network", |name| network(container) == name)
+            && filters.any("status", |status| word(engine, container, state) == status)
+            && filters.any("network", |name| network(container).split(',').any(|one| one == name))
             && filters.any("health", |wanted| wanted == health(engine, container, state))
-            && filters.any("volume", |wanted| mounts(container, wanted))
-            && filters.values("expose").is_empty()
-            && filters.values("publish").is_empty()
+            && task != Some(true)
+            && filters.any("isolation", |isolation| matches!(isolation, "" | "default"))
+            && filters.any("volume", |volume| mounts(container, volume))
+            && (published.is_empty() || {
+                let ports = ports(engine, container, state, None);
+                ports.iter().filter(|port| port.public.is_some()).any(|port| in_range(port, &published))
+            })
+            && (exposed.is_empty() || all_ports(engine, container, state).iter().any(|port| in_range(port, &exposed)))
             && (ancestors.is_empty()
                 || ancestors
                     .iter()
@@ -191,9 +292,10 @@ fn health(engine: &Engine, container: &Container, state: &State) -> &'static str
 }
 
 /// Docker's status, with the health of what runs.
-fn full_status(state: &State, health: &str, now: SystemTime) -> String {
+fn full_status(state: &State, word: &str, health: &str, now: SystemTime) -> String {
     let status = status(state, now);
     match health {
+        _ if word == "paused" => format!("{status} (Paused)"),
         "none" => status,
         "starting" => format!("{status} (health: starting)"),
         health => format!("{status} ({health})"),
@@ -226,6 +328,7 @@ pub(super) fn row(
     let mounts: Vec<String> = mounts.collect();
     let health = health(engine, container, state);
     let image = image_name(container);
+    let word = word(engine, container, state);
     let started = UNIX_EPOCH + Duration::from_nanos(container.created);
     let size = if sized { sizes(engine, container) } else { "0B".to_owned() };
     Row::new("ContainerContext")
@@ -235,9 +338,9 @@ pub(super) fn row(
         .with("Command", format!("\"{command}\""))
         .with("CreatedAt", units::timestamp(created(container)))
         .with("RunningFor", format!("{} ago", units::age(now.duration_since(started).unwrap_or_default())))
-        .with("Ports", "")
-        .with("State", state.phase.as_str())
-        .with("Status", full_status(state, health, now))
+        .with("Ports", shown_ports(&all_ports(engine, container, state)))
+        .with("State", word)
+        .with("Status", full_status(state, word, health, now))
         .with("HealthStatus", health)
         .with("Size", size)
         .with("Mounts", mounts.join(","))
@@ -263,4 +366,30 @@ fn sizes(engine: &Engine, container: &Container) -> String {
         return units::size(written);
     }
     format!("{} (virtual {})", units::size(written), units::size(written + image))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_read_as_docker_s() {
+        let port = |private: u16, public: Option<(&str, u16)>, protocol: &str| Port {
+            private,
+            protocol: protocol.to_owned(),
+            public: public.map(|(host, number)| (host.parse().expect("address"), number)),
+        };
+        let any = "0.0.0.0";
+        let list = [
+            port(443, None, "tcp"),
+            port(80, Some((any, 8000)), "tcp"),
+            port(81, Some((any, 8001)), "tcp"),
+            port(80, Some(("::", 8000)), "tcp"),
+            port(53, Some((any, 5353)), "udp"),
+        ];
+        let shown = shown_ports(&list);
+        assert_eq!(shown, "0.0.0.0:5353->53/udp, 0.0.0.0:8000-8001->80-81/tcp, [::]:8000->80/tcp, 443/tcp");
+        assert!(in_range(&list[0], &port_ranges(&["400-500".to_owned()], "expose").unwrap()));
+        assert!(port_ranges(&["x".to_owned()], "publish").is_err());
+    }
 }

@@ -33,6 +33,27 @@ pub(crate) fn size_digits(bytes: u64, digits: usize) -> String {
     }
 }
 
+/// Four significant digits and binary units, as Docker shows memory: `23.54GiB`, `500KiB`.
+pub(crate) fn binary(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    #[expect(clippy::cast_precision_loss, reason = "for people")]
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = match value {
+        1000.0.. => 0,
+        100.0.. => 1,
+        10.0.. => 2,
+        _ => 3,
+    };
+    let text = format!("{value:.digits$}");
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{}", UNITS[unit])
+}
+
 /// A size as tables of images and containers have it.
 pub(crate) fn size(bytes: u64) -> String {
     size_digits(bytes, 3)
@@ -180,6 +201,12 @@ mod tests {
             assert_eq!((size(bytes).as_str(), size_long(bytes).as_str()), (three, four));
         }
         assert!(size(u64::MAX).ends_with("EB"));
+    }
+
+    #[test]
+    fn memory_is_docker_s() {
+        let shown = [0, 512_000, 33_554_432, 25_275_887_124, 1_047_552].map(binary);
+        assert_eq!(shown, ["0B", "500KiB", "32MiB", "23.54GiB", "1023KiB"]);
     }
 
     #[test]

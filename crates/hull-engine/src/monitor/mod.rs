@@ -315,6 +315,8 @@ impl Monitor<'_> {
         let before = self.engine.saved_state(&id).unwrap_or_default();
         let stopping = self.engine.stopping(&id);
         let ran = Duration::from_nanos(finished.saturating_sub(self.facts.started));
+        // `update` may have changed it meanwhile.
+        self.facts.restart = container.as_ref().map_or(self.facts.restart, |container| container.config.restart);
         let again = restart::after(self.facts.restart, code, stopping.is_some(), &mut self.facts.restarts, ran);
         let state = State {
             phase: if again.is_some() { Phase::Restarting } else { Phase::Exited },

@@ -32,7 +32,8 @@ pub const DEFAULT_CAPABILITIES: [&str; 11] = [
     "CAP_SETFCAP",
 ];
 
-const MASKED: [&str; 12] = [
+/// Paths that show nothing.
+pub(crate) const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -47,7 +48,8 @@ const MASKED: [&str; 12] = [
     "/sys/firmware",
 ];
 
-const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// Paths that cannot be written to.
+pub(crate) const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

@@ -167,7 +167,7 @@ fn own(pids: &[i32]) -> Processes {
         let age = uptime.saturating_sub(stat.started / ticks);
         let begun = clock.saturating_sub(age) % 86_400;
         let used = stat.ticks / ticks;
-        let share = if age == 0 { 0 } else { used * 100 / age };
+        let share = (used * 100).checked_div(age).unwrap_or(0);
         Some(vec![
             user(*pid, &passwd),
             pid.to_string(),

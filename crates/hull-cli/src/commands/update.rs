@@ -89,7 +89,9 @@ impl Args {
             pids: self.pids_limit,
             ..Limits::default()
         };
-        Ok(Changes { limits, restart: value("--restart", self.restart.as_ref(), flags::restart)? })
+        // A wrong number is the client's error, a wrong policy was the daemon's.
+        let restart = value("--restart", self.restart.as_ref(), flags::restart);
+        Ok(Changes { limits, restart: restart.map_err(|failure| Failure::new(failure.message))? })
     }
 
     fn any(&self) -> bool {

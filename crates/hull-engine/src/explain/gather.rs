@@ -19,9 +19,9 @@ use crate::usage;
 const MAX_FILE: u64 = 1 << 20;
 
 /// File systems that live in memory or the kernel, or may answer late: their room is not asked for.
-const NO_ROOM: [&str; 14] = [
-    "proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse",
-    "autofs",
+const NO_ROOM: [&str; 15] = [
+    "devtmpfs", "proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "nfs", "nfs4", "cifs", "smb3", "9p", "ceph",
+    "fuse", "autofs",
 ];
 
 fn read(path: impl AsRef<Path>) -> String {
@@ -179,17 +179,22 @@ pub(super) fn cgroup(container: &Container, record: Option<&Record>, known: &mut
         return section;
     };
     let paths = record.cgroup.paths();
-    let mut shown: Vec<&PathBuf> = Vec::new();
+    // The same group in every hierarchy is one line.
+    let below =
+        |path: &Path| path.strip_prefix("/sys/fs/cgroup").ok().map(|rest| rest.iter().skip(1).collect::<PathBuf>());
+    let mut groups: Vec<(Option<PathBuf>, &PathBuf, Vec<&str>)> = Vec::new();
     for (controller, path) in &paths {
-        if !shown.contains(&path) {
-            shown.push(path);
-            let means = if controller.is_empty() {
-                "the unified hierarchy".to_owned()
-            } else {
-                format!("controller {controller}")
-            };
-            section.add("group", path.to_string_lossy(), means);
+        let name = if controller.is_empty() { "unified" } else { controller.as_str() };
+        let group = below(path).filter(|_| paths.len() > 1);
+        match groups.iter_mut().find(|(known, first, _)| *first == path || (group.is_some() && *known == group)) {
+            Some((.., names)) => names.push(name),
+            None => groups.push((group, path, vec![name])),
         }
+    }
+    for (group, path, names) in groups {
+        let value =
+            group.map_or_else(|| path.display().to_string(), |group| format!("/sys/fs/cgroup/*/{}", group.display()));
+        section.add("group", value, format!("in the hierarchies of {}", names.join(" ")));
     }
     for (controller, file, means) in FILES {
         let Some(path) = paths.get(controller).or_else(|| paths.get("")) else { continue };
@@ -313,6 +318,11 @@ pub(super) fn files(engine: &Engine, container: &Container, state: &State, known
                 "proc" => "processes; parts are hidden or read-only".to_owned(),
                 "sysfs" => "devices of the kernel".to_owned(),
                 "cgroup" | "cgroup2" => "its control group".to_owned(),
+                "devpts" => "terminals of its own".to_owned(),
+                "mqueue" => "message queues".to_owned(),
+                "devtmpfs" | "tmpfs" if *origin == "/null" || target.starts_with("/proc/") => {
+                    "hidden from it".to_owned()
+                }
                 "tmpfs" => "in memory".to_owned(),
                 "overlay" => "layers".to_owned(),
                 _ => format!("{} of {}", unescape(origin), unescape(source)),
@@ -360,7 +370,7 @@ pub(super) fn network(engine: &Engine, container: &Container, state: &State, kno
         }
         NamespaceChoice::Host => section.add("mode", "host", "the machine's devices, addresses and ports"),
         NamespaceChoice::Container(name) => {
-            section.add("mode", format!("container:{name}"), "another container's network")
+            section.add("mode", format!("container:{name}"), "another container's network");
         }
         NamespaceChoice::Path(path) => section.add("mode", format!("ns:{path}"), "a network namespace of the user's"),
     }

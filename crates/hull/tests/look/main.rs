@@ -1,10 +1,11 @@
 //! Looking at containers as a user does: `ps`, `inspect`, `top`, `stats`, `port`, `update`, `explain`.
 
-#[path = "look/explain.rs"]
 mod explain;
-#[path = "look/home.rs"]
-mod home;
-#[path = "look/listing.rs"]
 mod listing;
-#[path = "look/shapes.rs"]
 mod shapes;
+
+use hull_testkit::Home;
+
+fn home() -> Option<Home> {
+    Home::new(env!("CARGO_BIN_EXE_hull"))
+}

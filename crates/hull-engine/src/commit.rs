@@ -19,7 +19,7 @@ use hull_runtime::lifecycle;
 use rustix::fs::{Mode, OFlags};
 
 use crate::config::Source;
-use crate::diff::{Changes, is_changed};
+use crate::diff::{ChangeKind, Changes, is_changed};
 use crate::error::Error;
 use crate::records::{Container, Engine, Phase};
 use crate::rootfs;
@@ -107,7 +107,7 @@ impl Engine {
             config.rootfs.diff_ids.push(layer.diff_id);
         }
         drop(paused);
-        describe(&mut config, container, options, changes.is_empty());
+        describe(&mut config, container, options, &changes);
         let bytes = serde_json::to_vec(&config)
             .map_err(|source| Error::Record { path: "configuration of the image".to_owned(), source })?;
         let names: Vec<Reference> = options.name.iter().cloned().collect();
@@ -208,17 +208,36 @@ fn merge(config: &mut ContainerConfig, container: &Container) {
 }
 
 /// Dates, author, and the row of history.
-fn describe(config: &mut ImageConfig, container: &Container, options: &CommitOptions, empty: bool) {
+fn describe(config: &mut ImageConfig, container: &Container, options: &CommitOptions, changes: &Changes) {
     let seconds = u64::try_from(now()).unwrap_or(0);
     let created = Some(hull_runtime::state::rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)));
     config.created.clone_from(&created);
     config.author.clone_from(&options.author);
-    config.comment.clone_from(&options.message);
+    let comment = options.message.clone().unwrap_or_else(|| hand_made(container, changes));
+    config.comment = Some(comment.clone());
     config.history.push(History {
         created,
         created_by: Some(container.args.join(" ")),
         author: options.author.clone(),
-        comment: options.message.clone(),
-        empty_layer: empty,
+        comment: Some(comment),
+        empty_layer: changes.is_empty(),
     });
+}
+
+/// What `history` shows of a layer that no instruction made: who made it of which container, and how much is in it.
+fn hand_made(container: &Container, changes: &Changes) -> String {
+    let count = |wanted| changes.values().filter(|kind| **kind == wanted).count();
+    let counts = format!(
+        "{} added, {} changed, {} deleted",
+        count(ChangeKind::Added),
+        count(ChangeKind::Changed),
+        count(ChangeKind::Deleted)
+    );
+    // With a fixed date the same changes give the same image whoever makes it.
+    if source_date().is_some() {
+        return format!("hand-made: {counts}");
+    }
+    let who = ["SUDO_USER", "USER"].iter().find_map(|name| std::env::var(name).ok());
+    let who = who.unwrap_or_else(|| format!("user {}", rustix::process::getuid().as_raw()));
+    hull_oci::spec::one_line(&format!("hand-made by {who} from container {}: {counts}", container.name))
 }

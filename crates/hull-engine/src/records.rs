@@ -137,6 +137,41 @@ pub struct Engine {
     state: PathBuf,
     /// The image store.
     pub images: Store,
+    /// Sockets for programs that are started.
+    pub(crate) sockets: Sockets,
+}
+
+/// Sockets that this process was started with and containers get: descriptors from 3 on, as `sd_listen_fds(3)` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sockets {
+    /// How many.
+    pub count: u32,
+    /// Their names, separated by colons, if they have any.
+    pub names: Option<String>,
+}
+
+impl Sockets {
+    /// Those that are meant for this very process.
+    #[must_use]
+    pub fn of_environment() -> Self {
+        let variable = |name: &str| std::env::var(name).ok();
+        let meant = variable("LISTEN_PID").is_some_and(|pid| pid == own_pid().to_string());
+        let count = variable("LISTEN_FDS").and_then(|count| count.parse().ok()).filter(|count| *count < 1024);
+        match count {
+            Some(count) if meant => Self { count, names: variable("LISTEN_FDNAMES") },
+            _ => Self::default(),
+        }
+    }
+
+    /// What a program is told of them.
+    pub(crate) fn variables(&self) -> Vec<String> {
+        if self.count == 0 {
+            return Vec::new();
+        }
+        let mut list = vec![format!("LISTEN_FDS={}", self.count), "LISTEN_PID=1".to_owned()];
+        list.extend(self.names.iter().map(|names| format!("LISTEN_FDNAMES={names}")));
+        list
+    }
 }
 
 /// An intent on disk; see the module's documentation.
@@ -263,7 +298,14 @@ impl Engine {
     #[must_use]
     pub fn new(root: PathBuf, state: PathBuf) -> Self {
         let images = Store::new(&root);
-        Self { root, state, images }
+        Self { root, state, images, sockets: Sockets::default() }
+    }
+
+    /// Containers that are started get these.
+    #[must_use]
+    pub fn with_sockets(mut self, sockets: Sockets) -> Self {
+        self.sockets = sockets;
+        self
     }
 
     /// The runtime's state root.

@@ -108,6 +108,28 @@ fn root_restart_keeps_what_is_removed_at_its_end() {
     h.assert_clean();
 }
 
+#[test]
+fn root_sockets_are_passed_on() {
+    let Some(h) = home() else { return };
+    let file = h.path().join("passed");
+    std::fs::write(&file, "passed on").expect("write");
+    let hull = h.container("run", &["--rm"], &["readfd", "3", "+", "env"]);
+    let mut command = std::process::Command::new("sh");
+    let line = format!("exec 3<{}; export LISTEN_FDS=1 LISTEN_FDNAMES=one LISTEN_PID=$$; exec \"$@\"", file.display());
+    command.args(["-c", &line, "sh"]).arg(hull.get_program()).args(hull.get_args());
+    let out = finish(&mut command).ok();
+    assert!(out.stdout.contains("passed on"), "{}", out.stdout);
+    for variable in ["LISTEN_FDS=1", "LISTEN_PID=1", "LISTEN_FDNAMES=one"] {
+        assert!(out.stdout.contains(variable), "{variable}: {}", out.stdout);
+    }
+    // Meant for another process, they are nobody's.
+    let line = format!("exec 3<{}; export LISTEN_FDS=1 LISTEN_PID=1; exec \"$@\"", file.display());
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &line, "sh"]).arg(hull.get_program()).args(hull.get_args());
+    assert!(!finish(&mut command).stdout.contains("passed on"));
+    h.assert_clean();
+}
+
 /// Whatever the order, each command's answer is one that it could have got alone, and nothing is left half-done.
 #[test]
 fn root_fifty_commands_at_once() {

@@ -49,6 +49,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use hull_engine::records::Sockets;
 use hull_engine::{Engine, Error};
 
 use crate::output;
@@ -217,6 +218,7 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         return ExitCode::from(USAGE);
     }
     let engine = engine(cli.root, cli.state);
+    let engine = if starts { engine.with_sockets(Sockets::of_environment()) } else { engine };
     if let Err(error) = engine.repair() {
         // What cannot be repaired now may be later, and does not concern this command.
         output::error(format!("repair: {error}"));

@@ -269,7 +269,7 @@ impl Engine {
             .map_err(Error::io("create", "socket"))?;
         match clone3(CloneFlags::empty(), None).map_err(Error::io("clone", "monitor"))? {
             Cloned::Child => {
-                close_inherited(&[&theirs]);
+                close_inherited(&[&theirs], self.sockets.count);
                 monitor::main(self, request, theirs, wants);
                 exit_now(0);
             }
@@ -351,7 +351,8 @@ impl Engine {
         };
         self.ready_volumes(&container, lower.as_ref().map(Lower::layers), !known)?;
         let trees = self.attach_mounts(&container, &mut spec)?;
-        let (streams, ends) = program_streams(&container.config)?;
+        let (mut streams, ends) = program_streams(&container.config)?;
+        streams.preserve_fds = self.sockets.count;
         let options = CreateOptions {
             id: container.id.clone(),
             bundle: directory,
@@ -423,11 +424,12 @@ fn program_streams(config: &RunConfig) -> Result<(Streams, Ends), Error> {
 }
 
 /// Descriptors that the caller left open would be kept for as long as the container runs.
-fn close_inherited(keep: &[&OwnedFd]) {
+fn close_inherited(keep: &[&OwnedFd], sockets: u32) {
     use std::os::fd::AsRawFd as _;
     let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
     let numbers: Vec<i32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    for number in numbers.into_iter().filter(|number| *number > 2) {
+    let first = 3_u32.saturating_add(sockets);
+    for number in numbers.into_iter().filter(|number| u32::try_from(*number).is_ok_and(|number| number >= first)) {
         // Nothing else of this process is open yet, so whatever is there was inherited.
         if !keep.iter().any(|kept| kept.as_raw_fd() == number) {
             drop(take_inherited_fd(number));

@@ -92,7 +92,10 @@ impl Engine {
                     || fs::symlink_metadata(format!("{}{target}", context.rootfs)).is_ok_and(|one| one.is_file())
             })
             .collect();
-        let spec = spec::spec(&config, &context)?;
+        let mut spec = spec::spec(&config, &context)?;
+        if let Some(process) = &mut spec.process {
+            process.env.extend(self.sockets.variables());
+        }
         let capabilities = spec::capabilities(&config, &context.available);
         let builtin = matches!(config.security.seccomp, SeccompChoice::Builtin) && !config.security.privileged;
         let already = known.is_some();

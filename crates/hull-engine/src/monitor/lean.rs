@@ -25,7 +25,7 @@ use super::{Facts, Monitor, health};
 use crate::error::Error;
 use crate::logs::Log;
 use crate::network::Reach;
-use crate::records::{Engine, Intent};
+use crate::records::{Engine, Intent, Sockets};
 
 /// The name that the process has from then on.
 pub const NAME: &str = "hull-monitor";
@@ -38,6 +38,7 @@ struct Handover {
     root: PathBuf,
     state: PathBuf,
     facts: Facts,
+    sockets: Sockets,
     intent: PathBuf,
     log: crate::logs::Plan,
     /// Text without a line feed, by stream, and whether some of its line is written.
@@ -113,6 +114,7 @@ impl Monitor<'_> {
             root: self.engine.root().to_owned(),
             state: self.engine.state_root().to_owned(),
             facts: self.facts.clone(),
+            sockets: self.engine.sockets.clone(),
             intent: self.intent.path().to_owned(),
             log: self.log.plan().clone(),
             partial: self.log.partial(),
@@ -169,7 +171,7 @@ pub fn resume(args: &[OsString]) -> Result<(), Error> {
     File::from(memory).take(MAX_BYTES).read_to_end(&mut bytes).map_err(Error::io("read", "handover"))?;
     let handover: Handover = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
     drop(bytes);
-    let engine = Engine::new(handover.root, handover.state);
+    let engine = Engine::new(handover.root, handover.state).with_sockets(handover.sockets);
     let program = Program {
         pid: handover.pid,
         pidfd: inherited(handover.pidfd)?,

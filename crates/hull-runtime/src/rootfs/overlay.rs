@@ -5,6 +5,9 @@
 //! child in a user namespace may use neither detached mounts nor, often, the paths: for it the parent makes the
 //! overlay, still attached nowhere, and the child attaches it.
 //!
+//! With a new user namespace and the privilege for it, every layer is passed as an idmapped mount ([`mapped`]): the
+//! files' owners on disk stay the container's own numbers, and become IDs of the container's block only in what it sees.
+//!
 //! The writable layer must be readable without the others: a commit takes whole files and real names from it. So what a
 //! kernel may do by default to save copies (`metacopy`, `redirect_dir`) is switched off.
 
@@ -12,17 +15,23 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use rustix::fs::CWD;
+use hull_sys::mount::{Attributes, Lookup, mount_setattr};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
 use super::plan::c_path;
 use crate::error::Error;
 
 /// The kernel's limit of lower layers.
 const MAX_LAYERS: usize = 500;
+
+/// Where an overlay is attached by a child that may not look into the container's directory. What is below is hidden
+/// from that child alone, which needs nothing of it: sources of mounts were opened before.
+const REACHABLE: [&CStr; 4] = [c"/tmp", c"/mnt", c"/var", c"/usr"];
 
 /// One directory of an overlay.
 #[derive(Debug)]
@@ -48,16 +57,18 @@ pub(super) struct OverlayPlan {
 }
 
 impl OverlayPlan {
-    /// `userns` tells that the child will be in a user namespace.
+    /// `userns` tells that the child will be in a user namespace; with a `mapping` it is one of its own.
     pub(super) fn new(
         lower: &[Arc<OwnedFd>],
         [upper, work, target]: [&Path; 3],
         volatile: bool,
         userns: bool,
+        mapping: Option<&Mapping>,
     ) -> Result<Self, Error> {
         if lower.is_empty() || lower.len() > MAX_LAYERS {
             return Err(Error::config("root.path", format!("{} layers, expected 1 to {MAX_LAYERS}", lower.len())));
         }
+        let mounts = lower;
         let lower: Vec<Layer> = lower.iter().map(Layer::lower).collect();
         let mut joined = Vec::new();
         for layer in &lower {
@@ -81,7 +92,13 @@ impl OverlayPlan {
             volatile,
             made: None,
         };
-        if userns {
+        if let Some(mapping) = mapping {
+            let made = plan.mount_mapped(mounts, [upper, work], mapping);
+            plan.made = Some(made.map_err(Error::system("mount overlay of idmapped layers for", target.display()))?);
+            if let Some(reachable) = REACHABLE.into_iter().find(|path| rustix::fs::stat(*path).is_ok()) {
+                reachable.clone_into(&mut plan.target);
+            }
+        } else if userns {
             match plan.mount() {
                 Ok(made) => plan.made = Some(made),
                 // An ordinary user may mount only inside the new user namespace.
@@ -107,21 +124,58 @@ impl OverlayPlan {
         self.set_lower(context.as_fd())?;
         rustix::mount::fsconfig_set_string(&context, c"upperdir", self.upper.as_c_str())?;
         rustix::mount::fsconfig_set_string(&context, c"workdir", self.work.as_c_str())?;
+        self.finish(&context)
+    }
+
+    /// The overlay of the same layers as idmapped mounts (all by descriptor, Linux 6.13; detached, 6.15). Whoever makes
+    /// files below must be somebody in the mapping: the overlay keeps its maker's identity, which is therefore the
+    /// container's root for as long as that takes.
+    fn mount_mapped(
+        &self,
+        lower: &[Arc<OwnedFd>],
+        [upper, work]: [&Path; 2],
+        mapping: &Mapping,
+    ) -> Result<OwnedFd, Errno> {
+        let top = upper.parent().ok_or(Errno::INVAL)?;
+        let inside = |path: &Path| path.strip_prefix(top).map(Path::to_path_buf).map_err(|_| Errno::INVAL);
+        let (upper, work) = (inside(upper)?, inside(work)?);
+        let top = mapped(CWD, top, mapping)?;
+        let open = |path: &Path| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&top, path, flags, Mode::empty())
+        };
+        let (upper, work) = (open(&upper)?, open(&work)?);
+        let lower: Vec<OwnedFd> =
+            lower.iter().map(|layer| mapped(layer.as_fd(), Path::new(""), mapping)).collect::<Result<_, _>>()?;
+        as_somebody(mapping.root, || {
+            let context = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            rustix::mount::fsconfig_set_string(&context, c"source", c"overlay")?;
+            for layer in &lower {
+                rustix::mount::fsconfig_set_fd(&context, c"lowerdir+", layer)?;
+            }
+            rustix::mount::fsconfig_set_fd(&context, c"upperdir", &upper)?;
+            rustix::mount::fsconfig_set_fd(&context, c"workdir", &work)?;
+            self.finish(&context)
+        })
+    }
+
+    /// Options, and the mount.
+    fn finish(&self, context: &OwnedFd) -> Result<OwnedFd, Errno> {
         if self.userxattr {
-            rustix::mount::fsconfig_set_flag(&context, c"userxattr")?;
+            rustix::mount::fsconfig_set_flag(context, c"userxattr")?;
         } else {
             // Without `trusted` attributes the kernel redirects nothing, and takes no word about it.
-            optional(rustix::mount::fsconfig_set_string(&context, c"redirect_dir", c"off"))?;
+            optional(rustix::mount::fsconfig_set_string(context, c"redirect_dir", c"off"))?;
         }
         for (key, value) in [(c"metacopy", c"off"), (c"index", c"off"), (c"xino", c"auto")] {
-            optional(rustix::mount::fsconfig_set_string(&context, key, value))?;
+            optional(rustix::mount::fsconfig_set_string(context, key, value))?;
         }
         if self.volatile {
             // Since Linux 5.10; without it the container is only slower to sync.
-            optional(rustix::mount::fsconfig_set_flag(&context, c"volatile"))?;
+            optional(rustix::mount::fsconfig_set_flag(context, c"volatile"))?;
         }
-        rustix::mount::fsconfig_create(&context)?;
-        rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+        rustix::mount::fsconfig_create(context)?;
+        rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
     }
 
     /// Passes the lower layers one by one, or on older kernels all in one string.
@@ -136,6 +190,43 @@ impl OverlayPlan {
         }
         Ok(())
     }
+}
+
+/// Whose IDs a container's are.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    /// A user namespace with the maps.
+    pub(super) namespace: Rc<OwnedFd>,
+    /// User and group of the machine that are the container's root.
+    pub(super) root: (u32, u32),
+}
+
+/// A detached, idmapped copy of a mount.
+fn mapped(directory: BorrowedFd<'_>, path: &Path, mapping: &Mapping) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = rustix::mount::open_tree(directory, path, flags)?;
+    let namespace = Some(mapping.namespace.as_fd());
+    mount_setattr(tree.as_fd(), c"", Lookup::EMPTY_PATH, Attributes::IDMAP, Attributes::empty(), None, namespace)?;
+    Ok(tree)
+}
+
+/// Does something as another user and group with all of root's capabilities, and is root again.
+fn as_somebody<T>((uid, gid): (u32, u32), work: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    use rustix::process::{Gid, Uid};
+    let dumpable = rustix::process::dumpable_behavior()?;
+    let sets = rustix::thread::capabilities(None)?;
+    let back = || {
+        rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)?;
+        rustix::thread::set_capabilities(None, sets)?;
+        rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)?;
+        rustix::process::set_dumpable_behavior(dumpable)
+    };
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::from_raw(gid), Gid::ROOT)?;
+    let done = rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::from_raw(uid), Uid::ROOT)
+        .and_then(|()| rustix::thread::set_capabilities(None, sets))
+        .and_then(|()| work());
+    back()?;
+    done
 }
 
 /// A kernel that does not know an option does not do what the option switches off.

@@ -5,14 +5,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use hull_oci::spec::{Mount, Spec};
+use hull_oci::spec::{IdMapping, Mount, Spec};
 use hull_sys::mount::Attributes;
 
 use super::cgroup::CgroupPlan;
 use super::idmap::Mappings;
 use super::mount::{Kind, MountPlan, Source};
 use super::options::{self, MountOptions, Parameter};
-use super::overlay::OverlayPlan;
+use super::overlay::{Mapping, OverlayPlan};
 use super::{RootSource, RootfsContext, RootfsPlan, dev, mount, normalize};
 use crate::error::Error;
 use crate::options::{CreateOptions, Rootfs};
@@ -39,6 +39,7 @@ impl RootfsPlan {
     pub fn new(spec: &Spec, options: &CreateOptions, context: &RootfsContext<'_>) -> Result<Self, Error> {
         let root = spec.root.clone().unwrap_or_default();
         let linux = spec.linux.clone().unwrap_or_default();
+        let mut mappings = Mappings::new(context.uid_mappings, context.gid_mappings);
         let source = match &options.rootfs {
             Rootfs::Config => {
                 if root.path.is_empty() {
@@ -53,7 +54,18 @@ impl RootfsPlan {
             }
             Rootfs::Overlay { lower, upper, work, target, volatile } => {
                 let userns = context.new_userns || context.joined_userns || context.rootless;
-                RootSource::Overlay(OverlayPlan::new(lower, [upper, work, target], *volatile, userns)?)
+                let mapping = if context.new_userns && !context.rootless {
+                    let root =
+                        |maps: &[IdMapping]| maps.iter().find(|one| one.container_id == 0).map(|one| one.host_id);
+                    let root = root(context.uid_mappings).zip(root(context.gid_mappings)).ok_or_else(|| {
+                        Error::config("linux.uidMappings", "maps no ID 0, whom the writable layer would belong to")
+                    })?;
+                    Some(Mapping { namespace: mappings.user_namespace("linux.uidMappings", &[], &[])?, root })
+                } else {
+                    None
+                };
+                let paths: [&Path; 3] = [upper, work, target];
+                RootSource::Overlay(OverlayPlan::new(lower, paths, *volatile, userns, mapping.as_ref())?)
             }
         };
         let propagation = match linux.rootfs_propagation.as_str() {
@@ -77,7 +89,6 @@ impl RootfsPlan {
                 return Err(Error::config(*field, "needs a mount namespace in linux.namespaces"));
             }
         }
-        let mut mappings = Mappings::new(context.uid_mappings, context.gid_mappings);
         let mut mounts = Vec::with_capacity(spec.mounts.len());
         for (index, mount) in spec.mounts.iter().enumerate() {
             let field = format!("mounts[{index}]");

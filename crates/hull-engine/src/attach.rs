@@ -63,14 +63,14 @@ pub fn detach_keys(text: &str) -> Result<Vec<u8>, String> {
 
 /// Finds detach keys in what is typed.
 #[derive(Debug)]
-struct Escape<'k> {
-    keys: &'k [u8],
-    matched: usize,
+pub(crate) struct Escape<'k> {
+    pub(crate) keys: &'k [u8],
+    pub(crate) matched: usize,
 }
 
 impl Escape<'_> {
     /// What of `input` is the program's, and whether the keys were typed. Keys typed in part are held back.
-    fn filter(&mut self, input: &[u8]) -> (Vec<u8>, bool) {
+    pub(crate) fn filter(&mut self, input: &[u8]) -> (Vec<u8>, bool) {
         if self.keys.is_empty() {
             return (input.to_vec(), false);
         }

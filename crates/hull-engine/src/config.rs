@@ -72,6 +72,8 @@ pub struct RunConfig {
     pub shm_size: Option<u64>,
     /// Device nodes.
     pub devices: Vec<DeviceConfig>,
+    /// Devices of vendors' descriptions, `VENDOR/CLASS=NAME`.
+    pub cdi: Vec<String>,
     /// Further rules such as `c 10:200 rwm`.
     pub device_rules: Vec<DeviceRuleConfig>,
     /// Resource limits of processes.
@@ -420,10 +422,42 @@ pub enum SeccompChoice {
     Oci(Box<Seccomp>),
 }
 
+/// What a container may do unless single flags say otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// What Docker permits.
+    Compat,
+    /// The strictest under which stock images work on any directory of the machine.
+    #[default]
+    Standard,
+    /// As [`Level::Standard`], with users of its own.
+    Hardened,
+}
+
+impl Level {
+    /// From `--security` or `HULL_SECURITY`.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "compat" => Ok(Self::Compat),
+            "standard" | "" => Ok(Self::Standard),
+            "hardened" => Ok(Self::Hardened),
+            _ => Err(format!("{text:?}: expected compat, standard or hardened")),
+        }
+    }
+}
+
 /// Isolation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Security {
+    /// Where single settings start from.
+    pub level: Level,
+    /// The container may write to its own control groups.
+    pub writable_cgroups: bool,
     /// Added capabilities, with `CAP_`; may hold `ALL`.
     pub cap_add: Vec<String>,
     /// Dropped capabilities, with `CAP_`; may hold `ALL`.
@@ -445,6 +479,8 @@ pub struct Security {
 impl Default for Security {
     fn default() -> Self {
         Self {
+            level: Level::Standard,
+            writable_cgroups: false,
             cap_add: Vec::new(),
             cap_drop: Vec::new(),
             privileged: false,
@@ -472,6 +508,30 @@ pub enum NamespaceChoice {
     Path(String),
 }
 
+/// Whose users a container's are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UserChoice {
+    /// The machine's.
+    #[default]
+    Host,
+    /// Its own: a block of IDs that no other container has.
+    Private,
+}
+
+/// What `--ipc` says beside whose IPC it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IpcMode {
+    /// No other container may join.
+    #[default]
+    Private,
+    /// Others may join with `container:NAME`.
+    Shareable,
+    /// Private, without `/dev/shm`.
+    None,
+}
+
 /// The namespaces that flags choose. Mounts are always private.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -486,4 +546,8 @@ pub struct Namespaces {
     pub network: NamespaceChoice,
     /// `--cgroupns`.
     pub cgroup: NamespaceChoice,
+    /// `--userns`.
+    pub user: UserChoice,
+    /// `--ipc`.
+    pub ipc_mode: IpcMode,
 }

@@ -4,12 +4,14 @@ use std::io::IsTerminal as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hull_runtime::Running;
+use hull_sys::clone::{CloneFlags, Cloned, clone3, exit_now};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::attach::{OWN, write_all};
+use crate::attach::{Escape, OWN, write_all};
 use crate::error::Error;
+use crate::launch::null;
 use crate::terminal::{self, Raw};
 
 const SIGWINCH: i32 = 28;
@@ -22,6 +24,15 @@ pub(crate) struct Console {
     input: bool,
     /// Input that the terminal has not taken yet.
     pending: Vec<u8>,
+}
+
+/// Why serving a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attended {
+    /// The program has ended.
+    Ended,
+    /// Its user has typed the keys that detach.
+    Detached,
 }
 
 /// This process's own streams for the program; without `-i` its input is empty.
@@ -48,8 +59,9 @@ impl Console {
         Ok(Self { master: Some(master), open: true, input: interactive, pending: Vec::new() })
     }
 
-    /// Serves until the program ends. Signals that this process gets go to the program.
-    pub(crate) fn attend(&mut self, running: &Running, signals: &OwnedFd) -> Result<(), Error> {
+    /// Serves until the program ends or `keys` are typed. Signals that this process gets go to the program.
+    pub(crate) fn attend(&mut self, running: &Running, signals: &OwnedFd, keys: &[u8]) -> Result<Attended, Error> {
+        let mut escape = Escape { keys, matched: 0 };
         let stdin = rustix::stdio::stdin();
         let raw = (self.input && std::io::stdin().is_terminal()).then(|| Raw::enter(stdin)).transpose();
         let _raw = raw.map_err(Error::io("set", "terminal"))?;
@@ -80,13 +92,13 @@ impl Console {
                     self.write_input();
                 }
             }
-            if reads && events.get(3).is_some_and(|events| !events.is_empty()) {
-                self.read_input();
+            if reads && events.get(3).is_some_and(|events| !events.is_empty()) && self.read_input(&mut escape) {
+                return Ok(Attended::Detached);
             }
             if !events[1].is_empty() {
                 // What it wrote last; what others write for ever is cut off.
                 self.pump(4096);
-                return Ok(());
+                return Ok(Attended::Ended);
             }
         }
     }
@@ -120,16 +132,39 @@ impl Console {
         }
     }
 
-    fn read_input(&mut self) {
+    /// Whether the keys that detach were typed.
+    fn read_input(&mut self, escape: &mut Escape<'_>) -> bool {
         let mut buffer = [0; 4096];
         match rustix::io::read(rustix::stdio::stdin(), &mut buffer) {
             Ok(length) if length > 0 => {
-                self.pending.extend_from_slice(&buffer[..length]);
+                let (input, detach) = escape.filter(&buffer[..length]);
+                self.pending.extend_from_slice(&input);
                 self.write_input();
+                return detach;
             }
             Err(Errno::INTR | Errno::AGAIN) => {}
             _ => self.input = false,
         }
+        false
+    }
+
+    /// Leaves a process behind that keeps the terminal open and its output flowing until the program has ended: a
+    /// terminal that nobody holds any more would hang up on it.
+    pub(crate) fn keep(mut self) {
+        if self.master.is_none() || !matches!(clone3(CloneFlags::empty(), None), Ok(Cloned::Child)) {
+            return;
+        }
+        let _ = rustix::process::setsid();
+        if let Ok(null) = null() {
+            let _ = rustix::stdio::dup2_stdin(&null);
+            let _ = rustix::stdio::dup2_stdout(&null);
+            let _ = rustix::stdio::dup2_stderr(&null);
+        }
+        while let Some(master) = self.master.as_ref().filter(|_| self.open) {
+            let _ = poll(&mut [PollFd::new(master, PollFlags::IN)], None);
+            self.pump(1);
+        }
+        exit_now(0)
     }
 
     fn write_input(&mut self) {

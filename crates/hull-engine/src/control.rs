@@ -65,7 +65,10 @@ impl Engine {
         if signal == KILL || signal == container.stop_signal {
             self.set_stopping(&container.id, Stopping::Stop)?;
         }
-        lifecycle::kill(&self.oci_root(), &container.id, signal, false)?;
+        match self.foreign(&container.id) {
+            Some(foreign) => foreign.kill(&container.id, signal)?,
+            None => lifecycle::kill(&self.oci_root(), &container.id, signal, false)?,
+        }
         events::emit(self, container, "kill", &[("signal", &signal.to_string())]);
         Ok(())
     }
@@ -98,7 +101,11 @@ impl Engine {
         self.set_stopping(&container.id, why)?;
         let Some(program) = process(state.pid, state.pid_start) else { return self.settle(container, &state) };
         let signal = signal.unwrap_or(container.stop_signal);
-        let _ = hull_sys::signal::pidfd_send_signal(program.as_fd(), signal);
+        // A runtime with a kernel of its own passes it on better than the process that stands for it.
+        let passed = self.foreign(&container.id).is_some_and(|foreign| foreign.kill(&container.id, signal).is_ok());
+        if !passed {
+            let _ = hull_sys::signal::pidfd_send_signal(program.as_fd(), signal);
+        }
         events::emit(self, container, "kill", &[("signal", &signal.to_string())]);
         if self.is_paused(&container.id) {
             // It could not take the signal otherwise.

@@ -1,18 +1,17 @@
-//! `exec`: a further program in a running container.
+//! `exec`: a further program in a container.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use hull_fs::Root;
 use hull_oci::spec::{Capabilities, ConsoleSize, Process, User};
 use hull_runtime::state::Record;
-use hull_runtime::{ExecOptions, Streams};
+use hull_runtime::{ExecOptions, Running, Streams};
 
-use crate::console::{Console, own_streams};
+use crate::console::{Attended, Console, own_streams};
 use crate::error::Error;
-use crate::events;
 use crate::launch::null;
 use crate::records::{Container, Engine, Phase};
-use crate::terminal;
+use crate::{events, names, terminal};
 use hull_oci::spec::CAPABILITIES;
 
 /// What `exec` can be told.
@@ -34,80 +33,120 @@ pub struct ExecConfig {
     pub detach: bool,
     /// All capabilities.
     pub privileged: bool,
+    /// Keys that detach from its terminal; empty for none.
+    pub detach_keys: Vec<u8>,
 }
 
-impl Engine {
-    /// Runs a program in a container and returns its exit code; 0 at once with `detach`.
-    ///
-    /// # Errors
-    /// [`Error::Status`] unless the container runs.
-    pub fn exec(&self, container: &Container, config: &ExecConfig) -> Result<i32, Error> {
-        let state = self.state(&container.id)?;
-        if state.phase != Phase::Running {
-            let status = state.phase.as_str().to_owned();
-            return Err(Error::Status { operation: "exec in", id: container.id.clone(), status });
-        }
+/// This process's side of a program that it has started in a container.
+pub(crate) struct Stage {
+    signals: Option<OwnedFd>,
+    console: Option<OwnedFd>,
+    exec_id: String,
+}
+
+impl Stage {
+    /// Checks what only this process can know, and from here on signals are the program's.
+    pub(crate) fn open(config: &ExecConfig, container: &Container) -> Result<Self, Error> {
         if config.tty && config.interactive && !rustix::termios::isatty(rustix::stdio::stdin()) {
-            return Err(Error::flag("--tty", "standard input is not a terminal"));
+            return Err(Error::flag("--tty", "the input device is not a TTY"));
         }
-        let root = self.oci_root();
-        let record = Record::load(&root, &container.id)?;
-        let told = Told::new(self, container, config)?;
-        let process = process(&record, &root, config)?;
+        if config.args.iter().chain(&config.env).any(|text| text.contains('\0')) {
+            return Err(Error::flag("COMMAND", format!("a word for container {} has a null byte", container.name)));
+        }
         let signals = (!config.detach).then(hull_sys::signal::redirect).transpose();
         let signals = signals.map_err(Error::io("redirect", "signals"))?;
+        Ok(Self { signals, console: None, exec_id: names::hex(&names::random()?) })
+    }
+
+    /// The program's streams.
+    pub(crate) fn streams(&mut self, config: &ExecConfig) -> Result<Streams, Error> {
         let mut streams = Streams::default();
-        let mut console = None;
         if config.tty {
             let (ours, theirs) = terminal::console_pair().map_err(Error::io("create", "console socket"))?;
             streams.console = Some(theirs);
-            console = Some(ours);
+            self.console = Some(ours);
         } else if config.detach {
             streams.stdio = Some([null()?, null()?, null()?]);
         } else {
             streams.stdio = Some(own_streams(config.interactive, null()?)?);
         }
-        let options = ExecOptions { streams, ..ExecOptions::default() };
-        told.tell("create", true, &[]);
-        told.tell("start", true, &[]);
-        let running = hull_runtime::exec(&root, &container.id, &process, options)?;
-        let Some(signals) = signals else { return Ok(0) };
-        let mut io = match console {
+        Ok(streams)
+    }
+
+    fn tell(&self, engine: &Engine, container: &Container, action: &str, more: &[(&str, &str)]) {
+        let id = [("execID", self.exec_id.as_str())];
+        events::emit(engine, container, action, &[&id, more].concat());
+    }
+
+    /// Serves the program until it ends, or until its user detaches, and returns its exit code.
+    pub(crate) fn attend(
+        self,
+        engine: &Engine,
+        container: &Container,
+        config: &ExecConfig,
+        running: &Running,
+    ) -> Result<i32, Error> {
+        let words = config.args.join(" ");
+        self.tell(engine, container, &format!("exec_create: {words}"), &[]);
+        self.tell(engine, container, &format!("exec_start: {words}"), &[]);
+        let Some(signals) = &self.signals else { return Ok(0) };
+        let mut io = match &self.console {
             Some(socket) => {
-                let master = terminal::receive(&socket).map_err(Error::io("receive", "terminal"))?;
+                let master = terminal::receive(socket).map_err(Error::io("receive", "terminal"))?;
                 Console::new(master, config.interactive)?
             }
             None => Console::none(),
         };
-        let attended = io.attend(&running, &signals);
-        if attended.is_err() {
-            let _ = hull_sys::signal::pidfd_send_signal(running.pidfd.as_fd(), 9);
+        let keys = if config.tty && config.interactive { config.detach_keys.as_slice() } else { &[] };
+        let attended = io.attend(running, signals, keys);
+        match attended {
+            Ok(Attended::Detached) => {
+                self.tell(engine, container, "exec_detach", &[]);
+                io.keep();
+                return Ok(0);
+            }
+            Ok(Attended::Ended) => {}
+            Err(_) => {
+                let _ = hull_sys::signal::pidfd_send_signal(running.pidfd.as_fd(), 9);
+            }
         }
         let code = running.wait()?;
-        told.tell("die", false, &[("exitCode", &code.to_string())]);
-        attended.map(|()| code)
+        self.tell(engine, container, "exec_die", &[("exitCode", &code.to_string())]);
+        attended.map(|_| code)
     }
 }
 
-/// What is told of one `exec`.
-struct Told<'a> {
-    engine: &'a Engine,
-    container: &'a Container,
-    id: String,
-    command: String,
-}
-
-impl<'a> Told<'a> {
-    fn new(engine: &'a Engine, container: &'a Container, config: &ExecConfig) -> Result<Self, Error> {
-        let id = crate::names::hex(&crate::names::random()?);
-        Ok(Self { engine, container, id, command: config.args.join(" ") })
-    }
-
-    fn tell(&self, what: &str, with_command: bool, more: &[(&str, &str)]) {
-        let command = if with_command { format!(": {}", self.command) } else { String::new() };
-        let mut attributes = vec![("execID", self.id.as_str())];
-        attributes.extend_from_slice(more);
-        events::emit(self.engine, self.container, &format!("exec_{what}{command}"), &attributes);
+impl Engine {
+    /// Runs a program in a container and returns its exit code; 0 at once with `detach`. In one that is stopped it runs
+    /// on the container's files, in a sandbox that goes with it.
+    ///
+    /// # Errors
+    /// [`Error::Status`] for a container that is paused or about to be restarted.
+    pub fn exec(&self, container: &Container, config: &ExecConfig) -> Result<i32, Error> {
+        let state = self.state(&container.id)?;
+        let status = match state.phase {
+            Phase::Created | Phase::Exited => return self.exec_stopped(container, config),
+            Phase::Restarting => "restarting: wait until it runs",
+            Phase::Running if self.is_paused(&container.id) => "paused: unpause it first",
+            Phase::Running => "",
+        };
+        if !status.is_empty() {
+            let status = status.to_owned();
+            return Err(Error::Status { operation: "exec in", id: container.id.clone(), status });
+        }
+        let root = self.oci_root();
+        let record = Record::load(&root, &container.id)?;
+        let process = process(&record, &root, config)?;
+        let mut stage = Stage::open(config, container)?;
+        if let Some(foreign) = self.foreign(&container.id) {
+            let streams = stage.streams(config)?;
+            let (running, console) = self.exec_foreign(&foreign, &container.id, &stage.exec_id, &process, streams)?;
+            stage.console = console;
+            return stage.attend(self, container, config, &running);
+        }
+        let options = ExecOptions { streams: stage.streams(config)?, ..ExecOptions::default() };
+        let running = hull_runtime::exec(&root, &container.id, &process, options)?;
+        stage.attend(self, container, config, &running)
     }
 }
 

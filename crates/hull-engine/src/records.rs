@@ -46,7 +46,7 @@ use hull_runtime::state::process_start_time;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::config::RunConfig;
+use crate::config::{RunConfig, UserChoice};
 use crate::error::Error;
 use crate::rootfs;
 
@@ -595,11 +595,15 @@ impl Engine {
     /// Removes a container's name and directory, and with `volumes` its anonymous volumes. It must not run.
     pub(crate) fn erase(&self, id: &str, volumes: bool) -> Result<(), Error> {
         let record = self.container(id).ok();
+        let users = record.as_ref().is_some_and(|one| one.config.namespaces.user == UserChoice::Private);
         let plain = record.as_ref().is_some_and(|container| container.image_id.is_empty());
         let result = self.erase_files(id, record.map(|container| container.name), volumes);
         // Last, and also for a container that was killed before it had files.
         if !plain && matches!(result, Ok(()) | Err(Error::NoContainer(_))) {
             self.images.release(&owner(id))?;
+        }
+        if users && result.is_ok() {
+            self.release_block(id);
         }
         result
     }

@@ -7,7 +7,10 @@ use hull_engine::exec::ExecConfig;
 
 use super::{Done, Failure, run};
 
-/// Run a command in a running container
+/// Run a command in a container
+///
+/// In a container that is stopped the command runs on the container's files, with its mounts and limits but without a
+/// network, and the container stays stopped.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  hull exec web ps\n  hull exec -it -u root web sh\n  hull exec -e DEBUG=1 -w /src web make"
@@ -34,6 +37,9 @@ pub(super) struct Args {
     /// User and group, names or numbers
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
+    /// Keys that detach [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS", default_value = "", hide_default_value = true)]
+    detach_keys: String,
     /// Working directory
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
@@ -54,6 +60,7 @@ pub(super) fn main(engine: &Engine, args: Args) -> Done {
         interactive: args.interactive && !args.detach,
         detach: args.detach,
         privileged: args.privileged,
+        detach_keys: super::life::keys(&args.detach_keys)?,
     };
     let code = engine.find(&name).and_then(|container| engine.exec(&container, &config));
     // Docker's code for a container that is missing or stopped is 1, for a command that cannot run 126 or 127.

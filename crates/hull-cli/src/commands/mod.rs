@@ -95,7 +95,7 @@ enum Command {
     Unpause(life::Unpause),
     /// Give a container another name
     Rename(life::Rename),
-    /// Run a command in a running container
+    /// Run a command in a container
     Exec(exec::Args),
     /// List containers
     #[command(visible_alias = "ls")]

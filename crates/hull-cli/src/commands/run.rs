@@ -2,14 +2,15 @@
 
 mod fetch;
 mod network;
+mod security;
 
 use std::path::{Path, PathBuf};
 
 use clap::ArgAction;
-use hull_engine::config::{Limits, LogConfig, Namespaces, RunConfig, SeccompChoice, Security, Source};
+use hull_engine::config::{Limits, LogConfig, RunConfig, Source};
 use hull_engine::launch::Options;
 use hull_engine::monitor::protocol;
-use hull_engine::{Engine, Outcome, flags, seccomp};
+use hull_engine::{Engine, Outcome, flags};
 use hull_runtime::lifecycle::signal;
 
 use super::{Done, Failure};
@@ -139,12 +140,6 @@ pub(super) struct Args {
     /// Size of /dev/shm [default: 64m]
     #[arg(long, value_name = "SIZE")]
     shm_size: Option<String>,
-    /// Add a device of the host
-    #[arg(long = "device", value_name = "HOST[:CONTAINER[:rwm]]")]
-    devices: Vec<String>,
-    /// Add a rule to the allowed devices
-    #[arg(long = "device-cgroup-rule", value_name = "RULE")]
-    device_rules: Vec<String>,
 
     /// Memory limit
     #[arg(short, long, value_name = "SIZE", help_heading = "Limits")]
@@ -216,34 +211,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATH", help_heading = "Limits")]
     cgroup_parent: Option<String>,
 
-    /// Add a capability, or ALL
-    #[arg(long, value_name = "CAP", value_delimiter = ',', help_heading = "Isolation")]
-    cap_add: Vec<String>,
-    /// Drop a capability, or ALL
-    #[arg(long, value_name = "CAP", value_delimiter = ',', help_heading = "Isolation")]
-    cap_drop: Vec<String>,
-    /// All capabilities and devices, nothing hidden or filtered
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL", help_heading = "Isolation")]
-    privileged: bool,
-    /// seccomp=FILE|unconfined|builtin, apparmor=PROFILE, label=LABEL, no-new-privileges[=false],
-    /// systempaths=unconfined
-    #[arg(long = "security-opt", value_name = "OPTION", help_heading = "Isolation")]
-    security: Vec<String>,
-    /// Process IDs: private, host, container:NAME or ns:PATH
-    #[arg(long, value_name = "MODE", help_heading = "Isolation")]
-    pid: Option<String>,
-    /// IPC: private, host, container:NAME or ns:PATH
-    #[arg(long, value_name = "MODE", help_heading = "Isolation")]
-    ipc: Option<String>,
-    /// Host name: private, host, container:NAME or ns:PATH
-    #[arg(long, value_name = "MODE", help_heading = "Isolation")]
-    uts: Option<String>,
-    /// Control group view: private, host, container:NAME or ns:PATH
-    #[arg(long, value_name = "MODE", help_heading = "Isolation")]
-    cgroupns: Option<String>,
-    /// Set a kernel parameter of the container's namespaces
-    #[arg(long = "sysctl", value_name = "KEY=VALUE", help_heading = "Isolation")]
-    sysctls: Vec<String>,
+    #[command(flatten)]
+    isolation: security::Isolation,
 
     /// Pull the image: always, missing or never
     #[arg(
@@ -345,8 +314,6 @@ impl Args {
     pub(super) fn config(self) -> Result<RunConfig, Failure> {
         let limits = self.limits()?;
         let (health, on_unhealthy) = (self.health.config()?, self.health.on_unhealthy()?);
-        let security = self.security()?;
-        let namespaces = self.namespaces()?;
         let mounts = self.mounts()?;
         let mut storage_size = None;
         for option in &self.storage {
@@ -367,7 +334,7 @@ impl Args {
                     .ok_or_else(|| format!("{text:?}: expected more than 0"))
             })
         })?;
-        let network = self.network;
+        let (network, isolation) = (self.network, self.isolation);
         let mut config = RunConfig {
             source,
             command: words,
@@ -391,13 +358,8 @@ impl Args {
             mounts,
             volumes_from: self.volumes_from,
             shm_size,
-            devices: all("--device", &self.devices, flags::device)?.into_iter().flatten().collect(),
-            device_rules: all("--device-cgroup-rule", &self.device_rules, flags::device_rule)?,
             ulimits: all("--ulimit", &self.ulimits, flags::ulimit)?,
-            sysctls: all("--sysctl", &self.sysctls, flags::sysctl)?.into_iter().collect(),
             limits,
-            security,
-            namespaces,
             stop_timeout: self.stop_timeout,
             health,
             on_unhealthy,
@@ -410,6 +372,7 @@ impl Args {
             ..RunConfig::default()
         };
         network.apply(&mut config)?;
+        isolation.apply(&mut config)?;
         Ok(config)
     }
 
@@ -471,58 +434,6 @@ impl Args {
         }
         Ok(mounts)
     }
-
-    fn namespaces(&self) -> Result<Namespaces, Failure> {
-        let choice = |flag: &str, value: Option<&String>| -> Result<_, Failure> {
-            Ok(optional(flag, value, |text| flags::namespace(text, &["private"]))?.unwrap_or_default())
-        };
-        Ok(Namespaces {
-            pid: choice("--pid", self.pid.as_ref())?,
-            ipc: choice("--ipc", self.ipc.as_ref())?,
-            uts: choice("--uts", self.uts.as_ref())?,
-            cgroup: choice("--cgroupns", self.cgroupns.as_ref())?,
-            network: hull_engine::config::NamespaceChoice::Private,
-        })
-    }
-
-    fn security(&self) -> Result<Security, Failure> {
-        let mut security = Security {
-            cap_add: all("--cap-add", &self.cap_add, flags::capability)?,
-            cap_drop: all("--cap-drop", &self.cap_drop, flags::capability)?,
-            privileged: self.privileged,
-            ..Security::default()
-        };
-        for option in &self.security {
-            named("--security-opt", security_option(&mut security, option))?;
-        }
-        Ok(security)
-    }
-}
-
-/// `KEY=VALUE`, or Docker's older `KEY:VALUE`.
-fn security_option(security: &mut Security, option: &str) -> Result<(), String> {
-    let (key, value) = option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, ""));
-    match (key, value) {
-        ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
-        ("no-new-privileges", "false") => security.no_new_privileges = false,
-        ("no-new-privileges", _) => return Err(format!("{option:?}: expected true or false")),
-        ("systempaths", "unconfined") => security.system_paths_unconfined = true,
-        ("seccomp", "unconfined") => security.seccomp = SeccompChoice::Unconfined,
-        ("seccomp", "builtin") => security.seccomp = SeccompChoice::Builtin,
-        ("seccomp", path) if !path.is_empty() => {
-            let text = read_text(Path::new(path), seccomp::MAX_BYTES)?;
-            security.seccomp = seccomp::parse(text.as_bytes()).map_err(|reason| format!("{path}: {reason}"))?;
-        }
-        ("apparmor", "unconfined") => security.apparmor = None,
-        ("apparmor", profile) if !profile.is_empty() => security.apparmor = Some(profile.to_owned()),
-        ("label", "disable") => security.label = None,
-        ("label", label) if !label.is_empty() => security.label = Some(label.to_owned()),
-        _ => {
-            let known = "seccomp=, apparmor=, label=, no-new-privileges, systempaths=unconfined";
-            return Err(format!("{option:?} is not an option: expected one of {known}"));
-        }
-    }
-    Ok(())
 }
 
 /// `size=10g`; Docker's words for any other.

@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::monitor::{self, Ends, protocol};
 use crate::network::{self, Reach};
 use crate::records::{Container, Engine, Phase, State, Work, now, own_pid};
-use crate::{events, names, terminal};
+use crate::{events, init, names, terminal};
 
 pub(crate) use prepare::Prepared;
 
@@ -75,19 +75,21 @@ pub(crate) enum Request {
     New { id: String, random: [u8; 32], config: Box<RunConfig> },
     /// One that has a record, and how often its policy has restarted it.
     Again(Box<Container>, u32),
+    /// A program on a stopped container's files, under an ID of its own.
+    Sandbox { id: String, container: Box<Container>, config: Box<RunConfig> },
 }
 
 impl Request {
     pub(crate) fn id(&self) -> &str {
         match self {
-            Self::New { id, .. } => id,
+            Self::New { id, .. } | Self::Sandbox { id, .. } => id,
             Self::Again(container, _) => &container.id,
         }
     }
 
     fn config(&self) -> &RunConfig {
         match self {
-            Self::New { config, .. } => config,
+            Self::New { config, .. } | Self::Sandbox { config, .. } => config,
             Self::Again(container, _) => &container.config,
         }
     }
@@ -97,6 +99,7 @@ impl Request {
         match self {
             Self::New { .. } => Work::Run,
             Self::Again(..) => Work::Start,
+            Self::Sandbox { .. } => Work::Create,
         }
     }
 }
@@ -292,6 +295,7 @@ impl Engine {
         });
         if let Err(error) = &started {
             // The start's own error is what the user needs; what cannot be undone stays behind the intent.
+            self.delete_foreign(&id);
             let _ = hull_runtime::lifecycle::delete(&self.oci_root(), &id, true);
             if networked {
                 let _ = self.leave_network(&id);
@@ -313,6 +317,7 @@ impl Engine {
         let Started { container, running, lower, .. } = started;
         let _ = hull_sys::signal::pidfd_send_signal(std::os::fd::AsFd::as_fd(&running.pidfd), 9);
         let _ = running.wait();
+        self.delete_foreign(&container.id);
         let _ = hull_runtime::lifecycle::delete(&self.oci_root(), &container.id, true);
         let _ = self.leave_network(&container.id);
         let _ = self.erase(&container.id, true);
@@ -328,6 +333,9 @@ impl Engine {
             events::emit(self, &container, "create", &[]);
             made
         };
+        if container.config.init {
+            init::wrap(&mut spec, &directory);
+        }
         let plan = self.plan_network(&container, &defaults)?;
         for (name, content) in self.name_files(&container, plan.as_ref())? {
             let path = directory.join(name);
@@ -351,8 +359,39 @@ impl Engine {
         };
         self.ready_volumes(&container, lower.as_ref().map(Lower::layers), !known)?;
         let trees = self.attach_mounts(&container, &mut spec)?;
-        let (mut streams, ends) = program_streams(&container.config)?;
+        let (mut streams, mut ends) = program_streams(&container.config)?;
         streams.preserve_fds = self.sockets.count;
+        if let Some(name) = &container.config.runtime {
+            if !trees.is_empty() {
+                let reason = "volumes with options or subpaths, and images as mounts, need Hull's own runtime";
+                return Err(Error::flag("--runtime", reason));
+            }
+            let bounding = capabilities(&spec);
+            if filter.is_some()
+                && let Some(linux) = &mut spec.linux
+            {
+                linux.seccomp = Some(hull_seccomp::default_profile(&bounding, &[]));
+            }
+            let layers = match &rootfs {
+                Rootfs::Overlay { lower, .. } => Some(lower.as_slice()),
+                Rootfs::Config => None,
+            };
+            let mut created = self.create_foreign(name, &container, &spec, layers, streams)?;
+            if let Some(terminal) = created.terminal.take() {
+                ends = Ends::Terminal(terminal);
+            }
+            let (pid, pid_start) = (created.pid, created.pid_start);
+            let reach = match plan {
+                Some(plan) => self.join_network(&container, plan, pid, warn)?,
+                None => Reach::default(),
+            };
+            let running = created.start()?;
+            return self.started(
+                Started { container, state: State::default(), running, ends, reach, lower },
+                pid_start,
+                restarts,
+            );
+        }
         let options = CreateOptions {
             id: container.id.clone(),
             bundle: directory,
@@ -375,10 +414,16 @@ impl Engine {
             None => Reach::default(),
         };
         let running = created.start()?;
-        let monitor = own_pid();
+        let started = Started { container, state: State::default(), running, ends, reach, lower };
+        self.started(started, pid_start, restarts)
+    }
+
+    /// Records that a container runs.
+    fn started(&self, started: Started, pid_start: u64, restarts: u32) -> Result<Started, Error> {
+        let (id, monitor) = (&started.container.id, own_pid());
         let state = State {
             phase: Phase::Running,
-            pid: running.pid,
+            pid: started.running.pid,
             pid_start,
             monitor,
             monitor_start: hull_runtime::state::process_start_time(monitor).unwrap_or(0),
@@ -386,12 +431,18 @@ impl Engine {
             restarts,
             ..State::default()
         };
-        self.save(&container.id, &state)?;
-        events::emit(self, &container, "start", &[]);
+        self.save(id, &state)?;
+        events::emit(self, &started.container, "start", &[]);
         // Nothing of the store is needed until the end, which may be far.
         self.images.close();
-        Ok(Started { container, state, running, ends, reach, lower })
+        Ok(Started { state, ..started })
     }
+}
+
+/// What the program may do at most.
+fn capabilities(spec: &hull_oci::spec::Spec) -> Vec<String> {
+    let process = spec.process.as_ref();
+    process.and_then(|process| process.capabilities.as_ref()).map_or_else(Vec::new, |sets| sets.bounding.clone())
 }
 
 /// What a client of `run` is attached to unless it says otherwise.

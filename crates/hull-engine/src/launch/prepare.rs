@@ -9,20 +9,20 @@ use hull_image::snapshot::Lower;
 use hull_oci::spec::{ConsoleSize, Spec};
 
 use super::Request;
-use crate::config::{MountConfig, NamespaceChoice, RunConfig, SeccompChoice, Source};
+use crate::config::{IpcMode, MountConfig, NamespaceChoice, RunConfig, SeccompChoice, Source, UserChoice};
 use crate::error::Error;
 use crate::records::{Container, Engine, Phase, now};
 use crate::rootfs::{self, Files};
 use crate::spec::{self, Context};
-use crate::{machine, names, volumes};
+use crate::{cdi, machine, names, sandbox, volumes};
 
 /// A container that only has to be made.
 pub(crate) struct Prepared {
-    pub(super) container: Container,
-    pub(super) spec: Spec,
-    pub(super) filter: Option<hull_seccomp::Filter>,
+    pub(crate) container: Container,
+    pub(crate) spec: Spec,
+    pub(crate) filter: Option<hull_seccomp::Filter>,
     /// The image and its opened layers; absent runs on a directory of the user's.
-    pub(super) image: Option<(Image, Lower)>,
+    pub(crate) image: Option<(Image, Lower)>,
     /// The image's configuration.
     pub(super) defaults: hull_image::Config,
     /// It is registered already.
@@ -32,18 +32,23 @@ pub(crate) struct Prepared {
 
 impl Engine {
     /// Makes the plan of a container.
-    pub(super) fn prepare(&self, request: Request) -> Result<Prepared, Error> {
+    pub(crate) fn prepare(&self, request: Request) -> Result<Prepared, Error> {
+        let mut directory = None;
         let (id, mut config, known, restarts, random) = match request {
             Request::New { id, random, config } => (id, *config, None, 0, random),
+            Request::Sandbox { id, container, config } => {
+                directory = Some(sandbox::directory(&self.directory(&container.id)));
+                (id, *config, Some(*container), 0, [0; 32])
+            }
             Request::Again(container, restarts) => {
                 let mut container = *container;
                 let config = std::mem::take(&mut container.config);
                 (container.id.clone(), config, Some(container), restarts, [0; 32])
             }
         };
+        let directory = directory.unwrap_or_else(|| self.directory(&id));
         // What is kept is what was asked for: a namespace is resolved anew at each start.
         let asked = known.is_some().then(|| config.clone());
-        let directory = self.directory(&id);
         let mut context = Context { id: id.clone(), ..Context::default() };
         let mut image = None;
         let files = match &config.source {
@@ -79,6 +84,12 @@ impl Engine {
         config.mounts.extend(volumes::mounts::writable(&config, |path| files.has_directory(path)));
         self.resolve_namespaces(&mut config)?;
         make_bind_sources(&config.mounts)?;
+        if config.namespaces.user == UserChoice::Private {
+            if image.is_none() {
+                return Err(Error::flag("--userns", "a directory of the user's cannot get users of its own"));
+            }
+            context.first_id = Some(self.block(known.as_ref().map_or(&id, |container| &container.id))?);
+        }
         if config.tty
             && let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdout())
         {
@@ -96,6 +107,7 @@ impl Engine {
         if let Some(process) = &mut spec.process {
             process.env.extend(self.sockets.variables());
         }
+        cdi::inject(&mut spec, &config.cdi, &cdi::DIRECTORIES)?;
         let capabilities = spec::capabilities(&config, &context.available);
         let builtin = matches!(config.security.seccomp, SeccompChoice::Builtin) && !config.security.privileged;
         let already = known.is_some();
@@ -146,6 +158,10 @@ impl Engine {
         for (choice, file) in kinds {
             if let NamespaceChoice::Container(name) = choice {
                 let other = self.find(name)?;
+                if file == "ipc" && other.config.namespaces.ipc_mode != IpcMode::Shareable {
+                    let hint = "non-shareable IPC (hint: use IpcMode:shareable for the donor container)";
+                    return Err(Error::flag("--ipc", format!("can't join IPC of container {}: {hint}", other.id)));
+                }
                 let state = self.state(&other.id)?;
                 if state.phase != Phase::Running {
                     let status = state.phase.as_str().to_owned();

@@ -302,6 +302,7 @@ impl Monitor<'_> {
                 self.tell(&format!("container {} was killed: out of memory (limit {limit})", &id[..12]));
             }
         }
+        self.engine.delete_foreign(&id);
         match hull_runtime::lifecycle::delete(&self.engine.oci_root(), &id, true) {
             Ok(hooks) => hooks.iter().for_each(|hook| self.tell(&hook.to_string())),
             Err(error) => self.tell(&error.to_string()),

@@ -65,6 +65,7 @@ impl Engine {
 
     /// Returns whether the container is to be started again.
     fn repair_one(&self, id: &str, work: Work) -> Result<bool, Error> {
+        self.delete_foreign(id);
         match hull_runtime::lifecycle::delete(&self.oci_root(), id, true) {
             Ok(_) | Err(hull_runtime::Error::NoContainer(_)) => {}
             Err(error) => return Err(error.into()),

@@ -2,7 +2,7 @@
 
 use hull_oci::spec::{BlockIo, Cpu, DeviceRule, Memory, Pids, Resources, ThrottleDevice, WeightDevice};
 
-use crate::config::{DeviceConfig, Limits, Rate, RunConfig};
+use crate::config::{DeviceConfig, Level, Limits, Rate, RunConfig};
 use crate::error::Error;
 use crate::spec::Context;
 
@@ -19,6 +19,7 @@ const PERIOD: u64 = 100_000;
 pub fn resources(config: &RunConfig, context: &Context) -> Result<Resources, Error> {
     let limits = &config.limits;
     let pids = match limits.pids {
+        None if config.security.level == Level::Compat => -1,
         None => DEFAULT_PIDS,
         // Docker takes 0 for unlimited as well.
         Some(0 | -1) => -1,

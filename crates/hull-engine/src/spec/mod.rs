@@ -3,15 +3,16 @@
 //!
 //! Defaults are Docker's where a stock image needs them and stricter where none does: the eleven capabilities that
 //! remain without `NET_RAW`, `MKNOD` and `AUDIT_WRITE`, no new privileges through `execve`, at most 4096 tasks.
+//! [`Level::Compat`] is Docker's own set, without a limit of tasks; [`Level::Hardened`] adds a user namespace.
 
 mod limits;
 mod mounts;
 
 use hull_oci::spec::{
-    CAPABILITIES, Capabilities, Device, Linux, Namespace, NamespaceType, Process, Root, Spec, User, VERSION,
+    CAPABILITIES, Capabilities, Device, IdMapping, Linux, Namespace, NamespaceType, Process, Root, Spec, User, VERSION,
 };
 
-use crate::config::{NamespaceChoice, RunConfig, SeccompChoice};
+use crate::config::{Level, NamespaceChoice, RunConfig, SeccompChoice, UserChoice};
 use crate::error::Error;
 use crate::seccomp;
 
@@ -31,6 +32,12 @@ pub const DEFAULT_CAPABILITIES: [&str; 11] = [
     "CAP_SYS_CHROOT",
     "CAP_SETFCAP",
 ];
+
+/// What Docker's containers have beside [`DEFAULT_CAPABILITIES`].
+pub const COMPAT_CAPABILITIES: [&str; 3] = ["CAP_NET_RAW", "CAP_MKNOD", "CAP_AUDIT_WRITE"];
+
+/// IDs of a container with users of its own.
+pub const BLOCK: u32 = 65536;
 
 /// Paths that show nothing.
 pub(crate) const MASKED: [&str; 12] = [
@@ -76,6 +83,8 @@ pub struct Context {
     pub files: Vec<(String, String)>,
     /// Every device node of the host, for `--privileged`.
     pub host_devices: Vec<crate::config::DeviceConfig>,
+    /// First of the [`BLOCK`] IDs of the machine that are the container's users.
+    pub first_id: Option<u32>,
     /// Whether standard output of the client is a terminal of this size.
     pub console: Option<hull_oci::spec::ConsoleSize>,
 }
@@ -93,9 +102,14 @@ pub fn spec(config: &RunConfig, context: &Context) -> Result<Spec, Error> {
     };
     let confined = !(config.security.privileged || config.security.system_paths_unconfined);
     let mut sysctl = config.sysctls.clone();
+    let maps: Vec<IdMapping> = match (config.namespaces.user, context.first_id) {
+        (UserChoice::Private, Some(first)) => vec![IdMapping { container_id: 0, host_id: first, size: BLOCK }],
+        _ => Vec::new(),
+    };
     if config.namespaces.network == NamespaceChoice::Private {
         // Ping and ports below 1024 for every user of the container, without a capability.
-        sysctl.entry("net.ipv4.ping_group_range".into()).or_insert_with(|| "0 2147483647".into());
+        let last = if maps.is_empty() { "0 2147483647" } else { "0 65535" };
+        sysctl.entry("net.ipv4.ping_group_range".into()).or_insert_with(|| last.into());
         sysctl.entry("net.ipv4.ip_unprivileged_port_start".into()).or_insert_with(|| "0".into());
     }
     let masked: Vec<String> = if confined { MASKED.map(String::from).to_vec() } else { Vec::new() };
@@ -111,6 +125,8 @@ pub fn spec(config: &RunConfig, context: &Context) -> Result<Spec, Error> {
             resources: Some(resources(config, context)?),
             cgroups_path: cgroup_path(config, &context.id),
             namespaces: namespaces(config),
+            uid_mappings: maps.clone(),
+            gid_mappings: maps,
             devices: devices(config, context),
             seccomp: filter(config, context, &capabilities),
             masked_paths: masked,
@@ -142,7 +158,8 @@ pub fn capabilities(config: &RunConfig, available: &[String]) -> Vec<String> {
             let base = if whole {
                 available.iter().any(|one| one == *name)
             } else {
-                DEFAULT_CAPABILITIES.contains(name) && !has(&security.cap_drop, "ALL")
+                let compat = security.level == Level::Compat && COMPAT_CAPABILITIES.contains(name);
+                (compat || DEFAULT_CAPABILITIES.contains(name)) && !has(&security.cap_drop, "ALL")
             };
             (base || has(&security.cap_add, name)) && (security.privileged || !has(&security.cap_drop, name))
         })
@@ -224,6 +241,9 @@ fn environment(config: &RunConfig, image: &hull_image::Config, hostname: &str) -
 fn namespaces(config: &RunConfig) -> Vec<Namespace> {
     let chosen = &config.namespaces;
     let mut list = vec![Namespace { kind: NamespaceType::Mount, path: String::new() }];
+    if chosen.user == UserChoice::Private {
+        list.push(Namespace { kind: NamespaceType::User, path: String::new() });
+    }
     let choices = [
         (NamespaceType::Pid, &chosen.pid),
         (NamespaceType::Network, &chosen.network),

@@ -1,9 +1,11 @@
 //! Mounts: the file systems every container has, generated files, and what the user adds, in an order in which no
 //! mount hides a later one.
 
+use std::path::Path;
+
 use hull_oci::spec::Mount;
 
-use crate::config::{MountConfig, NamespaceChoice, RunConfig};
+use crate::config::{IpcMode, MountConfig, NamespaceChoice, RunConfig, UserChoice};
 use crate::error::Error;
 use crate::spec::Context;
 use crate::volumes::mounts::clean;
@@ -41,14 +43,17 @@ pub(super) fn mounts(config: &RunConfig, context: &Context) -> Result<Vec<Mount>
     } else {
         list.push(mount("bind", "/sys", "/sys", &["rbind", "nosuid", "noexec", "nodev", write]));
     }
-    list.push(mount("cgroup", "cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", write]));
+    let groups = if config.security.writable_cgroups { "rw" } else { write };
+    list.push(mount("cgroup", "cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", groups]));
     if config.namespaces.ipc == NamespaceChoice::Host {
         list.push(mount("bind", "/dev/mqueue", "/dev/mqueue", &["rbind", "nosuid", "noexec", "nodev"]));
         list.push(mount("bind", "/dev/shm", "/dev/shm", &["rbind", "nosuid", "noexec", "nodev"]));
     } else {
         let size = format!("size={}", config.shm_size.unwrap_or(SHM_SIZE));
         list.push(mount("mqueue", "mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]));
-        list.push(mount("tmpfs", "shm", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]));
+        if config.namespaces.ipc_mode != IpcMode::None {
+            list.push(mount("tmpfs", "shm", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]));
+        }
     }
     // A mount of the user's takes the place of one of ours.
     let chosen: Vec<String> = config.mounts.iter().map(|mount| clean(mount.target())).collect();
@@ -97,9 +102,30 @@ pub(super) fn mounts(config: &RunConfig, context: &Context) -> Result<Vec<Mount>
     // Parents before children; equal depth keeps the user's order.
     own.sort_by_key(|mount| mount.destination.matches('/').count());
     list.extend(own);
+    if config.namespaces.user == UserChoice::Private {
+        // Who owns a file on the machine owns it inside, by number. Images are overlays, which cannot be mapped.
+        let image = |path: &str| {
+            let images = config.mounts.iter().filter(|one| matches!(one, MountConfig::Image { .. }));
+            images.into_iter().any(|one| clean(one.target()) == path)
+        };
+        for one in list.iter_mut().filter(|one| one.kind == "bind" && maps_ids(&one.source)) {
+            if one.options.iter().any(|option| option.starts_with("idmap") || option.starts_with("ridmap"))
+                || image(&one.destination)
+            {
+                continue;
+            }
+            let recursive = one.options.iter().any(|option| option == "rbind");
+            one.options.push(if recursive { "ridmap" } else { "idmap" }.to_owned());
+        }
+    }
     Ok(list)
 }
 
 fn is_below(path: &str, directory: &str) -> bool {
     path.strip_prefix(&clean(directory)).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// The kernel's own file systems have no idmapped mounts, and need none.
+fn maps_ids(source: &str) -> bool {
+    !["/sys", "/proc", "/dev"].iter().any(|top| Path::new(source).starts_with(top))
 }

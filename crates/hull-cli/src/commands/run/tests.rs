@@ -1,5 +1,5 @@
 use clap::Parser as _;
-use hull_engine::config::{MountConfig, NamespaceChoice};
+use hull_engine::config::{MountConfig, NamespaceChoice, SeccompChoice};
 
 use super::*;
 
@@ -44,7 +44,11 @@ fn security_options() {
     assert!(config(&["x"]).unwrap().security.no_new_privileges);
     assert!(!with("no-new-privileges=false").unwrap().no_new_privileges);
     assert!(matches!(with("seccomp=unconfined").unwrap().seccomp, SeccompChoice::Unconfined));
-    assert!(with("seccomp=/nonexistent").unwrap_err().contains("--security-opt: /nonexistent"));
+    assert!(
+        with("seccomp=/nonexistent")
+            .unwrap_err()
+            .starts_with("--security-opt: opening seccomp profile failed: /nonexistent")
+    );
     assert!(with("bogus").is_err());
     assert_eq!(
         config(&["--cap-add", "net_admin,SYS_TIME", "x"]).unwrap().security.cap_add,

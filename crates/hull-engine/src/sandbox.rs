@@ -1,0 +1,186 @@
+//! `exec` into a container that does not run: its files with what the user wants to do to them, and nothing else.
+//!
+//! The program gets the container's root file system, mounts, user and limits, a network of its own with only the
+//! loopback device, and an ID of its own as far as the runtime is concerned. The container stays stopped. Its lock is
+//! held meanwhile, so that nobody starts or removes it; this process's intent under the sandbox's ID lets the next
+//! command end what is left if this one is killed.
+//!
+//! ```text
+//! ROOT/containers/ID/sandbox/   bundle, work directory and files of the sandbox, as in a container's own directory
+//! ```
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use hull_cgroup::Driver;
+use hull_image::snapshot::Lower;
+use hull_runtime::{CreateOptions, Rootfs, Running, Streams};
+use rustix::fs::Mode;
+
+use crate::config::{HealthConfig, LogConfig, NamespaceChoice, RestartPolicy, RunConfig};
+use crate::error::Error;
+use crate::exec::{ExecConfig, Stage};
+use crate::launch::{Prepared, Request};
+use crate::records::{Container, Engine, Phase, Work};
+use crate::{init, names};
+
+/// The directory of a container's sandbox.
+pub(crate) fn directory(container: &Path) -> std::path::PathBuf {
+    container.join("sandbox")
+}
+
+/// The container's configuration with what `exec` changes, and without what belongs to a container's life.
+fn config(container: &Container, exec: &ExecConfig) -> RunConfig {
+    let mut config = container.config.clone();
+    let chosen = &mut config.namespaces;
+    for choice in [&mut chosen.pid, &mut chosen.ipc, &mut chosen.uts, &mut chosen.cgroup] {
+        // Whoever else was there may be gone.
+        if matches!(choice, NamespaceChoice::Container(_)) {
+            *choice = NamespaceChoice::Private;
+        }
+    }
+    chosen.network = NamespaceChoice::Private;
+    config.entrypoint = Some(String::new());
+    config.command.clone_from(&exec.args);
+    config.env.extend(exec.env.iter().cloned());
+    config.user = exec.user.clone().or(config.user);
+    config.workdir = exec.workdir.clone().or(config.workdir);
+    if config.hostname.is_none() && config.namespaces.uts == NamespaceChoice::Private {
+        config.hostname = Some(container.id.chars().take(12).collect());
+    }
+    config.tty = exec.tty;
+    config.interactive = exec.interactive;
+    if exec.privileged {
+        config.security.cap_add.push("ALL".to_owned());
+        config.security.cap_drop.clear();
+    }
+    RunConfig {
+        networks: Vec::new(),
+        publish: Vec::new(),
+        publish_all: false,
+        links: Vec::new(),
+        detach: false,
+        remove: false,
+        restart: RestartPolicy::No,
+        log: LogConfig::default(),
+        health: Some(HealthConfig { test: vec!["NONE".to_owned()], ..HealthConfig::default() }),
+        runtime: None,
+        ..config
+    }
+}
+
+impl Engine {
+    /// Runs a program on a stopped container's files and returns its exit code.
+    pub(crate) fn exec_stopped(&self, container: &Container, exec: &ExecConfig) -> Result<i32, Error> {
+        let refuse = |status: &str| {
+            Err(Error::Status { operation: "exec in", id: container.id.clone(), status: status.to_owned() })
+        };
+        if exec.detach {
+            return refuse("not running: --detach needs one that runs");
+        }
+        let lock = self.lock(&container.id)?;
+        let container = self.container(&container.id)?;
+        let phase = self.state(&container.id)?.phase;
+        if !matches!(phase, Phase::Created | Phase::Exited) {
+            drop(lock);
+            return self.exec(&container, exec);
+        }
+        if self.starting(&container.id) {
+            return refuse("being started");
+        }
+        let id = names::hex(&names::random()?);
+        let intent = self.intend(&id, Work::Create)?;
+        let place = directory(&self.directory(&container.id));
+        let mut stage = Stage::open(exec, &container)?;
+        let result = self.sandbox(&id, &container, exec, &place, stage.streams(exec)?);
+        let result = match result {
+            Ok((running, lower)) => {
+                let code = stage.attend(self, &container, exec, &running);
+                let released = lower.map_or(Ok(()), Lower::release);
+                code.and_then(|code| Ok(released.map(|()| code)?))
+            }
+            Err(error) => Err(error),
+        };
+        match hull_runtime::lifecycle::delete(&self.oci_root(), &id, true) {
+            Ok(_) | Err(hull_runtime::Error::NoContainer(_)) => {}
+            // The intent stays, and the next command tries again.
+            Err(error) => return result.and(Err(error.into())),
+        }
+        let cleared = remove(&place).and_then(|()| intent.clear());
+        drop(lock);
+        result.and_then(|code| cleared.map(|()| code))
+    }
+
+    fn sandbox(
+        &self,
+        id: &str,
+        container: &Container,
+        exec: &ExecConfig,
+        place: &Path,
+        streams: Streams,
+    ) -> Result<(Running, Option<Lower>), Error> {
+        // A killed one may have left it.
+        remove(place)?;
+        let config = Box::new(config(container, exec));
+        let request = Request::Sandbox { id: id.to_owned(), container: Box::new(container.clone()), config };
+        let Prepared { container, mut spec, filter, image, .. } = self.prepare(request)?;
+        for path in [place.to_owned(), place.join("work"), place.join("rootfs")] {
+            fs::create_dir(&path).map_err(Error::io("create directory", &path))?;
+        }
+        if container.config.init {
+            init::wrap(&mut spec, place);
+        }
+        for (name, content) in self.name_files(&container, None)? {
+            let path = place.join(name);
+            fs::write(&path, content).map_err(Error::io("write", &path))?;
+            rustix::fs::chmod(&path, Mode::from_raw_mode(0o644)).map_err(Error::io("change mode of", &path))?;
+        }
+        let lower = image.map(|(_, lower)| lower);
+        let rootfs = match &lower {
+            Some(lower) => {
+                let mut layers = lower.layers().to_vec();
+                layers.push(Arc::new(self.skeleton()?));
+                Rootfs::Overlay {
+                    lower: layers,
+                    upper: self.upper(&container.id),
+                    work: place.join("work"),
+                    target: place.join("rootfs"),
+                    volatile: false,
+                }
+            }
+            None => Rootfs::Config,
+        };
+        self.ready_volumes(&container, lower.as_ref().map(Lower::layers), false)?;
+        let trees = self.attach_mounts(&container, &mut spec)?;
+        let options = CreateOptions {
+            id: id.to_owned(),
+            bundle: place.to_owned(),
+            root: self.oci_root(),
+            rootfs,
+            streams,
+            trees,
+            cgroup_driver: Driver::Cgroupfs,
+            no_pivot: false,
+            no_new_keyring: false,
+            filter,
+        };
+        let running = hull_runtime::create(spec, options)?.start()?;
+        Ok((running, lower))
+    }
+}
+
+fn remove(place: &Path) -> Result<(), Error> {
+    let removed = match fs::remove_dir_all(place) {
+        // Overlayfs's work directory lets nobody in but root.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            hull_image::open_up(place);
+            fs::remove_dir_all(place)
+        }
+        result => result,
+    };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", place)(error)),
+        _ => Ok(()),
+    }
+}

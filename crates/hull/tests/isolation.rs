@@ -1,0 +1,303 @@
+//! How far a container is kept apart, its first process, programs that join it or its files, and flags that cannot be.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use hull_testkit::{Finished, finish, leak, tier};
+use tempfile::TempDir;
+
+/// A store of its own with the image `probe`.
+struct Home {
+    dir: TempDir,
+    name: String,
+}
+
+impl Home {
+    fn new() -> Option<Self> {
+        if !tier::root() {
+            return None;
+        }
+        let name = format!("hull-iso-{}x", std::process::id());
+        let dir = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir().expect("temporary directory");
+        let rootfs = dir.path().join("rootfs");
+        for sub in ["", "proc", "dev", "sys", "tmp", "etc"] {
+            std::fs::create_dir(rootfs.join(sub)).expect("create root file system");
+        }
+        std::fs::write(rootfs.join("etc/passwd"), "root:x:0:0::/:\nweb:x:33:33::/:\n").expect("write");
+        std::fs::copy(hull_testkit::probe(), rootfs.join("probe")).expect("copy the probe");
+        let archive = dir.path().join("rootfs.tar");
+        let _ = finish(Command::new("tar").arg("-C").arg(&rootfs).arg("-cf").arg(&archive).arg(".")).ok();
+        let home = Self { dir, name };
+        let _ = finish(home.hull(&["import"]).arg(&archive).arg("probe")).ok();
+        Some(home)
+    }
+
+    fn hull(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hull"));
+        command.arg("--root").arg(self.dir.path().join("data")).arg("--state").arg(self.dir.path().join("run"));
+        command.args(words).stdin(Stdio::null()).current_dir("/").env_remove("HULL_SECURITY");
+        command
+    }
+
+    fn ask(&self, words: &[&str]) -> Finished {
+        finish(&mut self.hull(words))
+    }
+
+    /// `hull run --rm FLAGS probe /probe ARGS`.
+    fn run(&self, flags: &[&str], args: &[&str]) -> Finished {
+        finish(self.hull(&["run", "--rm", "--network=none"]).args(flags).args(["probe", "/probe"]).args(args))
+    }
+
+    /// A container that sleeps.
+    fn sleeper(&self, name: &str, flags: &[&str]) {
+        let mut command = self.hull(&["run", "-d", "--network=none", "--name", name]);
+        let _ = finish(command.args(flags).args(["probe", "/probe", "sleep", "120"])).ok();
+    }
+
+    fn containers(&self) -> usize {
+        self.ask(&["ps", "--all", "--quiet"]).ok().lines().len()
+    }
+
+    /// Entries of a directory of the store.
+    fn entries(&self, below: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir.path().join(below));
+        entries.into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    #[track_caller]
+    fn assert_clean(&self) {
+        let begin = Instant::now();
+        while !leak::report(&self.name).is_empty() {
+            let left = leak::report(&self.name);
+            assert!(begin.elapsed() < Duration::from_secs(10), "left behind:\n{}", left.join("\n"));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        leak::clear(&self.name);
+    }
+}
+
+#[test]
+fn root_levels_differ_in_what_a_container_may_do() {
+    let Some(h) = Home::new() else { return };
+    let look = |flags: &[&str]| {
+        let out = h.run(flags, &["status", "CapEff", "+", "status", "NoNewPrivs", "+", "cat", "/proc/self/uid_map"]);
+        let out = out.ok();
+        let lines = out.lines().into_iter().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+        lines.collect::<Vec<_>>()
+    };
+    assert_eq!(look(&["--security", "compat"])[..2], ["00000000a80425fb", "0"]);
+    assert_eq!(look(&[])[..2], ["00000000800405fb", "1"]);
+    assert_eq!(look(&["--security", "compat", "--security-opt", "no-new-privileges"])[1], "1");
+    let hardened = look(&["--security=hardened"]);
+    assert_eq!(hardened[..2], ["00000000800405fb", "1"]);
+    assert!(hardened[2].starts_with("0 ") && !hardened[2].starts_with("0 0 "), "{hardened:?}");
+    // By name it wins over the level.
+    assert!(look(&["--security=hardened", "--userns=host"])[2].starts_with("0 0 "));
+    assert!(look(&["--userns=private"])[2].ends_with(" 65536"));
+    assert!(h.entries("data/users").iter().all(|name| name == "lock"), "{:?}", h.entries("data/users"));
+    h.assert_clean();
+}
+
+#[test]
+fn root_users_of_its_own_own_its_files_and_its_binds() {
+    use std::os::unix::fs::MetadataExt as _;
+    let Some(h) = Home::new() else { return };
+    let shared = h.dir.path().join("shared");
+    std::fs::create_dir(&shared).expect("mkdir");
+    std::os::unix::fs::chown(&shared, Some(33), Some(33)).expect("chown");
+    let bind = format!("{}:/data", shared.display());
+    let words = ["run", "--network=none", "--name=aa", "--userns=private", "--user=33:33", "-v", &bind, "probe"];
+    let out = h.ask(&[&words[..], &["/probe", "write", "/data/file", "x", "+", "stat", "/data", "+", "id"]].concat());
+    let out = out.ok();
+    assert!(out.stdout.contains("33"), "{}", out.stdout);
+    let file = std::fs::metadata(shared.join("file")).expect("the file");
+    assert_eq!((file.uid(), file.gid()), (33, 33), "on the machine it belongs to the same number");
+    let taken = h.entries("data/users");
+    assert!(taken.iter().any(|name| name != "lock"), "{taken:?}");
+    // A second one has other users; the first keeps its own over a restart.
+    let map = |name: &str| {
+        h.ask(&[
+            "run",
+            "--network=none",
+            "--name",
+            name,
+            "--userns=auto",
+            "probe",
+            "/probe",
+            "cat",
+            "/proc/self/uid_map",
+        ])
+        .ok()
+        .text()
+        .to_owned()
+    };
+    let (second, third) = (map("bb"), map("cc"));
+    assert_ne!(second, third);
+    assert_eq!(h.ask(&["start", "-a", "bb"]).ok().text(), second);
+    let _ = h.ask(&["rm", "aa", "bb", "cc"]).ok();
+    assert!(h.entries("data/users").iter().all(|name| name == "lock"), "{:?}", h.entries("data/users"));
+    h.assert_clean();
+}
+
+#[test]
+fn root_a_first_process_reaps_and_passes_on() {
+    let Some(h) = Home::new() else { return };
+    let out = h.run(&["--init"], &["pid", "+", "writable", "/sbin/docker-init", "+", "exit", "7"]);
+    assert_eq!(out.code, 7, "{}", out.stderr);
+    assert_ne!(out.lines()[0], "1");
+    assert!(out.lines()[1].contains("errno:30") || !out.lines()[1].contains("ok"), "{}", out.stdout);
+    let out = finish(&mut h.hull(&["run", "--rm", "--network=none", "--init", "probe", "/none"]));
+    assert_eq!(out.code, 127, "{}", out.stderr);
+    assert!(out.stderr.contains("/none"), "{}", out.stderr);
+    // A signal for the container reaches the program, and its end is the container's.
+    h.sleeper("aa", &["--init"]);
+    let _ = h.ask(&["stop", "-t", "60", "aa"]).ok();
+    assert_eq!(h.ask(&["wait", "aa"]).ok().text(), "143");
+    let _ = h.ask(&["rm", "aa"]).ok();
+    h.assert_clean();
+}
+
+#[test]
+fn root_exec_codes_and_events() {
+    let Some(h) = Home::new() else { return };
+    h.sleeper("aa", &["-e", "ONE=1"]);
+    let env = h.dir.path().join("env");
+    std::fs::write(&env, "# comment\nTWO=2\nTHREE=3\n").expect("write");
+    let env = env.to_str().expect("UTF-8");
+    let out =
+        h.ask(&["exec", "--env-file", env, "-e", "THREE=4", "-w", "/tmp", "aa", "/probe", "env", "+", "cwd"]).ok();
+    for wanted in ["ONE=1", "TWO=2", "THREE=4", "/tmp"] {
+        assert!(out.lines().contains(&wanted), "{wanted}: {}", out.stdout);
+    }
+    for (words, code) in [
+        (&["exec", "aa", "/probe", "exit", "3"][..], 3),
+        (&["exec", "aa", "/none"], 127),
+        (&["exec", "aa", "/etc/passwd"], 126),
+        (&["exec", "none", "/probe"], 1),
+        (&["exec", "--no-such-flag", "aa", "/probe"], 125),
+        (&["exec", "-w", "relative", "aa", "/probe"], 125),
+    ] {
+        let out = h.ask(words);
+        assert_eq!(out.code, code, "{words:?}: {}", out.stderr);
+        assert!(code == 3 || out.stderr.trim_end().lines().count() == 1, "{words:?}: {}", out.stderr);
+    }
+    let _ = h.ask(&["pause", "aa"]).ok();
+    let out = h.ask(&["exec", "aa", "/probe"]);
+    assert!(out.code == 1 && out.stderr.contains("paused"), "{}: {}", out.code, out.stderr);
+    let _ = h.ask(&["unpause", "aa"]).ok();
+    let events = std::fs::read_to_string(h.dir.path().join("data/events/log")).expect("events");
+    for wanted in ["exec_create: /probe exit 3", "exec_start: /probe exit 3", "\"exec_die\"", "\"exitCode\":\"3\""] {
+        assert!(events.contains(wanted), "{wanted}: {events}");
+    }
+    let _ = h.ask(&["rm", "-f", "aa"]).ok();
+    h.assert_clean();
+}
+
+#[test]
+fn root_exec_in_a_stopped_container() {
+    let Some(h) = Home::new() else { return };
+    h.ask(&["run", "--network=none", "--name=aa", "-e", "KEPT=1", "probe", "/probe", "write", "/mark", "of the run"])
+        .ok();
+    let out = h.ask(&["exec", "aa", "/probe", "cat", "/mark", "+", "env", "+", "write", "/more", "x"]).ok();
+    assert!(out.lines().contains(&"of the run") && out.lines().contains(&"KEPT=1"), "{}", out.stdout);
+    assert_eq!(h.ask(&["exec", "aa", "/probe", "exit", "9"]).code, 9);
+    assert_eq!(h.ask(&["exec", "aa", "/none"]).code, 127);
+    assert_eq!(h.ask(&["exec", "-d", "aa", "/probe"]).code, 1);
+    let state = h.ask(&["inspect", "--format", "{{.State.Status}}", "aa"]).ok();
+    assert_eq!(state.text(), "exited");
+    let diff = h.ask(&["diff", "aa"]).ok();
+    assert!(diff.lines().contains(&"A /more"), "{}", diff.stdout);
+    // Killed in the middle: the next command ends what runs, and the container starts again.
+    let mut killed = h.hull(&["exec", "aa", "/probe", "sleep", "120"]);
+    let mut killed = killed.stdout(Stdio::null()).spawn().expect("start hull");
+    let begin = Instant::now();
+    while h.entries("run/oci").is_empty() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "the sandbox never came");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    killed.kill().expect("kill");
+    killed.wait().expect("wait");
+    let _ = h.ask(&["start", "-a", "aa"]).ok();
+    assert!(h.entries("run/oci").is_empty() && h.entries("run/live").is_empty());
+    let _ = h.ask(&["rm", "aa"]).ok();
+    h.assert_clean();
+}
+
+#[test]
+fn root_flags_that_cannot_be_leave_nothing() {
+    let Some(h) = Home::new() else { return };
+    let cases: &[(&[&str], &str)] = &[
+        (&["--memory", "lots"], "--memory"),
+        (&["--memory=-1m"], "--memory"),
+        (&["--memory", "64m", "--memory-swap", "32m"], "--memory-swap"),
+        (&["--memory-swap", "64m"], "--memory-swap"),
+        (&["--shm-size", "0"], "--shm-size"),
+        (&["--cpus", "0"], "--cpus"),
+        (&["--cpus", "100000"], "--cpus"),
+        (&["--cpus", "1", "--cpu-quota", "5000"], "--cpus"),
+        (&["--cpuset-cpus", "x"], "--cpuset-cpus"),
+        (&["--pids-limit", "-5"], "--pids-limit"),
+        (&["--blkio-weight", "5"], "--blkio-weight"),
+        (&["--device-read-bps", "/dev/null:1m"], "--device-read-bps"),
+        (&["--ulimit", "bogus=1"], "--ulimit"),
+        (&["--ulimit", "nofile=10:5"], "--ulimit"),
+        (&["--oom-score-adj", "2000"], "--oom-score-adj"),
+        (&["--env-file", "/nonexistent"], "--env-file"),
+        (&["--env-file", "/"], "--env-file"),
+        (&["--env", "=x"], "--env"),
+        (&["--label", "=x"], "--label"),
+        (&["--annotation", "=x"], "--annotation"),
+        (&["--name", "a/b"], "--name"),
+        (&["--hostname", "a b"], "--hostname"),
+        (&["--hostname", "a", "--uts", "host"], "hostname and the UTS mode"),
+        (&["--user", "nobody-knows"], "--user"),
+        (&["--group-add", "nobody-knows"], "--group-add"),
+        (&["--workdir", "relative"], "--workdir"),
+        (&["--stop-signal", "WHAT"], "--stop-signal"),
+        (&["--restart", "sometimes"], "--restart"),
+        (&["--restart", "on-failure:x"], "maximum retry count must be an integer"),
+        (&["--cap-add", "FLY"], "--cap-add"),
+        (&["--cap-drop", "FLY"], "--cap-drop"),
+        (&["--security", "some"], "--security"),
+        (&["--security-opt", "bogus"], "invalid --security-opt"),
+        (&["--security-opt", "seccomp=/nonexistent"], "opening seccomp profile failed"),
+        (&["--userns", "mine"], "invalid USER mode"),
+        (&["--userns", "private", "--privileged"], "privileged mode is incompatible with user namespaces"),
+        (&["--userns", "private", "--pid", "host"], "cannot share the host's"),
+        (&["--pid", "mine"], "invalid PID mode"),
+        (&["--ipc", "mine"], "invalid IPC mode"),
+        (&["--uts", "mine"], "invalid UTS mode"),
+        (&["--cgroupns", "mine"], "invalid CGROUP mode"),
+        (&["--pid", "container:none"], "no such container"),
+        (&["--sysctl", "vm.swappiness=1"], "--sysctl"),
+        (&["--sysctl", "net.ipv4.ip_forward=1", "--network", "host"], "not allowed in host network namespace"),
+        (&["--device", "/nonexistent"], "--device"),
+        (&["--device", "vendor.example/none=x"], "unresolvable CDI devices vendor.example/none=x"),
+        (&["--gpus", "lots"], "--gpus"),
+        (&["--device-cgroup-rule", "x"], "--device-cgroup-rule"),
+        (&["--mount", "type=bind,source=/nonexistent,target=/x"], "bind source path does not exist"),
+        (&["--tmpfs", "relative"], "--tmpfs"),
+        (&["--cgroup-parent", "../x"], "--cgroup-parent"),
+        (&["--memroy", "1m"], "--memory"),
+    ];
+    for verb in ["run", "create"] {
+        for (flags, wanted) in cases {
+            let network: &[&str] = if flags.contains(&"--network") { &[] } else { &["--network=none"] };
+            let out = finish(h.hull(&[verb]).args(network).args(*flags).args(["probe", "/probe"]));
+            let code = if verb == "run" { 125 } else { out.code };
+            assert_eq!(out.code, code, "{verb} {flags:?}: {}", out.stderr);
+            assert_ne!(out.code, 0, "{verb} {flags:?}");
+            let line = out.stderr.trim_end();
+            assert!(line.contains(wanted) && line.lines().count() == 1, "{verb} {flags:?}: {line}");
+            assert!(out.stdout.is_empty(), "{verb} {flags:?}: {}", out.stdout);
+        }
+    }
+    assert_eq!(h.containers(), 0);
+    assert!(h.entries("data/containers").is_empty() && h.entries("data/names").is_empty());
+    h.assert_clean();
+}

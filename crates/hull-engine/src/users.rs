@@ -13,6 +13,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hull_fs::lock::Lock;
+use hull_oci::spec::{Mount, Spec};
+use rustix::fs::{FileType, major, minor};
 
 use crate::error::Error;
 use crate::records::{Engine, create_private};
@@ -106,6 +108,39 @@ fn links(directory: &Path) -> Vec<(u32, String)> {
             Some((number, fs::read_link(entry.path()).ok()?.to_str()?.to_owned())).filter(|_| number < 1 << 16)
         })
         .collect()
+}
+
+/// A container with users of its own can make no device nodes: it gets the machine's, bound. The runtime does that for
+/// nodes of the same path; those that have another name inside become mounts here.
+pub(crate) fn bind_devices(spec: &mut Spec) {
+    let Some(linux) = &mut spec.linux else { return };
+    let mounts = &mut spec.mounts;
+    linux.devices.retain(|device| {
+        let same = |path: &Path| {
+            rustix::fs::stat(path).is_ok_and(|stat| {
+                let number = (i64::from(major(stat.st_rdev)), i64::from(minor(stat.st_rdev)));
+                let kind = FileType::from_raw_mode(stat.st_mode);
+                let wanted = if device.kind == "b" { FileType::BlockDevice } else { FileType::CharacterDevice };
+                number == (device.major, device.minor) && kind == wanted
+            })
+        };
+        if same(Path::new(&device.path)) {
+            return true;
+        }
+        let Some(source) =
+            fs::read_dir("/dev").into_iter().flatten().flatten().map(|one| one.path()).find(|path| same(path))
+        else {
+            return true;
+        };
+        mounts.push(Mount {
+            destination: device.path.clone(),
+            kind: "bind".to_owned(),
+            source: source.to_string_lossy().into_owned(),
+            options: ["bind", "rprivate", "nosuid", "noexec"].map(String::from).to_vec(),
+            ..Mount::default()
+        });
+        false
+    });
 }
 
 #[cfg(test)]

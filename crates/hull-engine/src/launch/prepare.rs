@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::records::{Container, Engine, Phase, now};
 use crate::rootfs::{self, Files};
 use crate::spec::{self, Context};
-use crate::{cdi, machine, names, sandbox, volumes};
+use crate::{cdi, machine, names, sandbox, users, volumes};
 
 /// A container that only has to be made.
 pub(crate) struct Prepared {
@@ -108,6 +108,9 @@ impl Engine {
             process.env.extend(self.sockets.variables());
         }
         cdi::inject(&mut spec, &config.cdi, &cdi::DIRECTORIES)?;
+        if config.namespaces.user == UserChoice::Private {
+            users::bind_devices(&mut spec);
+        }
         let capabilities = spec::capabilities(&config, &context.available);
         let builtin = matches!(config.security.seccomp, SeccompChoice::Builtin) && !config.security.privileged;
         let already = known.is_some();

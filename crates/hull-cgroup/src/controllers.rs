@@ -104,6 +104,9 @@ fn read_v2(dir: BorrowedFd<'_>, stats: &mut Stats) {
             user: micro("user_usec"),
             ..CpuUsage::default()
         };
+    }
+    // Beside a v1 controller the file has times only.
+    if cpu.contains_key("nr_periods") {
         stats.cpu.throttling = Throttling {
             periods: count("nr_periods"),
             throttled_periods: count("nr_throttled"),

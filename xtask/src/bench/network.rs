@@ -22,7 +22,7 @@ const MANY: usize = 500;
 const ENDS: usize = 10;
 
 /// Runs of docker and podman with 200 ports, which take seconds each.
-const PORT_RUNS: usize = 3;
+const PORT_RUNS: usize = 2;
 
 /// Rounds of the traffic.
 const ROUNDS: usize = 15;

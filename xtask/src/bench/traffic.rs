@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::Result;
 
 /// How long bytes are sent for one measurement.
-const SENDING: Duration = Duration::from_millis(1000);
+const SENDING: Duration = Duration::from_millis(500);
 
 /// Round trips of one measurement.
 const TRIPS: u32 = 4000;

@@ -17,8 +17,13 @@ pub fn release() {
     // SAFETY: glibc's own function; it touches only memory that malloc knows to be free.
     unsafe { libc::malloc_trim(0) };
     program(|start, length| {
-        // SAFETY: a loaded segment that is not writable: its pages come back from the file as they were.
-        unsafe { libc::madvise(std::ptr::without_provenance_mut(start), length, libc::MADV_DONTNEED) };
+        let start = std::ptr::without_provenance_mut(start);
+        // SAFETY: a loaded segment that is not writable: its pages come back from the file as they were, and one by one,
+        // not with their neighbours.
+        unsafe {
+            libc::madvise(start, length, libc::MADV_RANDOM);
+            libc::madvise(start, length, libc::MADV_DONTNEED);
+        }
     });
     let marker = 0_u8;
     let end = (&raw const marker).addr().saturating_sub(MARGIN) & !(PAGE - 1);

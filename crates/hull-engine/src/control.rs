@@ -264,6 +264,17 @@ impl Engine {
         }
     }
 
+    /// Kills a container that is going to be removed by force. Who removes many kills all of them before waiting for the
+    /// first: their monitors then clean up side by side.
+    pub fn condemn(&self, container: &Container) {
+        // What fails here fails again in `remove`, and is told there.
+        if self.state(&container.id).is_ok_and(|state| state.phase == Phase::Running)
+            && self.set_stopping(&container.id, Stopping::Stop).is_ok()
+        {
+            self.kill_all(container);
+        }
+    }
+
     /// Removes a container and everything of it, with `volumes` also its anonymous volumes.
     ///
     /// # Errors

@@ -20,6 +20,9 @@ pub(super) struct Args {
     containers: Vec<String>,
 }
 
+/// Containers that are killed before the first of them is waited for.
+const TOGETHER: usize = 64;
+
 pub(super) fn main(engine: &Engine, args: &Args) -> Done {
     let names: Vec<String> = if args.force {
         let there = |name: &&String| !matches!(engine.find(name), Err(Error::NoContainer(_)));
@@ -27,9 +30,16 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
     } else {
         args.containers.clone()
     };
-    containers::each(engine, &names, |name, container| {
-        engine.remove(container, args.force, args.volumes)?;
-        print(format_args!("{name}\n"));
-        Ok(())
-    })
+    let mut failed = 0;
+    for names in names.chunks(TOGETHER) {
+        if args.force && names.len() > 1 {
+            names.iter().filter_map(|name| engine.find(name).ok()).for_each(|container| engine.condemn(&container));
+        }
+        failed |= containers::each(engine, names, |name, container| {
+            engine.remove(container, args.force, args.volumes)?;
+            print(format_args!("{name}\n"));
+            Ok(())
+        })?;
+    }
+    Ok(failed)
 }

@@ -60,6 +60,8 @@ pub struct RunConfig {
     pub detach: bool,
     /// Remove the container when it ends.
     pub remove: bool,
+    /// It ends with the process that runs it.
+    pub tied: bool,
     /// Mount the root file system read-only.
     pub read_only: bool,
     /// `/tmp`, `/run` and `/var/tmp` of a read-only root file system are writable, in memory.

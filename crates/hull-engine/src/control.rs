@@ -22,7 +22,7 @@ const KILL: i32 = 9;
 const GRACE: Duration = Duration::from_secs(10);
 
 /// How long a monitor may take to clean up after its container.
-const CLEANUP: Duration = Duration::from_secs(30);
+pub(crate) const CLEANUP: Duration = Duration::from_secs(30);
 
 fn not_running(operation: &'static str, container: &Container, state: &State) -> Error {
     Error::Status { operation, id: container.id.clone(), status: state.phase.as_str().to_owned() }

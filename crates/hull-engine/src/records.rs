@@ -209,6 +209,8 @@ pub(crate) enum Work {
     Run,
     /// Start what has a record, and watch it.
     Start,
+    /// Use a container that is nothing without this process; beside the monitor's own.
+    Tied,
     Remove,
 }
 
@@ -229,6 +231,7 @@ impl Work {
             Self::Create => "create",
             Self::Run => "run",
             Self::Start => "start",
+            Self::Tied => "tied",
             Self::Remove => "remove",
         }
     }
@@ -242,6 +245,7 @@ fn parse_intent(name: &str) -> Option<(&str, Work, i32, u64)> {
         "create" => Work::Create,
         "run" => Work::Run,
         "start" => Work::Start,
+        "tied" => Work::Tied,
         "remove" => Work::Remove,
         _ => return None,
     };
@@ -661,6 +665,15 @@ impl Engine {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &removing)(error)),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the process that a container ends with still wants it.
+    pub(crate) fn is_tied(&self, id: &str) -> bool {
+        let Ok(entries) = fs::read_dir(self.live()) else { return false };
+        entries.flatten().any(|entry| {
+            let name = entry.file_name();
+            name.to_str().and_then(parse_intent).is_some_and(|(other, work, ..)| other == id && work == Work::Tied)
+        })
     }
 
     /// Whether a living process has declared that it starts or runs a container.

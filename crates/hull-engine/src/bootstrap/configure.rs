@@ -66,6 +66,7 @@ pub(super) fn run(engine: &Engine, work: &Path, rootfs: &Path, lock: &Lock, pack
         // Some packages write it down.
         hostname: Some("localhost".to_owned()),
         remove: true,
+        tied: true,
         mounts: vec![bind(&debs, "debs", &["ro"]), bind(&own, "own", &[])],
         security: Security { seccomp: SeccompChoice::Oci(Box::new(without_sync())), ..Security::default() },
         ..RunConfig::default()

@@ -94,6 +94,11 @@ impl Request {
         }
     }
 
+    /// Whether it ends with the process that runs it.
+    pub(crate) fn is_tied(&self) -> bool {
+        self.config().tied
+    }
+
     /// What its monitor is doing while it starts it.
     pub(crate) fn work(&self) -> Work {
         match self {
@@ -206,19 +211,23 @@ impl Engine {
         if !config.detach {
             check_terminal(config.tty, config.interactive)?;
         }
-        let (tty, detach) = (config.tty, config.detach);
+        let (tty, detach, tied) = (config.tty, config.detach, config.tied);
         let wants = if detach { 0 } else { options.attach.unwrap_or_else(|| streams(config.interactive)) };
         let request = new_request(config)?;
         let id = request.id().to_owned();
         let cidfile = CidFile::create(options.cidfile, &id)?;
         // A signal that comes while the container starts is the program's.
         let signals = (wants != 0).then(attach::redirect).transpose()?;
+        let tied = if tied { Some(self.intend(&id, Work::Tied)?) } else { None };
         let socket = self.spawn_monitor(request, wants)?;
         let client = Client { wants, tty, sig_proxy: options.sig_proxy, detach_keys: options.detach_keys };
         let result = attach::await_start(&socket, options.warn).and_then(|()| match signals {
             Some(signals) => self.follow(&id, &socket, &client, signals, options.warn),
             None => Ok(Outcome::Detached(id)),
         });
+        if let Some(tied) = tied {
+            tied.clear()?;
+        }
         if result.is_ok() {
             cidfile.keep();
         }
@@ -251,7 +260,6 @@ impl Engine {
                 }
                 Phase::Created | Phase::Exited => {}
             }
-            self.clear_stopping(&container.id)?;
             let socket = self.spawn_monitor(Request::Again(Box::new(container.clone()), 0), wants)?;
             attach::await_start(&socket, options.warn)?;
             socket

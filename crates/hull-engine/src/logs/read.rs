@@ -20,7 +20,7 @@ use super::{Entry, FILE, MAX_LINE, entry};
 use crate::changes::Watch;
 use crate::error::Error;
 use crate::monitor::protocol;
-use crate::records::{Container, Engine, Phase, Stopping, now};
+use crate::records::{Container, Engine, Phase, State, Stopping, now};
 use crate::time;
 
 /// An entry is never longer: text whose every byte is escaped, and what options added.
@@ -287,9 +287,15 @@ fn goes_on(engine: &Engine, container: &Container, stopped: &mut Option<Instant>
         return true;
     }
     // In the middle of `restart`: between its halves the marker is there, and then it holds the container's lock.
+    if engine.starting(&container.id) {
+        return true;
+    }
     let between = engine.stopping(&container.id) == Some(Stopping::Restart)
         && stopped.get_or_insert_with(Instant::now).elapsed() < RESTART;
-    between || matches!(Lock::try_shared(&engine.directory(&container.id).join("lock")), Ok(None))
+    let locked = matches!(Lock::try_shared(&engine.directory(&container.id).join("lock")), Ok(None));
+    // Asked again: all of that may have passed since the state was read.
+    let runs = |state: State| matches!(state.phase, Phase::Running | Phase::Restarting);
+    between || locked || engine.state(&container.id).is_ok_and(runs)
 }
 
 /// Takes the entries of a log.

@@ -134,6 +134,13 @@ pub(crate) fn main(engine: &Engine, request: Request, client: OwnedFd, wants: u8
     let begun = (|| {
         let signals = hull_sys::signal::redirect().map_err(Error::io("redirect", "signals"))?;
         let intent = engine.intend(&id, request.work())?;
+        // After the intent: whoever sees neither has met a container that has ended.
+        engine.clear_stopping(&id)?;
+        if request.is_tied() && !engine.is_tied(&id) {
+            // Its command was killed, and has been cleaned up after.
+            intent.clear()?;
+            return Err(Error::Start { message: "nobody waits for it".to_owned(), code: 125, no_image: false });
+        }
         Ok((signals, intent))
     })();
     let (signals, intent) = match begun {

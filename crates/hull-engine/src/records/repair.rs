@@ -1,6 +1,7 @@
 //! What killed processes left behind, finished by the next command.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use hull_fs::lock::Lock;
@@ -25,7 +26,35 @@ impl Engine {
         containers.and(images).and(self.repair_volumes())
     }
 
+    /// Ends the monitors of containers whose command is gone and that are nothing without it.
+    fn end_tied(&self) {
+        let list = || -> Vec<(PathBuf, String, Work, i32, u64)> {
+            let entries = fs::read_dir(self.live()).into_iter().flatten().flatten();
+            let parsed = entries.filter_map(|entry| {
+                let name = entry.file_name().into_string().ok()?;
+                let (id, work, pid, start) = parse_intent(&name)?;
+                Some((entry.path(), id.to_owned(), work, pid, start))
+            });
+            parsed.collect()
+        };
+        let all = list();
+        for (path, id, ..) in all.iter().filter(|(_, _, work, pid, start)| *work == Work::Tied && !alive(*pid, *start))
+        {
+            for (_, _, work, pid, start) in all.iter().filter(|(_, other, ..)| other == id) {
+                if *work == Work::Run
+                    && let Some(monitor) = crate::control::process(*pid, *start)
+                {
+                    let _ = hull_sys::signal::pidfd_send_signal(monitor.as_fd(), 9);
+                    crate::control::ended(&monitor, Some(crate::control::CLEANUP));
+                }
+            }
+            // What the monitor left is found by its own intent.
+            let _ = fs::remove_file(path);
+        }
+    }
+
     fn repair_containers(&self) -> Result<(), Error> {
+        self.end_tied();
         let Ok(entries) = fs::read_dir(self.live()) else { return Ok(()) };
         let dead: Vec<PathBuf> = entries
             .flatten()

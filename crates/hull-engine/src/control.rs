@@ -280,7 +280,11 @@ impl Engine {
     /// # Errors
     /// [`Error::Status`] when it runs and `force` is not set.
     pub fn remove(&self, container: &Container, force: bool, volumes: bool) -> Result<(), Error> {
-        let state = self.state(&container.id)?;
+        let state = match self.state(&container.id) {
+            // Its monitor was faster, because it ran with --rm.
+            Err(Error::NoContainer(_)) if force => return Ok(()),
+            state => state?,
+        };
         if matches!(state.phase, Phase::Running | Phase::Restarting) {
             if !force {
                 return Err(Error::Status {
@@ -308,7 +312,10 @@ impl Engine {
             Err(Error::NoContainer(_)) if force => return Ok(()),
             Err(error) => return Err(error),
         };
-        let state = self.state(&container.id)?;
+        let state = match self.state(&container.id) {
+            Err(Error::NoContainer(_)) if force => return Ok(()),
+            state => state?,
+        };
         let busy = matches!(state.phase, Phase::Running | Phase::Restarting) || self.monitored(&state);
         if busy || self.starting(&container.id) {
             return Err(Error::Status {

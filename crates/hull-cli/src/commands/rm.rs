@@ -3,7 +3,7 @@
 use hull_engine::{Engine, Error};
 
 use super::{Done, containers};
-use crate::output::print;
+use crate::output::{self, print};
 
 /// Remove containers
 #[derive(Debug, clap::Args)]
@@ -24,22 +24,38 @@ pub(super) struct Args {
 const TOGETHER: usize = 64;
 
 pub(super) fn main(engine: &Engine, args: &Args) -> Done {
-    let names: Vec<String> = if args.force {
-        let there = |name: &&String| !matches!(engine.find(name), Err(Error::NoContainer(_)));
-        args.containers.iter().filter(there).cloned().collect()
-    } else {
-        args.containers.clone()
-    };
-    let mut failed = 0;
-    for names in names.chunks(TOGETHER) {
-        if args.force && names.len() > 1 {
-            names.iter().filter_map(|name| engine.find(name).ok()).for_each(|container| engine.condemn(&container));
-        }
-        failed |= containers::each(engine, names, |name, container| {
-            engine.remove(container, args.force, args.volumes)?;
+    if !args.force {
+        return containers::each(engine, &args.containers, |name, container| {
+            engine.remove(container, false, args.volumes)?;
             print(format_args!("{name}\n"));
             Ok(())
-        })?;
+        });
     }
-    Ok(failed)
+    let mut failed = false;
+    for names in args.containers.chunks(TOGETHER) {
+        let mut found = Vec::new();
+        for name in names {
+            match engine.find(name) {
+                Ok(container) => found.push((name, container)),
+                Err(Error::NoContainer(_)) => {}
+                Err(error) => {
+                    output::error(error);
+                    failed = true;
+                }
+            }
+        }
+        if found.len() > 1 {
+            found.iter().for_each(|(_, container)| engine.condemn(container));
+        }
+        for (name, container) in found {
+            match engine.remove(&container, true, args.volumes) {
+                Ok(()) => print(format_args!("{name}\n")),
+                Err(error) => {
+                    output::error(error);
+                    failed = true;
+                }
+            }
+        }
+    }
+    Ok(u8::from(failed))
 }

@@ -264,6 +264,19 @@ impl Engine {
         }
     }
 
+    /// Waits for a monitor that has said that its container has ended and is about to end itself. The caller holds the
+    /// container's lock, so that nobody starts it meanwhile.
+    pub(crate) fn await_monitor(&self, id: &str, state: &State) {
+        if state.phase != Phase::Exited {
+            return;
+        }
+        for (pid, start) in self.monitors(id) {
+            if let Some(monitor) = process(pid, start) {
+                ended(&monitor, Some(CLEANUP));
+            }
+        }
+    }
+
     /// Kills a container that is going to be removed by force. Who removes many kills all of them before waiting for the
     /// first: their monitors then clean up side by side.
     pub fn condemn(&self, container: &Container) {
@@ -316,6 +329,7 @@ impl Engine {
             Err(Error::NoContainer(_)) if force => return Ok(()),
             state => state?,
         };
+        self.await_monitor(&container.id, &state);
         let busy = matches!(state.phase, Phase::Running | Phase::Restarting) || self.monitored(&state);
         if busy || self.starting(&container.id) {
             return Err(Error::Status {

@@ -258,7 +258,7 @@ impl Engine {
                         status: "running already: use 'hull attach'".to_owned(),
                     });
                 }
-                Phase::Created | Phase::Exited => {}
+                Phase::Created | Phase::Exited => self.await_monitor(&container.id, &state),
             }
             let socket = self.spawn_monitor(Request::Again(Box::new(container.clone()), 0), wants)?;
             attach::await_start(&socket, options.warn)?;

@@ -397,6 +397,10 @@ impl Monitor<'_> {
 
     /// A restart failed: Docker tries again as if it had ended.
     fn not_started(&mut self, error: &Error) -> Option<Duration> {
+        if matches!(error, Error::NoContainer(_)) {
+            // Its directory was taken away: there is nothing to start again, for ever.
+            return None;
+        }
         let code = i32::from(error.exit_code());
         let stopping = self.engine.stopping(&self.facts.id).is_some();
         let again = restart::after(self.facts.restart, code, stopping, &mut self.facts.restarts, Duration::ZERO);

@@ -26,6 +26,17 @@ impl Engine {
         containers.and(images).and(self.repair_volumes())
     }
 
+    /// The processes that have declared to look after a container.
+    pub(crate) fn monitors(&self, id: &str) -> Vec<(i32, u64)> {
+        let entries = fs::read_dir(self.live()).into_iter().flatten().flatten();
+        let parsed = entries.filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let (other, work, pid, start) = parse_intent(&name)?;
+            (other == id && matches!(work, Work::Run | Work::Start)).then_some((pid, start))
+        });
+        parsed.collect()
+    }
+
     /// Ends the monitors of containers whose command is gone and that are nothing without it.
     fn end_tied(&self) {
         let list = || -> Vec<(PathBuf, String, Work, i32, u64)> {

@@ -11,12 +11,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
 use hull_cgroup::Driver;
 use hull_image::snapshot::Lower;
-use hull_runtime::{CreateOptions, Rootfs, Running, Streams};
-use rustix::fs::Mode;
+use hull_runtime::{CreateOptions, Running, Streams};
 
 use crate::config::{HealthConfig, LogConfig, NamespaceChoice, RestartPolicy, RunConfig};
 use crate::error::Error;
@@ -131,26 +129,9 @@ impl Engine {
         if container.config.init {
             init::wrap(&mut spec, place);
         }
-        for (name, content) in self.name_files(&container, None)? {
-            let path = place.join(name);
-            fs::write(&path, content).map_err(Error::io("write", &path))?;
-            rustix::fs::chmod(&path, Mode::from_raw_mode(0o644)).map_err(Error::io("change mode of", &path))?;
-        }
+        self.write_name_files(&container, None, place)?;
         let lower = image.map(|(_, lower)| lower);
-        let rootfs = match &lower {
-            Some(lower) => {
-                let mut layers = lower.layers().to_vec();
-                layers.push(Arc::new(self.skeleton()?));
-                Rootfs::Overlay {
-                    lower: layers,
-                    upper: self.upper(&container.id),
-                    work: place.join("work"),
-                    target: place.join("rootfs"),
-                    volatile: false,
-                }
-            }
-            None => Rootfs::Config,
-        };
+        let rootfs = self.overlay(lower.as_ref(), self.upper(&container.id), place, false)?;
         self.ready_volumes(&container, lower.as_ref().map(Lower::layers), false)?;
         let trees = self.attach_mounts(&container, &mut spec)?;
         let options = CreateOptions {

@@ -109,6 +109,22 @@ fn root_restart_keeps_what_is_removed_at_its_end() {
 }
 
 #[test]
+fn root_a_start_that_fails_loses_nothing() {
+    let Some(h) = home() else { return };
+    let id = finish(&mut h.container("create", &["--name", "kept"], &["sleep", "60"])).ok().text().to_owned();
+    // No socket for its clients can be made.
+    let sockets = h.path().join("run/attach");
+    std::fs::create_dir_all(h.path().join("run")).expect("state directory");
+    std::fs::write(&sockets, "").expect("write");
+    h.run(&["start", "kept"]).fails("attach");
+    assert_eq!(h.field(&id, "{{.State.Status}}"), "created");
+    std::fs::remove_file(&sockets).expect("remove");
+    h.run(&["start", "kept"]).ok();
+    h.run(&["rm", "-f", "kept"]).ok();
+    h.assert_clean();
+}
+
+#[test]
 fn root_sockets_are_passed_on() {
     let Some(h) = home() else { return };
     let file = h.path().join("passed");

@@ -12,7 +12,7 @@ mod prepare;
 use std::fs;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hull_cgroup::Driver;
@@ -320,16 +320,33 @@ impl Engine {
         started
     }
 
-    /// Undoes a start that succeeded.
-    pub(crate) fn abandon(&self, started: Started) {
-        let Started { container, running, lower, .. } = started;
-        let _ = hull_sys::signal::pidfd_send_signal(std::os::fd::AsFd::as_fd(&running.pidfd), 9);
-        let _ = running.wait();
-        self.delete_foreign(&container.id);
-        let _ = hull_runtime::lifecycle::delete(&self.oci_root(), &container.id, true);
-        let _ = self.leave_network(&container.id);
-        let _ = self.erase(&container.id, true);
-        let _ = lower.map(Lower::release);
+    /// Writes the files by which names are resolved in a container where they are bound from.
+    pub(crate) fn write_name_files(
+        &self,
+        container: &Container,
+        plan: Option<&hull_network::Plan>,
+        directory: &Path,
+    ) -> Result<(), Error> {
+        for (name, content) in self.name_files(container, plan)? {
+            let path = directory.join(name);
+            fs::write(&path, content).map_err(Error::io("write", &path))?;
+            rustix::fs::chmod(&path, Mode::from_raw_mode(0o644)).map_err(Error::io("change mode of", &path))?;
+        }
+        Ok(())
+    }
+
+    /// The root file system over an image's layers: `upper` is written to, `work/` and `rootfs/` of `place` serve the mount.
+    pub(crate) fn overlay(
+        &self,
+        lower: Option<&Lower>,
+        upper: PathBuf,
+        place: &Path,
+        volatile: bool,
+    ) -> Result<Rootfs, Error> {
+        let Some(lower) = lower else { return Ok(Rootfs::Config) };
+        let mut layers = lower.layers().to_vec();
+        layers.push(Arc::new(self.skeleton()?));
+        Ok(Rootfs::Overlay { lower: layers, upper, work: place.join("work"), target: place.join("rootfs"), volatile })
     }
 
     fn make(&self, prepared: Prepared, warn: &mut dyn FnMut(&str)) -> Result<Started, Error> {
@@ -345,26 +362,9 @@ impl Engine {
             init::wrap(&mut spec, &directory);
         }
         let plan = self.plan_network(&container, &defaults)?;
-        for (name, content) in self.name_files(&container, plan.as_ref())? {
-            let path = directory.join(name);
-            fs::write(&path, content).map_err(Error::io("write", &path))?;
-            rustix::fs::chmod(&path, Mode::from_raw_mode(0o644)).map_err(Error::io("change mode of", &path))?;
-        }
+        self.write_name_files(&container, plan.as_ref(), &directory)?;
         let lower = image.map(|(_, lower)| lower);
-        let rootfs = match &lower {
-            Some(lower) => {
-                let mut layers = lower.layers().to_vec();
-                layers.push(Arc::new(self.skeleton()?));
-                Rootfs::Overlay {
-                    lower: layers,
-                    upper: directory.join("upper"),
-                    work: directory.join("work"),
-                    target: directory.join("rootfs"),
-                    volatile: container.config.remove,
-                }
-            }
-            None => Rootfs::Config,
-        };
+        let rootfs = self.overlay(lower.as_ref(), directory.join("upper"), &directory, container.config.remove)?;
         self.ready_volumes(&container, lower.as_ref().map(Lower::layers), !known)?;
         let trees = self.attach_mounts(&container, &mut spec)?;
         let (mut streams, mut ends) = program_streams(&container.config)?;

@@ -147,21 +147,16 @@ pub(crate) fn main(engine: &Engine, request: Request, client: OwnedFd, wants: u8
         Ok(begun) => begun,
         Err(error) => return failed(&mut first, &error),
     };
-    let started =
-        engine.launch(request, &mut |line| first.give(protocol::WARNING, line.as_bytes())).and_then(|started| {
-            let listener = socket::listen(engine, &id);
-            match listener {
-                Ok(listener) => Ok((started, listener)),
-                Err(error) => {
-                    engine.abandon(started);
-                    Err(error)
-                }
-            }
-        });
+    // Before the program: whoever sees it run can attach.
+    let started = socket::listen(engine, &id).and_then(|listener| {
+        let mut warn = |line: &str| first.give(protocol::WARNING, line.as_bytes());
+        Ok((engine.launch(request, &mut warn)?, listener))
+    });
     let (started, listener) = match started {
         Ok(started) => started,
         Err(error) => {
             // Before the client hears of it: the next command must not meet what is left.
+            socket::remove(engine, &id);
             let _ = intent.clear();
             return failed(&mut first, &error);
         }

@@ -16,6 +16,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use hull_network::dns::{self, Member, Resolver, Settings};
+use hull_network::files;
 use hull_network::files::hosts::{self, Entry, Extra};
 use hull_network::files::resolv::{self, ResolvConf, Wishes};
 use hull_network::{Attachment, Endpoint, Network, Networks, Plan, Protocol, Proxy, Publish, Who};
@@ -119,55 +120,56 @@ impl Engine {
         Ok(Some(self.networks().plan(who, &wishes, &all_published(config, image)?)?))
     }
 
-    /// The files by which names are resolved in a container.
-    pub(crate) fn name_files(
-        &self,
-        container: &Container,
-        plan: Option<&Plan>,
-    ) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
+    /// The files by which names are resolved in a container, and what its resolver serves if it needs one.
+    pub(crate) fn name_files(&self, container: &Container, plan: Option<&Plan>) -> Result<NameFiles, Error> {
         let config = &container.config;
-        let mut files = Vec::new();
-        let hostname = config.hostname.clone().unwrap_or_else(|| container.id[..12].to_owned());
         let domain = config.domainname.clone().unwrap_or_default();
-        if config.namespaces.uts == NamespaceChoice::Private {
-            files.push(("hostname", format!("{hostname}\n").into_bytes()));
-        }
+        let private = config.namespaces.network == NamespaceChoice::Private;
+        let machine_hosts = if private { Vec::new() } else { read_bounded(Path::new("/etc/hosts")) };
+        let named = plan.filter(|plan| resolves(plan));
+        let settings = named.map(|plan| self.resolver_settings(container, plan.endpoints.iter(), plan.is_internal()));
+        let network = match (&settings, plan) {
+            (Some(Settings { networks, links, forward, .. }), _) => {
+                files::Network::Named { networks, links, internal: !forward }
+            }
+            (None, Some(_)) => files::Network::Default,
+            (None, None) if private => files::Network::None,
+            (None, None) => files::Network::Machine(&machine_hosts),
+        };
+        let addresses: Vec<IpAddr> = match plan {
+            Some(plan) => plan.endpoints.iter().flat_map(addresses).collect(),
+            None => vec![IpAddr::from([127, 0, 0, 1])],
+        };
+        let (extra, gateways) = self.extra_hosts(config, plan)?;
+        let linked = plan.map(|plan| self.linked(config, plan)).transpose()?.unwrap_or_default();
         let wishes = wishes(config);
-        let machine = || ResolvConf::parse(&read_bounded(Path::new(RESOLV_CONF)));
-        let systemd = || ResolvConf::parse(&read_bounded(Path::new(SYSTEMD_RESOLV_CONF)));
-        let extras = self.extra_hosts(config, plan)?;
-        match (&config.namespaces.network, plan) {
-            (NamespaceChoice::Private, None) => {
-                let own = hosts::own(&[IpAddr::from([127, 0, 0, 1])], &hostname, &domain);
-                files.push(("hosts", hosts::generate(true, &[own, extras].concat()).into_bytes()));
-            }
-            (NamespaceChoice::Private, Some(plan)) => {
-                let mut entries = Vec::new();
-                for endpoint in &plan.endpoints {
-                    let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(|(address, _)| *address).collect();
-                    entries.extend(hosts::own(&addresses, &hostname, &domain));
-                }
-                entries.extend(self.linked(config, plan)?);
-                entries.extend(extras);
-                let ipv6 = plan.endpoints.iter().any(|endpoint| endpoint.ipv6().is_some());
-                files.push(("hosts", hosts::generate(ipv6, &entries).into_bytes()));
-                let reach = if resolves(plan) { resolv::Reach::Embedded } else { resolv::Reach::Private { ipv6 } };
-                let made = resolv::generate(&machine(), Some(&systemd()), &wishes, reach)
-                    .or_else(|| resolv::generate(&machine(), None, &wishes, resolv::Reach::Embedded));
-                files.push(("resolv.conf", made.map(|made| made.to_string()).unwrap_or_default().into_bytes()));
-            }
-            _ => {
-                let mut content = read_bounded(Path::new("/etc/hosts"));
-                content = hosts::edit(&content, &[], &extras);
-                files.push(("hosts", content));
-                let made = resolv::generate(&machine(), None, &wishes, resolv::Reach::Machine);
-                files.push(("resolv.conf", made.map(|made| made.to_string()).unwrap_or_default().into_bytes()));
-            }
+        let known = files::Container {
+            hostname: &hostname(container),
+            domain: &domain,
+            addresses: &addresses,
+            gateways: &gateways,
+            ipv6: plan.is_none_or(|plan| plan.endpoints.iter().any(|endpoint| endpoint.ipv6().is_some())),
+            extra: &extra,
+            linked: &linked,
+            wishes: &wishes,
+            network,
+        };
+        let resolv_conf = |path: &str| ResolvConf::parse(&read_bounded(Path::new(path)));
+        let systemd = plan.is_some().then(|| resolv_conf(SYSTEMD_RESOLV_CONF));
+        let made = files::arrange(&known, &resolv_conf(RESOLV_CONF), systemd.as_ref())
+            .map_err(|error| Error::flag("--add-host", error.to_string()))?;
+        let mut list = vec![("hosts", made.hosts)];
+        if config.namespaces.uts == NamespaceChoice::Private {
+            list.push(("hostname", made.hostname));
         }
-        Ok(files)
+        if !private || plan.is_some() {
+            list.push(("resolv.conf", made.resolv_conf.to_string()));
+        }
+        Ok(NameFiles { list, settings: made.settings })
     }
 
-    fn extra_hosts(&self, config: &RunConfig, plan: Option<&Plan>) -> Result<Vec<Entry>, Error> {
+    /// `--add-host`, and what `host-gateway` means there.
+    fn extra_hosts(&self, config: &RunConfig, plan: Option<&Plan>) -> Result<(Vec<Extra>, Vec<IpAddr>), Error> {
         let wish = |text: &String| Extra::parse(text).map_err(|error| Error::flag("--add-host", error.to_string()));
         let wishes = config.dns.hosts.iter().map(wish).collect::<Result<Vec<_>, _>>()?;
         let gateway = wishes.iter().any(|wish| wish.target == hosts::Target::Gateway);
@@ -176,7 +178,7 @@ impl Engine {
             Some(network) => hull_network::host_gateways(network),
             None => hull_network::host_gateways(&self.networks().find("bridge")?),
         };
-        hosts::extra(&wishes, &gateways).map_err(|error| Error::flag("--add-host", error.to_string()))
+        Ok((wishes, gateways))
     }
 
     /// `--link` on the default network: lines of `/etc/hosts`, as Docker writes them.
@@ -203,6 +205,7 @@ impl Engine {
         &self,
         container: &Container,
         plan: Plan,
+        settings: Option<Settings>,
         pid: i32,
         warn: &mut dyn FnMut(&str),
     ) -> Result<Reach, Error> {
@@ -216,10 +219,7 @@ impl Engine {
                 self.announce(&networks, container, network, endpoint)?;
             }
         }
-        let resolver = match self.needs_resolver(container, &plan) {
-            true => Some(self.open_resolver(container, &plan, namespace)?),
-            false => None,
-        };
+        let resolver = settings.map(|settings| self.open_resolver(&container.id, &settings, namespace)).transpose()?;
         let ports = (!plan.reservations.is_empty()).then(|| Proxy::new(plan.reservations)).transpose()?;
         Ok(Reach { ports, resolver })
     }
@@ -235,16 +235,13 @@ impl Engine {
         if network.is_default() {
             return Ok(());
         }
-        let mut names = vec![container.name.clone()];
-        names.extend(endpoint.aliases.iter().cloned());
-        names.push(container.id[..12].to_owned());
-        names.extend(container.config.hostname.clone());
+        let mut names = files::names(&container.name, &endpoint.aliases, &container.id, &hostname(container));
         names.retain(|name| dns::valid_name(name));
         let member = Member {
             container: container.id.clone(),
             network: network.name.clone(),
             names,
-            addresses: endpoint.addresses.iter().map(|(address, _)| *address).collect(),
+            addresses: addresses(endpoint).collect(),
             ..Member::default()
         };
         let directory = networks.directory(&network.id);
@@ -252,19 +249,10 @@ impl Engine {
         Ok(dns::join(&directory, &member)?)
     }
 
-    /// On the default network the machine's servers are asked directly, where that is possible.
-    fn needs_resolver(&self, container: &Container, plan: &Plan) -> bool {
-        if resolves(plan) {
-            return true;
-        }
-        let path = self.directory(&container.id).join("resolv.conf");
-        ResolvConf::parse(&read_bounded(&path)).nameservers.iter().any(|one| one.address == IpAddr::V4(dns::ADDRESS))
-    }
-
-    fn open_resolver(&self, container: &Container, plan: &Plan, namespace: OwnedFd) -> Result<Resolver, Error> {
-        let path = self.settings_file(&container.id);
+    fn open_resolver(&self, id: &str, settings: &Settings, namespace: OwnedFd) -> Result<Resolver, Error> {
+        let path = self.settings_file(id);
         create_private(&self.state_root().join("resolvers"))?;
-        self.resolver_settings(container, plan.endpoints.iter(), plan.is_internal()).write(&path)?;
+        settings.write(&path)?;
         let copy = namespace.try_clone().map_err(Error::io("duplicate", "network namespace"))?;
         let resolver = Resolver::open(namespace, &path, PathBuf::from(RESOLV_CONF))?;
         dns::redirect(copy.as_fd(), resolver.port())?;
@@ -352,7 +340,7 @@ impl Engine {
             let endpoint = networks.connect(who, &attachment(wish)?, namespace.as_fd(), &mut said)?;
             said.iter().for_each(|line| warn(line));
             self.announce(&networks, container, &network, &endpoint)?;
-            let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(|(address, _)| *address).collect();
+            let addresses: Vec<IpAddr> = addresses(&endpoint).collect();
             self.follow_networks(&changed, &[], &self.own_lines(&changed, &addresses))?;
             if !network.is_default() && !self.settings_file(&container.id).exists() {
                 self.begin_names(&changed, &state)?;
@@ -413,7 +401,7 @@ impl Engine {
             let namespace = hull_network::namespace_of(state.pid)?;
             let endpoint = networks.disconnect(who, &network.name, Some(namespace.as_fd()))?;
             dns::leave(&networks.directory(&network.id), &container.id)?;
-            let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(|(address, _)| *address).collect();
+            let addresses: Vec<IpAddr> = addresses(&endpoint).collect();
             self.follow_networks(&changed, &self.own_lines(&changed, &addresses), &[])?;
         }
         changed.config.networks.retain(|one| !known(one));
@@ -421,9 +409,7 @@ impl Engine {
     }
 
     fn own_lines(&self, container: &Container, addresses: &[IpAddr]) -> Vec<Entry> {
-        let config = &container.config;
-        let hostname = config.hostname.clone().unwrap_or_else(|| container.id[..12].to_owned());
-        hosts::own(addresses, &hostname, config.domainname.as_deref().unwrap_or_default())
+        hosts::own(addresses, &hostname(container), container.config.domainname.as_deref().unwrap_or_default())
     }
 
     /// Files and resolver of a running container after its networks have changed.
@@ -442,6 +428,24 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// By which names are resolved in a container.
+#[derive(Debug)]
+pub(crate) struct NameFiles {
+    /// Names below `/etc`, and contents.
+    pub(crate) list: Vec<(&'static str, String)>,
+    /// What its resolver serves; it needs none otherwise.
+    pub(crate) settings: Option<Settings>,
+}
+
+fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
+    endpoint.addresses.iter().map(|(address, _)| *address)
+}
+
+/// Given, or the ID's first twelve digits.
+fn hostname(container: &Container) -> String {
+    container.config.hostname.clone().unwrap_or_else(|| container.id[..12].to_owned())
 }
 
 fn wishes(config: &RunConfig) -> Wishes {

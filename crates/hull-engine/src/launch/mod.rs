@@ -320,19 +320,21 @@ impl Engine {
         started
     }
 
-    /// Writes the files by which names are resolved in a container where they are bound from.
+    /// Writes the files by which names are resolved in a container where they are bound from; gives what its resolver
+    /// serves if it needs one.
     pub(crate) fn write_name_files(
         &self,
         container: &Container,
         plan: Option<&hull_network::Plan>,
         directory: &Path,
-    ) -> Result<(), Error> {
-        for (name, content) in self.name_files(container, plan)? {
+    ) -> Result<Option<hull_network::dns::Settings>, Error> {
+        let files = self.name_files(container, plan)?;
+        for (name, content) in files.list {
             let path = directory.join(name);
             fs::write(&path, content).map_err(Error::io("write", &path))?;
             rustix::fs::chmod(&path, Mode::from_raw_mode(0o644)).map_err(Error::io("change mode of", &path))?;
         }
-        Ok(())
+        Ok(files.settings)
     }
 
     /// The root file system over an image's layers: `upper` is written to, `work/` and `rootfs/` of `place` serve the mount.
@@ -362,7 +364,7 @@ impl Engine {
             init::wrap(&mut spec, &directory);
         }
         let plan = self.plan_network(&container, &defaults)?;
-        self.write_name_files(&container, plan.as_ref(), &directory)?;
+        let settings = self.write_name_files(&container, plan.as_ref(), &directory)?;
         let lower = image.map(|(_, lower)| lower);
         let rootfs = self.overlay(lower.as_ref(), directory.join("upper"), &directory, container.config.remove)?;
         self.ready_volumes(&container, lower.as_ref().map(Lower::layers), !known)?;
@@ -390,7 +392,7 @@ impl Engine {
             }
             let (pid, pid_start) = (created.pid, created.pid_start);
             let reach = match plan {
-                Some(plan) => self.join_network(&container, plan, pid, warn)?,
+                Some(plan) => self.join_network(&container, plan, settings, pid, warn)?,
                 None => Reach::default(),
             };
             let running = created.start()?;
@@ -418,7 +420,7 @@ impl Engine {
         }
         let pid_start = created.record().pid_start_time;
         let reach = match plan {
-            Some(plan) => self.join_network(&container, plan, created.pid(), warn)?,
+            Some(plan) => self.join_network(&container, plan, settings, created.pid(), warn)?,
             None => Reach::default(),
         };
         let running = created.start()?;

@@ -53,6 +53,9 @@ pub struct Node {
     pub ignore_cache: bool,
     /// `OS/ARCH[/VARIANT]` that it is for.
     pub platform: String,
+    /// Files that it makes are not newer than this, in seconds since 1970. It is part of the key of a step that makes
+    /// files: the date that was asked for, or that of the stage's base image, so that it changes with the base only.
+    pub epoch: Option<i64>,
 }
 
 /// What a step does.
@@ -308,4 +311,6 @@ pub struct MkdirOp {
     pub base: NodeId,
     /// Absolute path.
     pub path: String,
+    /// Who owns what is made, as `USER` says; empty means root.
+    pub user: String,
 }

@@ -5,6 +5,7 @@
 //! for the child between `clone3` and `execve` and does not allocate.
 
 mod codec;
+pub mod conntrack;
 mod device;
 mod error;
 mod link;

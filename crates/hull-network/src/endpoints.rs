@@ -22,7 +22,7 @@ use crate::host::{self, Host};
 use crate::networks::Networks;
 use crate::options::GatewayMode;
 use crate::ports::{Publish, Reservation};
-use crate::publish::{forget, publish_ports};
+use crate::publish::{Closing, forget, publish_ports};
 use crate::record::{Driver, Endpoint, Mac, Network, Published};
 use crate::{Error, bridge, firewall, pool, stacked, store};
 
@@ -258,14 +258,14 @@ impl Networks {
         if known.is_empty() {
             return Ok(());
         }
-        let elements = self.db.write(Sync::Normal, |connection| {
-            let mut elements = Vec::new();
+        let closing = self.db.write(Sync::Normal, |connection| {
+            let mut closing = Closing::default();
             for endpoint in store::endpoints_of_container(connection, container)? {
-                elements.extend(forget(connection, &endpoint)?);
+                closing.extend(forget(connection, &endpoint)?);
             }
-            Ok::<_, Error>(elements)
+            Ok::<_, Error>(closing)
         })?;
-        self.close_ports(&mut Host::default(), &elements)
+        self.close_ports(&mut Host::default(), &closing)
     }
 
     /// Puts a running container on one more network.
@@ -320,15 +320,15 @@ impl Networks {
     ) -> Result<Endpoint, Error> {
         let network = self.find(network)?;
         let mut host = Host::default();
-        let (endpoint, elements) = self.db.write(Sync::Normal, |connection| {
+        let (endpoint, closing) = self.db.write(Sync::Normal, |connection| {
             let all = store::endpoints_of_container(connection, who.id)?;
             let not_there = || Error::NotConnected { container: who.name.to_owned(), network: network.name.clone() };
             let endpoint = all.into_iter().find(|one| one.network == network.id).ok_or_else(not_there)?;
-            let elements = forget(connection, &endpoint)?;
-            Ok::<_, Error>((endpoint, elements))
+            let closing = forget(connection, &endpoint)?;
+            Ok::<_, Error>((endpoint, closing))
         })?;
         let mut errors = Vec::new();
-        errors.extend(self.close_ports(&mut host, &elements).err());
+        errors.extend(self.close_ports(&mut host, &closing).err());
         if let Some(namespace) = namespace {
             let removed = Socket::open_in(namespace).and_then(|mut inside| match inside.link(&endpoint.interface) {
                 Ok(link) => inside.delete(link.index),

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use hull_db::Sync;
+use hull_netlink::conntrack;
 use hull_netlink::nft::Element;
 use rusqlite::Connection;
 use rustix::io::Errno;
@@ -14,6 +15,28 @@ use crate::options::GatewayMode;
 use crate::ports::{self, Publish};
 use crate::record::{Endpoint, Network, Protocol, Published};
 use crate::{Error, bridge, firewall, store};
+
+/// What is to be closed: elements of the firewall's maps, and the UDP ports behind them with their version of IP.
+#[derive(Debug, Default)]
+pub(crate) struct Closing {
+    elements: Vec<(&'static str, Element)>,
+    flows: Vec<(bool, u16)>,
+}
+
+impl Closing {
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.elements.extend(other.elements);
+        self.flows.extend(other.flows);
+    }
+}
+
+/// The UDP ports among them, each with its version of IP.
+fn flows(published: &[Published]) -> impl Iterator<Item = (bool, u16)> {
+    published
+        .iter()
+        .filter(|one| one.protocol == Protocol::Udp && one.host_port != 0)
+        .map(|one| (one.host.is_ipv4(), one.host_port))
+}
 
 /// A wish, the one address of the machine that it is for if any, and what keeps the port.
 pub(crate) type Taken = (Publish, Option<IpAddr>, ports::Reserved);
@@ -72,43 +95,49 @@ impl Networks {
         }
         let before = host.firewall()?.generation()?;
         match firewall::change_ports(host.firewall()?, &elements, &[]) {
-            Ok(()) => bridge::note_own_change(host, &self.state, before),
+            Ok(()) => bridge::note_own_change(host, &self.state, before)?,
             // Of somebody who was killed.
             Err(error) if error.is(Errno::EXIST) || error.is(Errno::BUSY) => {
                 self.db.write(Sync::Normal, |connection| evict(connection, plan))?;
-                bridge::mend(host, &self.db, &self.state, said).map(drop)
+                bridge::mend(host, &self.db, &self.state, said)?;
             }
             // The table has just been removed.
-            Err(error) if error.is(Errno::NOENT) => bridge::mend(host, &self.db, &self.state, said).map(drop),
-            Err(error) => Err(error),
+            Err(error) if error.is(Errno::NOENT) => {
+                bridge::mend(host, &self.db, &self.state, said)?;
+            }
+            Err(error) => return Err(error),
         }
+        // Peers who were there before, and were told that nobody listens, or led to a container that is gone.
+        Ok(conntrack::forget_udp(flows(&plan.published))?)
     }
 
-    pub(crate) fn close_ports(&self, host: &mut Host, elements: &[(&'static str, Element)]) -> Result<(), Error> {
-        if elements.is_empty() {
+    pub(crate) fn close_ports(&self, host: &mut Host, closing: &Closing) -> Result<(), Error> {
+        if closing.elements.is_empty() {
             return Ok(());
         }
         let before = host.firewall()?.generation()?;
-        match firewall::change_ports(host.firewall()?, &[], elements) {
-            Ok(()) => bridge::note_own_change(host, &self.state, before),
+        match firewall::change_ports(host.firewall()?, &[], &closing.elements) {
+            Ok(()) => bridge::note_own_change(host, &self.state, before)?,
             // Some were not there: the table is mended from the records, where the container is no longer.
             Err(error) if error.is(Errno::NOENT) => {
-                bridge::mend(host, &self.db, &self.state, &mut Vec::new()).map(drop)
+                bridge::mend(host, &self.db, &self.state, &mut Vec::new())?;
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(error),
         }
+        // The address may be another container's soon.
+        Ok(conntrack::forget_udp(closing.flows.iter().copied())?)
     }
 }
 
-/// Takes an endpoint out of the records; gives the elements of its ports.
-pub(crate) fn forget(connection: &Connection, endpoint: &Endpoint) -> Result<Vec<(&'static str, Element)>, Error> {
+/// Takes an endpoint out of the records; gives what is to be closed.
+pub(crate) fn forget(connection: &Connection, endpoint: &Endpoint) -> Result<Closing, Error> {
     let published = store::ports_of_endpoint(connection, endpoint.id)?;
     let elements = match store::find(connection, &endpoint.network)? {
         Some(network) if !published.is_empty() => firewall::ports(&network, &published)?,
         _ => Vec::new(),
     };
     store::leave(connection, endpoint.id)?;
-    Ok(elements)
+    Ok(Closing { elements, flows: flows(&published).collect() })
 }
 
 /// Puts published ports down and makes reservations of the sockets.

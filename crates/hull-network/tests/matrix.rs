@@ -321,6 +321,50 @@ fn root_containers_are_hidden_behind_the_machine_unless_routed() {
 }
 
 #[test]
+fn root_a_udp_peer_that_keeps_sending_reaches_the_container_of_now() {
+    in_lab(|lab| {
+        lab.create("n", |wish| wish.ipv6 = Some(true));
+        let udp = Publish { protocol: hull_network::Protocol::Udp, ..tcp(None, 5300, 53) };
+        let sockets: Vec<_> = [(MACHINE, REMOTE), (MACHINE6, REMOTE6)]
+            .into_iter()
+            .map(|(host, own)| {
+                let bind = || std::net::UdpSocket::bind((ip(own), 0)).unwrap();
+                let socket = hull_netlink::in_namespace(lab.remote.as_fd(), bind).unwrap();
+                socket.set_read_timeout(Some(std::time::Duration::from_secs(2))).unwrap();
+                socket.connect((ip(host), 5300)).unwrap();
+                socket
+            })
+            .collect();
+        // The same address and port of the peer each time: one flow, as connection tracking sees it.
+        let ask = |socket: &std::net::UdpSocket| {
+            let mut buffer = [0; 64];
+            // What came back for an earlier question, such as that nobody listens, is not the answer.
+            (0..3).find_map(|_| {
+                socket.send(b"?").ok()?;
+                let filled = socket.recv(&mut buffer).ok()?;
+                Some(String::from_utf8_lossy(&buffer[..filled]).into_owned())
+            })
+        };
+        let first = lab.start("first", &["n"], std::slice::from_ref(&udp));
+        first.serve(53);
+        for socket in &sockets {
+            assert_eq!(ask(socket).as_deref(), Some("first"));
+        }
+        lab.networks.detach("first").unwrap();
+        let before = first.ipv4(0);
+        // Its monitor is gone, and with it the sockets; its namespace, and so its address, is still there.
+        let Container { namespace: _held, plan, .. } = first;
+        drop(plan);
+        let second = lab.start("second", &["n"], &[udp]);
+        assert_ne!(before, second.ipv4(0));
+        second.serve(53);
+        for socket in &sockets {
+            assert_eq!(ask(socket).as_deref(), Some("second"));
+        }
+    });
+}
+
+#[test]
 fn root_udp_and_ranges_are_published() {
     in_lab(|lab| {
         lab.create("n", |wish| wish.ipv6 = Some(true));

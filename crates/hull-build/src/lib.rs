@@ -10,16 +10,19 @@
 //!
 //! * [`request`]: what is asked for, as plain data.
 //! * [`graph`]: steps and what they need; everything is decided there except contents.
+//! * [`solve`](mod@solve): every step to its layers.
 //! * [`observer`]: what is told while it runs.
 
 pub mod error;
 pub mod graph;
 pub mod observer;
 pub mod request;
+pub mod solve;
 
 pub use error::Error;
 pub use observer::Observer;
 pub use request::BuildRequest;
+pub use solve::{Snapshot, Solver, solve};
 
 use hull_engine::Engine;
 use hull_oci::Digest;

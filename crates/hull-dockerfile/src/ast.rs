@@ -43,8 +43,10 @@ pub struct Stage {
     pub original: String,
     /// Where `FROM` is.
     pub lines: Lines,
-    /// Comment that describes the stage: lines directly above `FROM` that begin with its name.
+    /// Comment that describes the stage: what follows its name in a comment line above `FROM` that begins with it.
     pub comment: Option<String>,
+    /// All comment lines above `FROM`, without `#`: a `check=` among them counts for the instruction.
+    pub comments: Vec<String>,
     /// Instructions, in order.
     pub instructions: Vec<Instruction>,
 }
@@ -58,8 +60,10 @@ pub struct Instruction {
     pub original: String,
     /// Where it is, heredocs included.
     pub lines: Lines,
-    /// Comment that describes it (`ARG`).
+    /// Comment that describes it (`ARG`: that of its first name that has one).
     pub comment: Option<String>,
+    /// All comment lines above it, without `#`: a `check=` among them counts for the instruction.
+    pub comments: Vec<String>,
 }
 
 /// A command: words to be executed, or text for the shell.
@@ -154,9 +158,14 @@ pub enum Sharing {
     Locked,
 }
 
-/// `RUN --mount`, raw where the language expands (everything but `from`).
+/// `RUN --mount`.
+///
+/// The language expands every value but `from`'s, and judges them only then: [`Mount::resolve`] gives the mount that is
+/// meant. In a parsed instruction the fields hold what is literal, and `raw` all of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Mount {
+    /// The flag's value as written.
+    pub raw: String,
     /// What it is.
     pub kind: MountKind,
     /// `target`; absent where the kind has a default.

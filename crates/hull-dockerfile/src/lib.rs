@@ -1,8 +1,22 @@
 //! The Dockerfile language, up to frontend version 1.26: text to a typed tree, and what can be said about it without
 //! touching a file, an image or a network.
 //!
-//! * [`ast`]: what a parsed Dockerfile is.
+//! * [`ast`]: what a parsed Dockerfile is; [`parse`] and [`parse_onbuild`] make it.
+//! * [`expand`]: variables and quotes in words.
 //!
-//! Everything here is pure. Input is hostile: sizes are bounded, nothing panics, every error has a line.
+//! Messages are `BuildKit`'s, as are the lines they speak of. Everything here is pure. Input is hostile: sizes are
+//! bounded, nothing panics, every error has a line.
 
 pub mod ast;
+mod directive;
+mod error;
+pub mod expand;
+mod heredoc;
+mod lex;
+mod parse;
+mod words;
+
+pub use directive::{Syntax, detect_syntax};
+pub use error::{Error, Excerpt, Warning};
+pub use lex::{MAX_LINE, MAX_SOURCE};
+pub use parse::{parse, parse_onbuild};

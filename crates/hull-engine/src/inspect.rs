@@ -1,4 +1,4 @@
-//! What `inspect` shows of a container, in Docker's shape.
+//! What `inspect` shows, in Docker's shape: here of a container, in modules of its own of everything else.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,10 @@ use crate::records::{Container, Engine, Phase, State};
 use crate::volumes::mounts::clean;
 
 pub(crate) mod host;
+pub mod image;
 pub mod network;
+pub mod networks;
+pub mod volume;
 
 const NEVER: &str = "0001-01-01T00:00:00Z";
 

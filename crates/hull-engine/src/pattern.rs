@@ -1,5 +1,7 @@
 //! The patterns that options and filters take where Docker takes regular expressions. Of them these are known: `^`, `$`,
-//! `.`, `*`, `+`, `?`, `\`, and `|` between whole patterns.
+//! `.`, `*`, `+`, `?`, `\`, and `|` between whole patterns. Names of images have patterns as those of shells.
+
+use hull_oci::Reference;
 
 /// Whether a text has a match of a pattern.
 #[must_use]
@@ -32,6 +34,42 @@ fn here(pattern: &[char], text: &[char]) -> bool {
     (least..=run).any(|count| here(rest, &text[count..]))
 }
 
+/// Whether an image's name fits a shell pattern such as `debian:1*`, by the whole name or without its tag.
+#[must_use]
+pub fn names(pattern: &str, name: &Reference) -> bool {
+    glob(pattern, &name.familiar()) || glob(pattern, &name.familiar_repository())
+}
+
+/// Shell patterns, where `*` and `?` do not go beyond a slash.
+fn glob(pattern: &str, text: &str) -> bool {
+    fn here(pattern: &[char], text: &[char]) -> bool {
+        match (pattern, text) {
+            ([], []) => true,
+            (['*', rest @ ..], _) => {
+                let run = text.iter().take_while(|one| **one != '/').count();
+                (0..=run).any(|count| here(rest, &text[count..]))
+            }
+            (['?', rest @ ..], [one, after @ ..]) => *one != '/' && here(rest, after),
+            (['[', rest @ ..], [one, after @ ..]) => {
+                let Some(end) = rest.iter().position(|one| *one == ']') else { return false };
+                let (set, rest) = (&rest[..end], &rest[end + 1..]);
+                let (negated, set) = match set {
+                    ['^', set @ ..] => (true, set),
+                    set => (false, set),
+                };
+                let range = set.windows(3).any(|range| range[1] == '-' && (range[0]..=range[2]).contains(one));
+                (range || set.contains(one)) != negated && here(rest, after)
+            }
+            (['\\', literal, rest @ ..], [one, after @ ..]) | ([literal, rest @ ..], [one, after @ ..]) => {
+                literal == one && here(rest, after)
+            }
+            _ => false,
+        }
+    }
+    let characters = |text: &str| text.chars().collect::<Vec<_>>();
+    here(&characters(pattern), &characters(text))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,5 +91,26 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
         }
+    }
+
+    #[test]
+    fn patterns_stop_at_slashes() {
+        for (pattern, text, expected) in [
+            ("alpine", "alpine", true),
+            ("alpine:3.*", "alpine:3.20", true),
+            ("alp*", "alpine:latest", true),
+            ("*", "localhost:5000/team/app", false),
+            ("localhost:5000/*/app", "localhost:5000/team/app", true),
+            ("alpin?", "alpine", true),
+            ("alpine:[0-3].*", "alpine:3.20", true),
+            ("alpine:[^0-3].*", "alpine:3.20", false),
+            ("a\\*", "a*", true),
+            ("[", "[", false),
+        ] {
+            assert_eq!(glob(pattern, text), expected, "{pattern} {text}");
+        }
+        let name: Reference = "docker.io/library/alpine:3.20".parse().expect("parses");
+        assert!(names("alpine", &name) && names("alpine:3.20", &name));
+        assert!(!names("alpine:3.19", &name) && !names("debian", &name));
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use hull_engine::{Container, Engine};
+use hull_engine::{Container, Engine, pattern};
 use hull_image::Image;
 use hull_oci::Reference;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::filter::{self, Filter, Filters};
 use super::{Done, Failure};
@@ -77,41 +77,6 @@ pub(super) fn written(engine: &Engine, container: &Container) -> u64 {
     hull_engine::usage::written(&engine.directory(&container.id).join("upper"))
 }
 
-/// Whether a name fits a pattern such as `debian:1*`, by the whole name or without its tag.
-fn fits_reference(pattern: &str, name: &Reference) -> bool {
-    glob(pattern, &name.familiar()) || glob(pattern, &name.familiar_repository())
-}
-
-/// Shell patterns, where `*` and `?` do not go beyond a slash.
-fn glob(pattern: &str, text: &str) -> bool {
-    fn here(pattern: &[char], text: &[char]) -> bool {
-        match (pattern, text) {
-            ([], []) => true,
-            (['*', rest @ ..], _) => {
-                let run = text.iter().take_while(|one| **one != '/').count();
-                (0..=run).any(|count| here(rest, &text[count..]))
-            }
-            (['?', rest @ ..], [one, after @ ..]) => *one != '/' && here(rest, after),
-            (['[', rest @ ..], [one, after @ ..]) => {
-                let Some(end) = rest.iter().position(|one| *one == ']') else { return false };
-                let (set, rest) = (&rest[..end], &rest[end + 1..]);
-                let (negated, set) = match set {
-                    ['^', set @ ..] => (true, set),
-                    set => (false, set),
-                };
-                let range = set.windows(3).any(|range| range[1] == '-' && (range[0]..=range[2]).contains(one));
-                (range || set.contains(one)) != negated && here(rest, after)
-            }
-            (['\\', literal, rest @ ..], [one, after @ ..]) | ([literal, rest @ ..], [one, after @ ..]) => {
-                literal == one && here(rest, after)
-            }
-            _ => false,
-        }
-    }
-    let characters = |text: &str| text.chars().collect::<Vec<_>>();
-    here(&characters(pattern), &characters(text))
-}
-
 /// The images that are asked for, with the names to show; newest first.
 fn select(engine: &Engine, args: &Args, now: SystemTime) -> Result<Vec<Image>, Failure> {
     let filters =
@@ -128,10 +93,10 @@ fn select(engine: &Engine, args: &Args, now: SystemTime) -> Result<Vec<Image>, F
     images.retain_mut(|image| {
         if !patterns.is_empty() {
             // Other names of the image are not shown.
-            image.names.retain(|name| patterns.iter().any(|pattern| fits_reference(pattern, name)));
+            image.names.retain(|name| patterns.iter().any(|pattern| pattern::names(pattern, name)));
             image.repo_digests.retain(|(repository, digest)| {
                 let name = format!("{repository}@{digest}").parse::<Reference>();
-                name.is_ok_and(|name| patterns.iter().any(|pattern| fits_reference(pattern, &name)))
+                name.is_ok_and(|name| patterns.iter().any(|pattern| pattern::names(pattern, &name)))
             });
             if image.is_dangling() {
                 return false;
@@ -264,73 +229,5 @@ fn tree(engine: &Engine, images: &[Image]) -> Result<String, Failure> {
 
 /// An image as `inspect` shows it: Docker's document.
 pub(super) fn document(engine: &Engine, name: &str) -> Result<Value, Failure> {
-    let image = engine.images.find(name)?;
-    let config = &image.config;
-    let mut defaults = json!({
-        "User": "", "Env": null, "Cmd": null, "Entrypoint": null, "Volumes": null, "WorkingDir": "", "OnBuild": null,
-        "Labels": null,
-    });
-    if let (Some(fields), Ok(Value::Object(own))) = (defaults.as_object_mut(), serde_json::to_value(&config.config)) {
-        fields.extend(own);
-    }
-    let digests: Vec<String> = image
-        .repo_digests
-        .iter()
-        .map(|(repository, digest)| format!("{repository}@{digest}"))
-        .map(|name| name.parse::<Reference>().map_or(name, |name| name.familiar()))
-        .collect();
-    let layers: Vec<String> = config.rootfs.diff_ids.iter().map(ToString::to_string).collect();
-    let kind = image.layers.first().map_or("erofs", |layer| layer.kind.as_str());
-    let mut document = json!({
-        "Id": image.id.to_string(),
-        "RepoTags": image.names.iter().map(Reference::familiar).collect::<Vec<_>>(),
-        "RepoDigests": digests,
-        "Parent": "",
-        "Comment": config.comment.clone().unwrap_or_default(),
-        "Created": config.created.clone().unwrap_or_else(|| "0001-01-01T00:00:00Z".to_owned()),
-        "DockerVersion": "",
-        "Author": config.author.clone().unwrap_or_default(),
-        "Config": defaults,
-        "Architecture": config.platform.architecture,
-        "Os": config.platform.os,
-        "Size": image.size,
-        "GraphDriver": { "Name": kind, "Data": null },
-        "RootFS": { "Type": "layers", "Layers": layers },
-        "Metadata": { "LastTagTime": units::rfc3339(image.added) },
-    });
-    if let Some(fields) = document.as_object_mut() {
-        if let Some(variant) = &config.platform.variant {
-            fields.insert("Variant".to_owned(), variant.as_str().into());
-        }
-        if let Some(manifest) = &image.manifest {
-            fields.insert("Descriptor".to_owned(), json!({ "digest": manifest.to_string() }));
-        }
-    }
-    Ok(document)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_stop_at_slashes() {
-        for (pattern, text, expected) in [
-            ("alpine", "alpine", true),
-            ("alpine:3.*", "alpine:3.20", true),
-            ("alp*", "alpine:latest", true),
-            ("*", "localhost:5000/team/app", false),
-            ("localhost:5000/*/app", "localhost:5000/team/app", true),
-            ("alpin?", "alpine", true),
-            ("alpine:[0-3].*", "alpine:3.20", true),
-            ("alpine:[^0-3].*", "alpine:3.20", false),
-            ("a\\*", "a*", true),
-            ("[", "[", false),
-        ] {
-            assert_eq!(glob(pattern, text), expected, "{pattern} {text}");
-        }
-        let name: Reference = "docker.io/library/alpine:3.20".parse().expect("parses");
-        assert!(fits_reference("alpine", &name) && fits_reference("alpine:3.20", &name));
-        assert!(!fits_reference("alpine:3.19", &name) && !fits_reference("debian", &name));
-    }
+    Ok(hull_engine::inspect::image::document(&engine.images.find(name)?))
 }

@@ -3,8 +3,7 @@
 use std::time::SystemTime;
 
 use hull_engine::Engine;
-use hull_network::{Network, Networks};
-use serde_json::{Map, Value, json};
+use hull_network::Network;
 
 use super::filter::{self, Filter, Filters};
 use super::network::tell;
@@ -76,16 +75,16 @@ fn created(network: &Network) -> i64 {
 }
 
 /// `2026-11-21 14:30:42.123456789 +0000 UTC`, as Go prints a time: zeroes at the end are left out.
-fn created_at(network: &Network, text: String, separator: &str) -> String {
+fn created_at(network: &Network) -> String {
+    let text = units::timestamp(created(network));
     let digits = format!("{:09}", network.created % 1_000_000_000);
     let digits = digits.trim_end_matches('0');
-    let Some(position) = text.find(separator).filter(|_| !digits.is_empty()) else { return text };
+    let Some(position) = text.find(" +").filter(|_| !digits.is_empty()) else { return text };
     format!("{}.{digits}{}", &text[..position], &text[position..])
 }
 
 fn row(network: &Network, whole: bool) -> Row {
     let id = if whole { network.id.as_str() } else { network.id.get(..12).unwrap_or(&network.id) };
-    let seconds = created(network);
     Row::new("networkContext")
         .with("ID", id)
         .with("Name", &network.name)
@@ -94,7 +93,7 @@ fn row(network: &Network, whole: bool) -> Row {
         .with("IPv4", network.ipv4.to_string())
         .with("IPv6", network.ipv6.to_string())
         .with("Internal", network.internal.to_string())
-        .with("CreatedAt", created_at(network, units::timestamp(seconds), " +"))
+        .with("CreatedAt", created_at(network))
         .with_labels(network.labels.clone())
 }
 
@@ -136,74 +135,11 @@ pub(super) fn list(engine: &Engine, args: &Ls) -> Done {
     Ok(0)
 }
 
-/// A network as `docker network inspect` shows it.
-pub(super) fn document(networks: &Networks, network: &Network) -> Result<Value, Failure> {
-    let pools = network.pools.iter().map(|pool| {
-        let mut fields = Map::new();
-        fields.insert("Subnet".to_owned(), pool.subnet.to_string().into());
-        if let Some(range) = pool.range {
-            fields.insert("IPRange".to_owned(), range.to_string().into());
-        }
-        if let Some(gateway) = pool.gateway {
-            fields.insert("Gateway".to_owned(), gateway.to_string().into());
-        }
-        if !pool.auxiliary.is_empty() {
-            fields.insert("AuxiliaryAddresses".to_owned(), json!(pool.auxiliary));
-        }
-        Value::Object(fields)
-    });
-    let pools: Vec<Value> = pools.collect();
-    let mut containers = Map::new();
-    for endpoint in networks.endpoints(network)? {
-        let of = |ipv4: bool| {
-            let found = endpoint.addresses.iter().find(|(address, _)| address.is_ipv4() == ipv4);
-            found.map_or(String::new(), |(address, prefix)| format!("{address}/{prefix}"))
-        };
-        containers.insert(
-            endpoint.container.clone(),
-            json!({
-                "Name": endpoint.container_name,
-                // Docker has an ID for it; here its number stands behind the network's ID.
-                "EndpointID": format!("{}{:016x}", &network.id[..48.min(network.id.len())], endpoint.id),
-                "MacAddress": endpoint.mac.to_string(),
-                "IPv4Address": of(true),
-                "IPv6Address": of(false),
-            }),
-        );
-    }
-    let options: Map<String, Value> = network
-        .options
-        .iter()
-        .filter(|(key, _)| !key.starts_with("hull."))
-        .map(|(key, value)| (key.clone(), value.clone().into()))
-        .collect();
-    Ok(json!({
-        "Name": network.name,
-        "Id": network.id,
-        "Created": created_at(network, units::rfc3339(created(network)), "Z"),
-        "Scope": "local",
-        "Driver": network.driver.as_str(),
-        "EnableIPv4": network.ipv4,
-        "EnableIPv6": network.ipv6,
-        "IPAM": {
-            "Driver": "default",
-            "Options": if network.predefined() { Value::Null } else { json!({}) },
-            "Config": if network.pools.is_empty() { Value::Null } else { pools.into() },
-        },
-        "Internal": network.internal,
-        "Attachable": network.attachable,
-        "Ingress": false,
-        "ConfigFrom": { "Network": "" },
-        "ConfigOnly": false,
-        "Containers": containers,
-        "Options": options,
-        "Labels": network.labels,
-    }))
-}
-
 pub(super) fn inspect(engine: &Engine, args: &Inspect) -> Done {
     let networks = engine.networks();
-    inspect::show(args.format.as_deref(), &args.networks, |name| document(&networks, &networks.find(name)?))
+    inspect::show(args.format.as_deref(), &args.networks, |name| {
+        Ok(hull_engine::inspect::networks::document(&networks, &networks.find(name)?)?)
+    })
 }
 
 pub(super) fn prune(engine: &Engine, args: &Prune) -> Done {

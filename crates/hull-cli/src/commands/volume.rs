@@ -10,7 +10,7 @@ use clap::Subcommand;
 use hull_engine::volumes::trash::{self, Removal, Removed};
 use hull_engine::volumes::{Users, Volume};
 use hull_engine::{Engine, Error, flags};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::filter::{self, Filter, Filters};
 use super::{Done, Failure, archives, inspect, prune};
@@ -286,18 +286,7 @@ fn ls(engine: &Engine, args: &Ls) -> Done {
 
 /// A volume, in Docker's shape.
 pub(super) fn document(engine: &Engine, name: &str) -> Result<Value, Failure> {
-    let volume = engine.volume(name)?;
-    let some = |map: &BTreeMap<String, String>| if map.is_empty() { Value::Null } else { json!(map) };
-    let seconds = i64::try_from(volume.created / 1_000_000_000).unwrap_or(i64::MAX);
-    Ok(json!({
-        "CreatedAt": units::rfc3339(seconds),
-        "Driver": volume.driver,
-        "Labels": some(&volume.labels),
-        "Mountpoint": engine.volume_data(&volume.name),
-        "Name": volume.name,
-        "Options": some(&volume.options),
-        "Scope": "local",
-    }))
+    Ok(hull_engine::inspect::volume::document(engine, &engine.volume(name)?))
 }
 
 fn removal(now: bool) -> Removal {

@@ -88,9 +88,15 @@ impl Client {
     /// A client as the environment and the machine's files say.
     #[must_use]
     pub fn from_environment() -> Arc<Self> {
+        Self::with_credentials(Credentials::from_environment())
+    }
+
+    /// [`Self::from_environment`], but for who the user is.
+    #[must_use]
+    pub fn with_credentials(credentials: Credentials) -> Arc<Self> {
         let agent = concat!("hull/", env!("CARGO_PKG_VERSION"));
         let http = hull_http::Client::new(agent, hull_http::proxy::Proxies::from_environment());
-        Self::new(http, Credentials::from_environment(), Sources::system())
+        Self::new(http, credentials, Sources::system())
     }
 
     /// [`Self::from_environment`], with certificates unchecked and plain HTTP allowed: what `--insecure` asks for.

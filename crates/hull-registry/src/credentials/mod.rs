@@ -100,6 +100,8 @@ pub enum CredentialError {
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
     files: Vec<PathBuf>,
+    /// What a program gave for this use alone, by the registry's name; it wins over the files.
+    given: Vec<(String, Credential)>,
 }
 
 impl Credentials {
@@ -120,13 +122,19 @@ impl Credentials {
         };
         let files =
             [path("REGISTRY_AUTH_FILE"), docker.map(|directory| directory.join("config.json")), Some(containers)];
-        Self { files: files.into_iter().flatten().collect() }
+        Self { files: files.into_iter().flatten().collect(), given: Vec::new() }
     }
 
     /// Only this file, as `--authfile` asks for.
     #[must_use]
     pub fn file(path: PathBuf) -> Self {
-        Self { files: vec![path] }
+        Self { files: vec![path], given: Vec::new() }
+    }
+
+    /// Only these, each for the registry of that name; no file or helper is asked.
+    #[must_use]
+    pub fn given(given: Vec<(String, Credential)>) -> Self {
+        Self { files: Vec::new(), given }
     }
 
     /// The credential for a repository of a registry; `host` is as in [`hull_oci::Reference::domain`].
@@ -134,6 +142,9 @@ impl Credentials {
     /// # Errors
     /// When a file or a helper is broken: a silent anonymous request would be answered by a misleading refusal.
     pub fn find(&self, host: &str, repository: &str) -> Result<Option<Credential>, CredentialError> {
+        if let Some((_, found)) = self.given.iter().find(|(given, _)| given == host) {
+            return Ok(Some(found.clone()));
+        }
         for path in &self.files {
             let Some(document) = read(path)? else { continue };
             if let Some(name) = helper_for(&document, host)

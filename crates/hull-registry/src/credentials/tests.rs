@@ -86,3 +86,11 @@ fn files_in_their_order() {
     let expected = ["/home/u/.docker/config.json", "/run/user/7/containers/auth.json"];
     assert_eq!(credentials.files, expected.map(PathBuf::from));
 }
+
+#[test]
+fn a_given_credential_is_for_its_registry_alone() {
+    let one = Credential::Password { username: "u".to_owned(), password: "p".to_owned() };
+    let given = Credentials::given(vec![("r.example:5000".to_owned(), one.clone())]);
+    assert_eq!(given.find("r.example:5000", "team/app").expect("no file"), Some(one));
+    assert_eq!(given.find("docker.io", "library/debian").expect("no file"), None);
+}

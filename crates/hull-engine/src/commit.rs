@@ -40,6 +40,8 @@ pub struct CommitOptions {
     pub changes: Vec<String>,
     /// Stop a running container's processes meanwhile.
     pub pause: bool,
+    /// What is set of it takes the place of the container's, before the changes.
+    pub config: Option<Box<ContainerConfig>>,
 }
 
 /// Files that an archive cannot have, for a warning.
@@ -87,6 +89,9 @@ impl Engine {
         let base = self.images.get(&id)?;
         let mut config = base.config.clone();
         merge(&mut config.config, container);
+        if let Some(wanted) = &options.config {
+            lay_over(&mut config.config, wanted);
+        }
         hull_image::apply_changes(&mut config.config, &options.changes)?;
         let transfer = self.images.begin()?;
         for diff_id in &config.rootfs.diff_ids {
@@ -205,6 +210,37 @@ fn merge(config: &mut ContainerConfig, container: &Container) {
         config.stop_signal = lifecycle::signal::name(container.stop_signal);
     }
     config.labels.extend(run.labels.clone());
+}
+
+/// What a client wants of the new image, over what there is: fields that say nothing change nothing.
+fn lay_over(config: &mut ContainerConfig, wanted: &ContainerConfig) {
+    let wanted = wanted.clone();
+    if !wanted.entrypoint.is_empty() {
+        config.entrypoint = wanted.entrypoint;
+        config.cmd.clear();
+    }
+    if !wanted.cmd.is_empty() {
+        config.cmd = wanted.cmd;
+    }
+    for variable in wanted.env {
+        let name = variable.split('=').next();
+        match config.env.iter_mut().find(|one| one.split('=').next() == name) {
+            Some(present) => *present = variable,
+            None => config.env.push(variable),
+        }
+    }
+    if !wanted.user.is_empty() {
+        config.user = wanted.user;
+    }
+    if !wanted.working_dir.is_empty() {
+        config.working_dir = wanted.working_dir;
+    }
+    if !wanted.stop_signal.is_empty() {
+        config.stop_signal = wanted.stop_signal;
+    }
+    config.exposed_ports.extend(wanted.exposed_ports);
+    config.volumes.extend(wanted.volumes);
+    config.labels.extend(wanted.labels);
 }
 
 /// Dates, author, and the row of history.

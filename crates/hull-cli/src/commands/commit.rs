@@ -94,6 +94,7 @@ pub(super) fn commit(engine: &Engine, args: Commit) -> Done {
         message: args.message,
         changes: args.changes,
         pause: args.pause,
+        config: None,
     };
     let (image, report) = engine.commit(&container, &options)?;
     warn(&report);

@@ -148,7 +148,7 @@ pub fn one_line(text: &str) -> String {
 }
 
 /// Go writers emit `null` for empty lists and maps; it means the same as absence.
-pub(crate) fn null_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub fn null_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Default + Deserialize<'de>,

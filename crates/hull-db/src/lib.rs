@@ -25,13 +25,14 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use hull_fs::lock::Lock;
 
 /// Version of the tables, in `user_version`.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// What each version adds to the one before.
 const MIGRATIONS: [&str; VERSION as usize] = [
     include_str!("../schema/1-images.sql"),
     include_str!("../schema/2-networks.sql"),
     include_str!("../schema/3-origins.sql"),
+    include_str!("../schema/4-builds.sql"),
 ];
 
 /// The log is folded into the database once it is this long.

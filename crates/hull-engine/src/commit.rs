@@ -73,7 +73,7 @@ fn now() -> i64 {
 }
 
 /// Where the marks of a writable layer are.
-fn marks() -> Overlay {
+pub(crate) fn marks() -> Overlay {
     if rustix::process::geteuid().is_root() { Overlay::Trusted } else { Overlay::User }
 }
 

@@ -92,8 +92,13 @@ impl Engine {
         let upper = rustix::fs::open(&path, flags, Mode::empty()).map_err(Error::io("open", &path))?;
         let mut layers = lower.layers().to_vec();
         layers.push(self.skeleton()?.into());
-        Comparison { upper, lower: Merged::new(layers), changes: Changes::new(), names: 0 }.run()
+        compare(upper, Merged::new(layers))
     }
+}
+
+/// What a writable layer changes in the layers below it.
+pub(crate) fn compare(upper: OwnedFd, lower: Merged) -> Result<Changes, Error> {
+    Comparison { upper, lower, changes: Changes::new(), names: 0 }.run()
 }
 
 struct Comparison {

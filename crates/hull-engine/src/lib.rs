@@ -15,6 +15,7 @@
 //! * [`diff`] and [`commit`]: what a container changed, as a list, a layer or an archive.
 //! * [`volumes`]: data that outlives containers, and everything else that is mounted into them.
 //! * [`cp`]: files between the host and a container.
+//! * [`step`]: a step of a build, which is a container that no command knows of.
 //! * [`image_mount`]: an image's files at a path of the host.
 //!
 //! The crate is synchronous and, except in `commit`, single-threaded: it clones processes.
@@ -56,6 +57,7 @@ mod sandbox;
 pub mod seccomp;
 pub mod spec;
 pub mod stats;
+pub mod step;
 mod terminal;
 pub mod time;
 pub mod update;

@@ -638,7 +638,7 @@ impl Engine {
         fs::write(&path, "").map_err(Error::io("write", &path))
     }
 
-    fn erase_files(&self, id: &str, name: Option<String>, volumes: bool) -> Result<(), Error> {
+    pub(crate) fn erase_files(&self, id: &str, name: Option<String>, volumes: bool) -> Result<(), Error> {
         let removing = self.containers().join(format!(".removing-{id}"));
         let directory = self.directory(id);
         match fs::rename(&directory, &removing) {

@@ -149,6 +149,7 @@ impl Store {
         };
         let layers = collect(
             "DELETE FROM layers WHERE id NOT IN (SELECT layer FROM image_layers)
+             AND id NOT IN (SELECT layer FROM build_layers)
              AND diff_id NOT IN (SELECT object FROM leases WHERE kind = 'layer') RETURNING diff_id",
         )?;
         victims.extend(layers.into_iter().map(Victim::Layer));
@@ -252,6 +253,18 @@ impl Store {
     /// When the database cannot be written.
     pub fn set_budget(&self, budget: Budget) -> Result<(), Error> {
         self.set_setting(SETTING, Some(&budget.to_string()))
+    }
+
+    /// Changes records of builds that keep layers, then removes the layers that nothing keeps any more. Returns the bytes
+    /// given back too.
+    ///
+    /// # Errors
+    /// Those of `body`, and when files cannot be removed.
+    pub fn release_layers<T>(
+        &self,
+        body: impl FnOnce(&Transaction<'_>) -> Result<T, Error>,
+    ) -> Result<(T, u64), Error> {
+        self.delete(|transaction, _| body(transaction))
     }
 
     /// Brings the store below its budget, as the end of each transfer does with [`Self::budget`]. First go downloads that

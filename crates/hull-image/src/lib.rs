@@ -32,9 +32,9 @@
 //!   the next repair.
 //! * An image's ID is the digest of its configuration; configurations and manifests are kept as they came, never
 //!   written anew.
-//! * A layer stays while an image has it or a lease names it. An image stays while a name, a container ([`Store::hold`])
-//!   or a running command ([`Store::pin`]) has it. A lease counts while its work directory is locked: no process number
-//!   or clock is trusted.
+//! * A layer stays while an image or a build's result ([`Transfer::keep_layers`]) has it or a lease names it. An image
+//!   stays while a name, a container ([`Store::hold`]) or a running command ([`Store::pin`]) has it. A lease counts while
+//!   its work directory is locked: no process number or clock is trusted.
 //! * No lock is held while data is read, inflated or written: the write lock covers renames and records only.
 //! * Reading (`find`, `list`) changes nothing, except that the built-in image [`hello`] is made when first asked for.
 //!

@@ -36,7 +36,15 @@ pub(crate) fn known(connection: &Connection, diff_id: &Digest) -> Result<Option<
     Ok(found)
 }
 
-/// One image on its way into the store.
+/// The names of what was moved are on disk then.
+fn sync_parents(moved: &Moved) -> Result<(), Error> {
+    let mut directories: Vec<&Path> = moved.iter().filter_map(|(_, to)| to.parent()).collect();
+    directories.sort();
+    directories.dedup();
+    directories.into_iter().try_for_each(disk::sync)
+}
+
+/// One image, or some layers, on their way into the store.
 pub(crate) struct Publication<'t> {
     pub(crate) transfer: &'t Transfer,
     pub(crate) transaction: &'t Transaction<'t>,
@@ -69,14 +77,7 @@ impl Publication<'_> {
                 }
             }
         }
-        if !moved.is_empty() {
-            let mut directories: Vec<&Path> = moved.iter().filter_map(|(_, to)| to.parent()).collect();
-            directories.sort();
-            directories.dedup();
-            for directory in directories {
-                disk::sync(directory)?;
-            }
-        }
+        sync_parents(moved)?;
         let image = self.record(id, manifest, &layers)?;
         for name in names {
             if let Some(digest) = name.digest() {
@@ -97,6 +98,13 @@ impl Publication<'_> {
             }
         }
         names::touch(self.transaction, image)
+    }
+
+    /// Makes sure that layers are in the store, and returns their rows.
+    pub(crate) fn layers(&self, diff_ids: &[Digest], moved: &mut Moved) -> Result<Vec<i64>, Error> {
+        let rows = diff_ids.iter().map(|diff_id| self.layer(diff_id, diff_id, moved)).collect::<Result<_, _>>()?;
+        sync_parents(moved)?;
+        Ok(rows)
     }
 
     fn record(&self, id: &Digest, manifest: Option<&Digest>, layers: &[i64]) -> Result<i64, Error> {

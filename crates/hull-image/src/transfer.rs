@@ -429,19 +429,73 @@ impl Transfer {
                 Some(digest)
             }
         };
+        let result = self.publish(Sync::Full, |publication, moved| {
+            publication
+                .image(&id, &parsed, document.as_deref(), manifest.as_ref(), names, moved)
+                // Read before anybody can remove it.
+                .and_then(|()| row_of(publication.transaction, &id)?.ok_or_else(|| Error::NoImage(id.to_string())))
+                .and_then(|row| self.store.load(publication.transaction, &row))
+        });
+        self.pending().made.extend(result.is_ok().then_some(id));
+        self.store.database.tidy();
+        result.map_err(|error| error.full(&self.store.root))
+    }
+
+    /// Puts layers that came with this transfer into the store, for records that keep them as an image would. `record`
+    /// makes these in the same transaction, of the layers' rows in the same order. The layers stay for this transfer.
+    ///
+    /// # Errors
+    /// When a layer is not there, and those of `record`. The store is unchanged then.
+    pub fn keep_layers<T>(
+        &self,
+        diff_ids: &[Digest],
+        record: impl FnOnce(&Transaction<'_>, &[i64]) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        // Without new files there is nothing whose loss a record must not survive.
+        let new = diff_ids.iter().any(|diff_id| self.pending().layers.contains_key(diff_id));
+        let sync = if new { Sync::Full } else { Sync::Normal };
+        let result = self.publish(sync, |publication, moved| {
+            let rows = publication.layers(diff_ids, moved)?;
+            for diff_id in diff_ids {
+                self.lease(publication.transaction, "layer", diff_id)?;
+            }
+            record(publication.transaction, &rows)
+        });
+        self.store.database.tidy();
+        result.map_err(|error| error.full(&self.store.root))
+    }
+
+    /// Whether all these layers are in the store; they stay for this transfer then.
+    ///
+    /// # Errors
+    /// When the database cannot be used.
+    pub fn lease_layers(&self, diff_ids: &[Digest]) -> Result<bool, Error> {
+        self.store.write(Sync::Normal, |transaction| {
+            for diff_id in diff_ids {
+                if known(transaction, diff_id)?.is_none() {
+                    return Ok(false);
+                }
+                self.lease(transaction, "layer", diff_id)?;
+            }
+            Ok(true)
+        })
+    }
+
+    /// Renames files into place and records them, in one transaction.
+    fn publish<T>(
+        &self,
+        sync: Sync,
+        body: impl FnOnce(&Publication<'_>, &mut Moved) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let pending = {
             let pending = self.pending();
             let evidence = pending.evidence.clone();
             Pending { layers: pending.layers.clone(), blobs: pending.blobs.clone(), evidence, ..Pending::default() }
         };
         let mut moved = Moved::new();
-        let result = self.store.write(Sync::Full, |transaction| {
+        let result = self.store.write(sync, |transaction| {
             let publication = Publication { transfer: self, transaction, pending: &pending };
-            let recorded = publication
-                .image(&id, &parsed, document.as_deref(), manifest.as_ref(), names, &mut moved)
-                // Read before anybody can remove it.
-                .and_then(|()| row_of(transaction, &id)?.ok_or_else(|| Error::NoImage(id.to_string())))
-                .and_then(|row| self.store.load(transaction, &row));
+            let recorded = body(&publication, &mut moved);
             if recorded.is_err() {
                 // While nobody else can put the same things there.
                 for (from, to) in moved.drain(..).rev() {
@@ -458,10 +512,8 @@ impl Transfer {
         let gone = |path: &PathBuf| moved.iter().any(|(from, _)| from == path);
         pending.layers.retain(|_, new| !gone(&new.directory));
         pending.blobs.retain(|_, new| !gone(&new.path));
-        pending.made.extend(result.is_ok().then_some(id));
         drop(pending);
-        self.store.database.tidy();
-        result.map_err(|error| error.full(&self.store.root))
+        result
     }
 
     fn check_manifest(&self, id: &Digest, config: &ImageConfig, manifest: &Manifest) -> Result<(), Error> {

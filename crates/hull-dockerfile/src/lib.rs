@@ -3,6 +3,7 @@
 //!
 //! * [`ast`]: what a parsed Dockerfile is; [`parse`] and [`parse_onbuild`] make it.
 //! * [`expand`]: variables and quotes in words.
+//! * [`ignore`]: `.dockerignore`; [`pattern`]: its patterns, and those of `COPY`; [`mode`]: `--chmod`.
 //!
 //! Messages are `BuildKit`'s, as are the lines they speak of. Everything here is pure. Input is hostile: sizes are
 //! bounded, nothing panics, every error has a line.
@@ -12,8 +13,11 @@ mod directive;
 mod error;
 pub mod expand;
 mod heredoc;
+pub mod ignore;
 mod lex;
+pub mod mode;
 mod parse;
+pub mod pattern;
 mod words;
 
 pub use directive::{Syntax, detect_syntax};

@@ -4,8 +4,8 @@ use clap::Subcommand;
 use hull_engine::Engine;
 
 use super::{
-    Done, archives, commit, cp, df, events, exec, explain, history, image_inspect, images, info, inspect, life, logs,
-    mount, names, port, prune, ps, referrers, registry, rm, run, signals, stats, top, update, verify,
+    Done, api, archives, commit, cp, df, events, exec, explain, history, image_inspect, images, info, inspect, life,
+    logs, mount, names, port, prune, ps, referrers, registry, rm, run, signals, stats, top, update, verify,
 };
 
 /// Commands on images.
@@ -181,6 +181,8 @@ pub(super) enum System {
     Events(events::Args),
     /// Show what Hull found on this machine
     Info(info::Args),
+    /// Connect standard input and output to the API's socket
+    DialStdio(api::DialStdio),
 }
 
 impl System {
@@ -191,6 +193,7 @@ impl System {
             Self::Prune(args) => prune::system(engine, &args),
             Self::Events(args) => events::main(engine, &args),
             Self::Info(args) => info::main(engine, &args),
+            Self::DialStdio(_) => api::dial_stdio(engine),
         }
     }
 }

@@ -1,9 +1,8 @@
 //! `hull info` and `hull version`.
 
-use hull_cgroup::{Hierarchies, Layout};
-use hull_engine::records::Phase;
+use hull_api::API_VERSION as API;
+use hull_cgroup::Hierarchies;
 use hull_engine::{Engine, Error};
-use hull_image::snapshot::probe::Capabilities;
 use serde_json::{Value, json};
 
 use super::{Done, Failure};
@@ -27,9 +26,6 @@ pub(super) struct Version {
     format: Option<String>,
 }
 
-/// Version of Docker's API whose shapes the documents have.
-const API: &str = "1.51";
-
 /// Files whose presence tells that the kernel has a feature.
 const FEATURES: [(&str, &str); 6] = [
     ("User Namespaces", "/proc/self/ns/user"),
@@ -44,126 +40,8 @@ fn exists(path: &str) -> bool {
     std::path::Path::new(path).exists()
 }
 
-/// A value of a file of `NAME=VALUE` or `NAME: VALUE` lines.
-fn entry(path: &str, name: &str, separator: char) -> Option<String> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let found = text.lines().find_map(|line| line.split_once(separator).filter(|(key, _)| key.trim() == name));
-    found.map(|(_, value)| value.trim().trim_matches('"').to_owned())
-}
-
-fn variable(name: &str) -> String {
-    let value = std::env::var(name).or_else(|_| std::env::var(name.to_lowercase()));
-    // A proxy's password is nobody's business.
-    value.map(|value| if value.contains('@') { "set".to_owned() } else { value }).unwrap_or_default()
-}
-
-/// Docker's document.
-fn document(engine: &Engine) -> Result<Value, Failure> {
-    let kernel = rustix::system::uname();
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let now = i64::try_from(now.as_secs()).unwrap_or(0);
-    let hierarchies = Hierarchies::probe().map_err(Error::from)?;
-    let list = engine.list()?;
-    let running: Vec<&str> =
-        list.iter().filter(|(_, state)| state.phase == Phase::Running).map(|(one, _)| one.id.as_str()).collect();
-    let paused = running.iter().filter(|id| engine.is_paused(id)).count();
-    let capabilities = Capabilities::of(engine.images.root())?;
-    let status: Vec<[String; 2]> =
-        capabilities.status().into_iter().map(|(name, value)| [name.to_owned(), value]).collect();
-    let rootless = !rustix::process::geteuid().is_root();
-    let mut security = vec!["name=seccomp,profile=builtin"];
-    for (path, option) in
-        [("/sys/kernel/security/apparmor", "name=apparmor"), ("/sys/fs/selinux/enforce", "name=selinux")]
-    {
-        if exists(path) {
-            security.push(option);
-        }
-    }
-    if rootless {
-        security.push("name=rootless");
-    }
-    security.push("name=cgroupns");
-    let memory = entry("/proc/meminfo", "MemTotal", ':').and_then(|text| text.split_whitespace().next()?.parse().ok());
-    let has = |controller: &str| hierarchies.of(controller).is_some();
-    let swap = exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes") || hierarchies.is_v2();
-    let forwarding = std::fs::read("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.starts_with(b"1"));
-    let mut document = json!({
-        "ID": "",
-        "Plugins": {
-            "Volume": ["local"],
-            "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
-            "Authorization": null,
-            "Log": ["journald", "json-file", "local", "none", "syslog"],
-        },
-        "MemoryLimit": has("memory"),
-        "SwapLimit": has("memory") && swap,
-        "CpuCfsPeriod": has("cpu"),
-        "CpuCfsQuota": has("cpu"),
-        "CPUShares": has("cpu"),
-        "CPUSet": has("cpuset"),
-        "PidsLimit": has("pids"),
-        "OomKillDisable": has("memory") && !hierarchies.is_v2(),
-        "IPv4Forwarding": forwarding,
-        "Debug": false,
-        "NFd": 0,
-        "NGoroutines": 0,
-        "NEventsListener": 0,
-        "SystemTime": units::rfc3339(now),
-        "OSVersion": entry("/etc/os-release", "VERSION_ID", '=').unwrap_or_default(),
-        "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": {
-            "IndexConfigs": {},
-            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
-            "Mirrors": null,
-        },
-        "GenericResources": null,
-        "HttpProxy": variable("HTTP_PROXY"),
-        "HttpsProxy": variable("HTTPS_PROXY"),
-        "NoProxy": variable("NO_PROXY"),
-        "ExperimentalBuild": false,
-        "Swarm": { "LocalNodeState": "inactive", "ControlAvailable": false },
-        "Isolation": "",
-        "CDISpecDirs": ["/etc/cdi", "/var/run/cdi"],
-        "ContainerdCommit": { "ID": "" },
-        "RuncCommit": { "ID": "" },
-        "InitCommit": { "ID": "" },
-    });
-    let own = json!({
-        "Containers": list.len(),
-        "ContainersRunning": running.len() - paused,
-        "ContainersPaused": paused,
-        "ContainersStopped": list.len() - running.len(),
-        "Images": engine.images.list()?.len(),
-        "Driver": "overlay",
-        "DriverStatus": status,
-        "LoggingDriver": "json-file",
-        "CgroupDriver": "cgroupfs",
-        "CgroupVersion": if matches!(hierarchies.layout(), Some(Layout::V2)) { "2" } else { "1" },
-        "KernelVersion": kernel.release().to_string_lossy(),
-        "OperatingSystem": entry("/etc/os-release", "PRETTY_NAME", '=').unwrap_or_else(|| "Linux".to_owned()),
-        "OSType": "linux",
-        "Architecture": kernel.machine().to_string_lossy(),
-        "NCPU": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        "MemTotal": memory.unwrap_or(0u64) * 1024,
-        "DockerRootDir": engine.root(),
-        "Name": kernel.nodename().to_string_lossy(),
-        "ServerVersion": env!("CARGO_PKG_VERSION"),
-        "DefaultRuntime": "hull",
-        "Runtimes": { "hull": { "path": "hull oci" } },
-        "InitBinary": "",
-        "SecurityOptions": security,
-        "Labels": [],
-        "LiveRestoreEnabled": true,
-        "Warnings": null,
-    });
-    if let (Value::Object(all), Value::Object(own)) = (&mut document, own) {
-        all.extend(own);
-    }
-    Ok(document)
-}
-
 pub(super) fn main(engine: &Engine, args: &Args) -> Done {
-    let document = document(engine)?;
+    let document = hull_api::info(engine)?;
     if let Some(text) = args.format.as_deref().filter(|text| !text.is_empty()) {
         print(format::document(text, &document).map_err(Failure::new)?);
         return Ok(0);

@@ -1,6 +1,7 @@
 //! The commands of `hull`, one file each or one for a few that belong together, and what they share: global flags,
 //! repair, exit codes.
 
+mod api;
 mod archives;
 mod boot;
 mod bootstrap;
@@ -186,6 +187,10 @@ enum Command {
     /// Commands on everything that Hull keeps
     #[command(subcommand)]
     System(groups::System),
+    /// Serve the Docker Engine API, for every client that speaks it
+    Serve(api::Args),
+    #[command(name = hull_api::COMMAND, hide = true)]
+    ApiStep(api::Step),
     /// Show what Hull found on this machine
     Info(info::Args),
     /// Show the version
@@ -208,6 +213,7 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         | Command::Start(_)
         | Command::Restart(_)
         | Command::Exec(_)
+        | Command::ApiStep(_)
         | Command::Bootstrap(_) => true,
         Command::Boot(args) => args.starts(),
         Command::Container(command) => command.starts(),
@@ -273,6 +279,8 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         Command::Network(command) => command.main(&engine),
         Command::Volume(command) => command.main(&engine),
         Command::System(command) => command.main(&engine),
+        Command::Serve(args) => api::serve(engine, args),
+        Command::ApiStep(args) => Ok(api::step(&engine, &args)),
         Command::Info(args) => info::main(&engine, &args),
         Command::Version(args) => info::version(&args),
         Command::Oci => Err(Failure::usage("'oci' must be the first word: hull oci ...")),

@@ -1,0 +1,9 @@
+//! Containers.
+
+mod wait;
+
+use crate::router::Route;
+
+pub(crate) use wait::Waiting;
+
+pub(crate) const ROUTES: &[Route] = &[];

@@ -1,0 +1,179 @@
+//! Which function answers: versions and paths.
+
+use std::sync::Arc;
+
+use crate::http::{Reply, Request};
+use crate::refusal::Refusal;
+use crate::server::Api;
+use crate::{API_VERSION, MIN_API_VERSION};
+
+/// Answers a request, on a thread that may block.
+pub(crate) type Handler = fn(&Arc<Api>, &mut Request) -> Result<Reply, Refusal>;
+
+/// One endpoint. In the pattern `{name}` is one part of the path, and `{name...}` one or more.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    pub(crate) method: &'static str,
+    pub(crate) pattern: &'static str,
+    pub(crate) handler: Handler,
+}
+
+impl Route {
+    /// `Route::new("GET", "/images/{name...}/json", inspect)`.
+    pub(crate) const fn new(method: &'static str, pattern: &'static str, handler: Handler) -> Self {
+        Self { method, pattern, handler }
+    }
+}
+
+/// Where routes are looked for, in this order.
+const TABLES: &[&[Route]] =
+    &[crate::system::ROUTES, crate::containers::ROUTES, crate::exec::ROUTES, crate::swarm::ROUTES];
+
+/// A version of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// Always 1.
+    pub major: u32,
+    /// What counts.
+    pub minor: u32,
+}
+
+impl Version {
+    /// `1.51`; further parts count for nothing.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('.').map(|part| part.parse().ok());
+        let major = parts.next()??;
+        Some(Self { major, minor: parts.next().unwrap_or(Some(0))? })
+    }
+
+    /// Whether the client speaks at least 1.`minor`.
+    #[must_use]
+    pub fn since(self, minor: u32) -> bool {
+        self >= Self { major: 1, minor }
+    }
+}
+
+/// What a path leads to.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) route: Route,
+    pub(crate) version: Version,
+    /// Without the version.
+    pub(crate) path: String,
+    pub(crate) params: Vec<(&'static str, String)>,
+}
+
+fn own_version() -> Version {
+    Version::parse(API_VERSION).unwrap_or(Version { major: 1, minor: 0 })
+}
+
+/// The version at the beginning of a path, and the rest of it.
+fn split_version(path: &str) -> (Option<&str>, &str) {
+    let versioned = path.strip_prefix("/v").and_then(|rest| {
+        let (version, _) = rest.split_once('/')?;
+        let is_version = !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        is_version.then(|| (version, &rest[version.len()..]))
+    });
+    versioned.map_or((None, path), |(version, rest)| (Some(version), rest))
+}
+
+/// The values of a pattern's parameters in a path.
+fn matches(pattern: &'static str, path: &str) -> Option<Vec<(&'static str, String)>> {
+    let pattern: Vec<&'static str> = pattern.split('/').collect();
+    let path: Vec<&str> = path.split('/').collect();
+    let mut params = Vec::new();
+    let mut at = 0;
+    for (index, part) in pattern.iter().enumerate() {
+        let name = part.strip_prefix('{').and_then(|part| part.strip_suffix('}'));
+        let after = pattern.len() - index - 1;
+        match name.map(|name| (name, name.strip_suffix("..."))) {
+            None => {
+                if path.get(at)? != part {
+                    return None;
+                }
+                at += 1;
+            }
+            Some((_, Some(name))) => {
+                let end = path.len().checked_sub(after)?;
+                let value = path.get(at..end).filter(|parts| !parts.is_empty())?.join("/");
+                if value.is_empty() {
+                    return None;
+                }
+                params.push((name, value));
+                at = end;
+            }
+            Some((name, None)) => {
+                let value = path.get(at).filter(|value| !value.is_empty())?;
+                params.push((name, (*value).to_owned()));
+                at += 1;
+            }
+        }
+    }
+    (at == path.len()).then_some(params)
+}
+
+/// Finds who answers a decoded path.
+pub(crate) fn find(method: &str, path: &str) -> Result<Found, Refusal> {
+    let (asked, path) = split_version(path);
+    let none = || Refusal::missing("page not found");
+    let found = TABLES.iter().copied().flatten().filter(|route| route.method == method).find_map(|route| {
+        let params = matches(route.pattern, path)?;
+        Some((*route, params))
+    });
+    let (route, params) = found.ok_or_else(none)?;
+    let own = own_version();
+    let version = match asked {
+        None => own,
+        Some(text) => {
+            let version = Version::parse(text).ok_or_else(none)?;
+            let ask = |what: &str| Refusal::bad(format!("client version {text} is too {what}"));
+            if Version::parse(MIN_API_VERSION).is_some_and(|least| version < least) {
+                return Err(ask(&format!(
+                    "old. Minimum supported API version is {MIN_API_VERSION}, please upgrade your client to a newer version"
+                )));
+            }
+            if version > own {
+                return Err(ask(&format!("new. Maximum supported API version is {API_VERSION}")));
+            }
+            version
+        }
+    };
+    Ok(Found { route, version, path: path.to_owned(), params })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_images_have_slashes() {
+        let all = |pattern, path| {
+            matches(pattern, path).map(|list| list.into_iter().map(|(_, value)| value).collect::<Vec<_>>())
+        };
+        assert_eq!(all("/images/{name...}/json", "/images/a/b:c/json"), Some(vec!["a/b:c".to_owned()]));
+        assert_eq!(all("/images/{name...}/json", "/images/json"), None);
+        assert_eq!(all("/images/{name...}/json", "/images//json"), None);
+        assert_eq!(all("/containers/{id}/json", "/containers/a/b/json"), None);
+        assert_eq!(all("/containers/{id}/json", "/containers/a/json"), Some(vec!["a".to_owned()]));
+        assert_eq!(all("/images/{name...}", "/images/x/y"), Some(vec!["x/y".to_owned()]));
+        assert_eq!(all("/a", "/a/"), None);
+    }
+
+    #[test]
+    fn versions_are_checked_in_docker_s_words() {
+        assert!(find("GET", "/_ping").is_ok() && find("GET", "/v1.24/_ping").is_ok());
+        assert_eq!(
+            find("GET", "/v1.23/_ping").unwrap_err().message,
+            "client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version"
+        );
+        let new = find("GET", "/v1.99/_ping").unwrap_err();
+        assert_eq!(
+            (new.status, new.message.as_str()),
+            (400, "client version 1.99 is too new. Maximum supported API version is 1.51")
+        );
+        for wrong in ["/", "", "/v1.24", "/v1.24/", "/nothing", "/vx/_ping", "/v/_ping", "/v1.2.3.4/", "//_ping"] {
+            assert_eq!(find("GET", wrong).unwrap_err(), Refusal::missing("page not found"), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Documents of the API. What clients send may be `null`, absent or more than is known everywhere.

@@ -7,7 +7,8 @@
 //! * `server`: sockets, TLS, connections, the end; `http`: requests, bodies and answers, as blocking code sees them.
 //! * `router`: versions and paths; `query`: parameters and filters; `refusal`: statuses and texts; `guard`: who may what.
 //! * `step`: what needs a process with a single thread, done by another process of the same binary.
-//! * `system`, `containers`, `exec`, `swarm`: the endpoints, a file each; `wire`: their documents.
+//! * `system`, `containers`, `exec`, `images`, `commit`, `distribution`, `networks`, `volumes`, `swarm`: the endpoints;
+//!   `wire`: their documents; `lines`: answers that are lines of JSON; `registry`: who a client is to a registry.
 //!
 //! An endpoint is a function `fn(&Arc<Api>, &mut Request) -> Result<Reply, Refusal>` and a line in its file's `ROUTES`,
 //! which `router::TABLES` lists. It runs on a thread that may block. Parameters of the path come from
@@ -17,17 +18,25 @@
 //! [`Stream::is_gone`] says that nobody listens); or with [`Reply::hijack`], whose function gets the connection itself.
 //! Nothing in this process may clone: what starts something in a container is a step.
 
+mod commit;
 mod containers;
+mod distribution;
 mod exec;
 mod guard;
 mod http;
+mod images;
+mod lines;
+mod networks;
 mod query;
 mod refusal;
+mod registry;
 mod router;
+mod seen;
 mod server;
 mod step;
 mod swarm;
 mod system;
+mod volumes;
 mod wire;
 
 use std::path::PathBuf;

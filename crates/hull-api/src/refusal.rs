@@ -86,6 +86,7 @@ impl From<Error> for Refusal {
             Error::Copy(text) => Self::bad(text),
             Error::Start { no_image: true, message, .. } => Self::missing(message),
             Error::Image(error) => error.into(),
+            Error::Network(error) => crate::networks::refusal(error),
             other => Self::failed(other.to_string()),
         }
     }
@@ -95,6 +96,8 @@ impl From<hull_image::Error> for Refusal {
     fn from(error: hull_image::Error) -> Self {
         match &error {
             hull_image::Error::NoImage(name) => Self::missing(format!("No such image: {}", one_line(&tagged(name)))),
+            hull_image::Error::Conflict(_) => Self::conflict(error.to_string()),
+            hull_image::Error::Reference(_) | hull_image::Error::Change { .. } => Self::bad(error.to_string()),
             _ => Self::failed(error.to_string()),
         }
     }

@@ -26,8 +26,17 @@ impl Route {
 }
 
 /// Where routes are looked for, in this order.
-const TABLES: &[&[Route]] =
-    &[crate::system::ROUTES, crate::containers::ROUTES, crate::exec::ROUTES, crate::swarm::ROUTES];
+const TABLES: &[&[Route]] = &[
+    crate::system::ROUTES,
+    crate::containers::ROUTES,
+    crate::exec::ROUTES,
+    crate::images::ROUTES,
+    crate::networks::ROUTES,
+    crate::volumes::ROUTES,
+    crate::commit::ROUTES,
+    crate::distribution::ROUTES,
+    crate::swarm::ROUTES,
+];
 
 /// A version of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -55,8 +55,13 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::new("DELETE", "/plugins/{name...}", no_plugin),
 ];
 
+/// What an engine says that belongs to no swarm.
+pub(crate) fn no_manager() -> Refusal {
+    Refusal::new(503, NO_SWARM)
+}
+
 fn no_swarm(_api: &Arc<Api>, _request: &mut Request) -> Result<Reply, Refusal> {
-    Err(Refusal::new(503, NO_SWARM))
+    Err(no_manager())
 }
 
 fn not_part(_api: &Arc<Api>, _request: &mut Request) -> Result<Reply, Refusal> {

@@ -1,0 +1,422 @@
+//! `/networks`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use hull_engine::config::NetworkConfig;
+use hull_engine::inspect::networks as documents;
+use hull_engine::{Engine, events, pattern};
+use hull_network::{Create, Error, Network, Pool, Subnet};
+use hull_oci::spec::{null_default, one_line};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::http::{Reply, Request};
+use crate::images::moment;
+use crate::query::Filters;
+use crate::refusal::Refusal;
+use crate::router::Route;
+use crate::server::Api;
+
+pub(crate) const ROUTES: &[Route] = &[
+    Route::new("GET", "/networks", list),
+    Route::new("GET", "/networks/", list),
+    Route::new("POST", "/networks/create", create),
+    Route::new("POST", "/networks/prune", prune),
+    Route::new("GET", "/networks/{id}", inspect),
+    Route::new("DELETE", "/networks/{id}", remove),
+    Route::new("POST", "/networks/{id}/connect", connect),
+    Route::new("POST", "/networks/{id}/disconnect", disconnect),
+];
+
+/// What `POST /networks/create` takes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct CreateRequest {
+    #[serde(deserialize_with = "null_default")]
+    name: String,
+    #[serde(deserialize_with = "null_default")]
+    driver: String,
+    #[serde(deserialize_with = "null_default")]
+    scope: String,
+    #[serde(rename = "EnableIPv4")]
+    enable_ipv4: Option<bool>,
+    #[serde(rename = "EnableIPv6")]
+    enable_ipv6: Option<bool>,
+    #[serde(rename = "IPAM", deserialize_with = "null_default")]
+    ipam: Ipam,
+    #[serde(deserialize_with = "null_default")]
+    internal: bool,
+    #[serde(deserialize_with = "null_default")]
+    attachable: bool,
+    #[serde(deserialize_with = "null_default")]
+    ingress: bool,
+    #[serde(deserialize_with = "null_default")]
+    config_only: bool,
+    #[serde(deserialize_with = "null_default")]
+    config_from: ConfigFrom,
+    #[serde(deserialize_with = "null_default")]
+    options: BTreeMap<String, String>,
+    #[serde(deserialize_with = "null_default")]
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ConfigFrom {
+    #[serde(deserialize_with = "null_default")]
+    network: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Ipam {
+    #[serde(deserialize_with = "null_default")]
+    driver: String,
+    #[serde(deserialize_with = "null_default")]
+    config: Vec<IpamConfig>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct IpamConfig {
+    #[serde(deserialize_with = "null_default")]
+    subnet: String,
+    #[serde(rename = "IPRange", deserialize_with = "null_default")]
+    range: String,
+    #[serde(deserialize_with = "null_default")]
+    gateway: String,
+    #[serde(deserialize_with = "null_default")]
+    auxiliary_addresses: BTreeMap<String, String>,
+    /// As some clients still call it.
+    #[serde(deserialize_with = "null_default")]
+    aux_address: BTreeMap<String, String>,
+}
+
+/// What `POST /networks/ID/connect` takes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ConnectRequest {
+    #[serde(deserialize_with = "null_default")]
+    container: String,
+    #[serde(deserialize_with = "null_default")]
+    endpoint_config: Value,
+}
+
+/// What `POST /networks/ID/disconnect` takes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct DisconnectRequest {
+    #[serde(deserialize_with = "null_default")]
+    container: String,
+    #[serde(deserialize_with = "null_default")]
+    force: bool,
+}
+
+/// What a client wants of a container on a network.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct EndpointSettings {
+    #[serde(rename = "IPAMConfig", deserialize_with = "null_default")]
+    ipam: EndpointIpam,
+    #[serde(deserialize_with = "null_default")]
+    aliases: Vec<String>,
+    #[serde(deserialize_with = "null_default")]
+    driver_opts: BTreeMap<String, String>,
+    #[serde(deserialize_with = "null_default")]
+    gw_priority: i64,
+    #[serde(deserialize_with = "null_default")]
+    mac_address: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct EndpointIpam {
+    #[serde(rename = "IPv4Address", deserialize_with = "null_default")]
+    ipv4: String,
+    #[serde(rename = "IPv6Address", deserialize_with = "null_default")]
+    ipv6: String,
+    #[serde(rename = "LinkLocalIPs", deserialize_with = "null_default")]
+    link_local: Vec<String>,
+}
+
+/// What a container is to be on a network, from the document that clients send of it.
+///
+/// # Errors
+/// When an address is none.
+pub(crate) fn wish(network: &str, settings: Value) -> Result<NetworkConfig, Refusal> {
+    let settings: Option<EndpointSettings> =
+        serde_json::from_value(settings).map_err(|error| Refusal::bad(format!("invalid JSON: {error}")))?;
+    let settings = settings.unwrap_or_default();
+    let bad = |text: &str| Refusal::bad(format!("invalid endpoint settings:\ninvalid IP address: {}", one_line(text)));
+    let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    let ipv4 = given(&settings.ipam.ipv4).map(|text| text.parse::<Ipv4Addr>().map_err(|_| bad(&text))).transpose()?;
+    let ipv6 = given(&settings.ipam.ipv6).map(|text| text.parse::<Ipv6Addr>().map_err(|_| bad(&text))).transpose()?;
+    let link_local = settings.ipam.link_local.iter().map(|text| text.parse().map_err(|_| bad(text)));
+    Ok(NetworkConfig {
+        name: network.to_owned(),
+        ipv4,
+        ipv6,
+        link_local: link_local.collect::<Result<Vec<IpAddr>, _>>()?,
+        mac: given(&settings.mac_address),
+        aliases: settings.aliases,
+        options: settings.driver_opts,
+        priority: settings.gw_priority,
+    })
+}
+
+/// What a network operation refused, with Docker's status.
+pub(crate) fn refusal(error: Error) -> Refusal {
+    let text = error.to_string();
+    match error {
+        Error::NotFound(_) | Error::UnknownDriver(_) => Refusal::missing(text),
+        Error::Exists(_) => Refusal::conflict(text),
+        Error::Predefined(_) | Error::PredefinedName(_) | Error::InUse { .. } | Error::Connected { .. } => {
+            Refusal::forbidden(text)
+        }
+        Error::Unsupported(_) | Error::Overlap { .. } => Refusal::forbidden(text),
+        Error::InvalidName(_)
+        | Error::Invalid { .. }
+        | Error::Ambiguous(..)
+        | Error::AddressOutside { .. }
+        | Error::AddressUnsupported => Refusal::bad(text),
+        Error::AddressTaken { .. } => Refusal::forbidden(text),
+        _ => Refusal::failed(text),
+    }
+}
+
+/// Writes an event of a network.
+fn happened(engine: &Engine, action: &str, network: &Network, container: Option<&str>) {
+    let pairs = [("name", network.name.as_str()), ("type", network.driver.as_str())];
+    let pairs = pairs.into_iter().chain(container.map(|id| ("container", id)));
+    let attributes = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    events::emit_of(engine, "network", action, events::Actor { id: network.id.clone(), attributes });
+}
+
+fn list(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
+    let engine = &api.engine;
+    let filters = request.query.filters(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
+    if let Some(bad) = filters.values("type").find(|kind| !matches!(*kind, "custom" | "builtin")) {
+        return Err(Refusal::bad(format!("invalid filter: 'type'='{}'", one_line(bad))));
+    }
+    let dangling = filters.truth("dangling")?;
+    let networks = engine.networks();
+    let mut shown = Vec::new();
+    for network in networks.list().map_err(refusal)? {
+        let fits = filters.any("driver", |driver| network.driver.as_str() == driver)
+            && filters.any("id", |id| pattern::matches(id, &network.id))
+            && filters.any("name", |name| pattern::matches(name, &network.name))
+            && filters.any("scope", |scope| scope == "local")
+            && filters.any("type", |kind| (kind == "builtin") == network.predefined())
+            && filters.labels("label", &network.labels)
+            && api.sees_network(&network);
+        if !fits {
+            continue;
+        }
+        if let Some(wanted) = dangling {
+            let unused = !network.predefined() && networks.endpoints(&network).map_err(refusal)?.is_empty();
+            if unused != wanted {
+                continue;
+            }
+        }
+        shown.push(documents::summary(&network));
+    }
+    Ok(Reply::json(200, &shown))
+}
+
+fn inspect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
+    let name = request.param("id");
+    let scope = request.query.text("scope");
+    let missing = || Refusal::missing(format!("network {} not found", one_line(name)));
+    if !matches!(scope, "" | "local") {
+        return Err(missing());
+    }
+    let engine = &api.engine;
+    let networks = engine.networks();
+    let network = api.network(name)?;
+    Ok(Reply::json(200, &documents::document(&networks, &network).map_err(refusal)?))
+}
+
+/// The addresses that a client asks for.
+fn pools(configs: &[IpamConfig]) -> Result<Vec<Pool>, Refusal> {
+    let bad = |what: &str, text: &str| {
+        Refusal::bad(format!("invalid network config:\ninvalid {what} {}: invalid address", one_line(text)))
+    };
+    let mut pools = Vec::new();
+    for config in configs {
+        if config.subnet.is_empty() {
+            let alone = config.range.is_empty() && config.gateway.is_empty() && config.auxiliary_addresses.is_empty();
+            if alone {
+                continue;
+            }
+            return Err(Refusal::bad("invalid network config:\ninvalid subnet: an ip-range or gateway needs one"));
+        }
+        let subnet: Subnet = config.subnet.parse().map_err(|_| bad("subnet", &config.subnet))?;
+        let range = Some(&config.range).filter(|text| !text.is_empty());
+        let range = range.map(|text| text.parse::<Subnet>().map_err(|_| bad("ip-range", text))).transpose()?;
+        let gateway = Some(&config.gateway).filter(|text| !text.is_empty());
+        let gateway = gateway.map(|text| {
+            // Some clients give it with the length of the prefix.
+            let bare = text.split('/').next().unwrap_or_default();
+            bare.parse::<IpAddr>().map_err(|_| bad("gateway", text))
+        });
+        let auxiliary = config.auxiliary_addresses.iter().chain(&config.aux_address).map(|(name, text)| {
+            text.parse::<IpAddr>().map(|address| (name.clone(), address)).map_err(|_| bad("auxiliary address", text))
+        });
+        pools.push(Pool {
+            subnet,
+            range,
+            gateway: gateway.transpose()?,
+            auxiliary: auxiliary.collect::<Result<_, _>>()?,
+            chosen: true,
+        });
+    }
+    Ok(pools)
+}
+
+fn create(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
+    let wanted: CreateRequest = request.json()?;
+    if wanted.scope == "swarm" || wanted.driver == "overlay" || wanted.ingress {
+        return Err(crate::swarm::no_manager());
+    }
+    if !matches!(wanted.scope.as_str(), "" | "local") {
+        return Err(Refusal::bad(format!("invalid scope {:?}", one_line(&wanted.scope))));
+    }
+    if !matches!(wanted.ipam.driver.as_str(), "" | "default") {
+        return Err(Refusal::bad(format!("invalid ipam driver: {}", one_line(&wanted.ipam.driver))));
+    }
+    if wanted.config_only || !wanted.config_from.network.is_empty() {
+        return Err(Refusal::bad("configuration-only networks are not supported: give the options to each network"));
+    }
+    if wanted.name.trim().is_empty() {
+        return Err(Refusal::bad("invalid network name: name is empty"));
+    }
+    let driver = if wanted.driver.is_empty() { "bridge" } else { &wanted.driver };
+    let wish = Create {
+        driver: driver.parse().map_err(refusal)?,
+        pools: pools(&wanted.ipam.config)?,
+        ipv4: wanted.enable_ipv4,
+        ipv6: wanted.enable_ipv6,
+        internal: wanted.internal,
+        attachable: wanted.attachable,
+        labels: api.labelled(wanted.labels),
+        options: wanted.options,
+        name: wanted.name,
+    };
+    let engine = &api.engine;
+    let mut said = Vec::new();
+    let network = engine.networks().create(wish, &mut said).map_err(refusal)?;
+    happened(engine, "create", &network, None);
+    Ok(Reply::json(201, &json!({ "Id": network.id, "Warning": said.join("; ") })))
+}
+
+fn remove(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
+    let engine = &api.engine;
+    let network = api.network(request.param("id"))?;
+    let network = engine.networks().remove(&network.id, &mut Vec::new()).map_err(refusal)?;
+    happened(engine, "destroy", &network, None);
+    Ok(Reply::empty(204))
+}
+
+fn connect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
+    let wanted: ConnectRequest = request.json()?;
+    let engine = &api.engine;
+    let network = api.network(request.param("id"))?;
+    let container = api.container(&wanted.container)?;
+    let wish = wish(&network.name, wanted.endpoint_config)?;
+    engine.connect(&container, &wish, &mut |_| ()).map_err(changed)?;
+    happened(engine, "connect", &network, Some(&container.id));
+    Ok(Reply::empty(200))
+}
+
+fn disconnect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
+    let wanted: DisconnectRequest = request.json()?;
+    let engine = &api.engine;
+    let network = api.network(request.param("id"))?;
+    let container = match api.container(&wanted.container) {
+        // Its records on networks go when it is repaired.
+        Err(Refusal { status: 404, .. }) if wanted.force => return Ok(Reply::empty(200)),
+        found => found?,
+    };
+    engine.disconnect(&container, &network.name).map_err(changed)?;
+    happened(engine, "disconnect", &network, Some(&container.id));
+    Ok(Reply::empty(200))
+}
+
+/// What the engine refused of a change to a container's networks.
+fn changed(error: hull_engine::Error) -> Refusal {
+    match error {
+        hull_engine::Error::Network(error) => refusal(error),
+        hull_engine::Error::Flag { reason, .. } => Refusal::forbidden(reason),
+        other => other.into(),
+    }
+}
+
+fn until(filters: &Filters) -> Result<Option<u64>, Refusal> {
+    let mut values = filters.values("until");
+    let first = values.next().map(moment).transpose()?;
+    if values.next().is_some() {
+        return Err(Refusal::bad("more than one until filter specified"));
+    }
+    Ok(first)
+}
+
+fn prune(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
+    let engine = &api.engine;
+    let filters = request.query.filters(&["label", "label!", "until"])?;
+    let until = until(&filters)?;
+    // A container that has ended wants its networks when it is started again.
+    let containers = engine.list()?.into_iter().flat_map(|(container, _)| container.config.networks);
+    let wanted: Vec<String> = containers.map(|network| network.name).collect();
+    let keep = |network: &Network| {
+        wanted.iter().any(|name| *name == network.name || network.id.starts_with(name.as_str()))
+            || until.is_some_and(|until| network.created >= until)
+            || !filters.labels("label", &network.labels)
+            || !api.sees_network(network)
+            || (filters.has("label!") && filters.labels("label!", &network.labels))
+    };
+    let removed = engine.networks().prune(keep, &mut Vec::new()).map_err(refusal)?;
+    let actor = events::Actor { id: String::new(), attributes: [("reclaimed".to_owned(), "0".to_owned())].into() };
+    events::emit_of(engine, "network", "prune", actor);
+    let removed = if removed.is_empty() { Value::Null } else { json!(removed) };
+    Ok(Reply::json(200, &json!({ "NetworksDeleted": removed })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_may_have_nulls_everywhere() {
+        let text = r#"{"Name":"n","Driver":null,"EnableIPv6":null,"IPAM":null,"Labels":null,"Options":null,
+                       "ConfigFrom":null,"Internal":null,"CheckDuplicate":true}"#;
+        let wanted: CreateRequest = serde_json::from_str(text).expect("parses");
+        assert_eq!((wanted.name.as_str(), wanted.enable_ipv6), ("n", None));
+        let text = r#"{"Name":"n","IPAM":{"Driver":"default","Config":[{"Subnet":"10.1.0.0/24","IPRange":"10.1.0.0/25",
+                       "Gateway":"10.1.0.1/24","AuxiliaryAddresses":{"router":"10.1.0.5"}},{}],"Options":null}}"#;
+        let wanted: CreateRequest = serde_json::from_str(text).expect("parses");
+        let pools = pools(&wanted.ipam.config).expect("addresses");
+        assert_eq!(pools.len(), 1);
+        assert_eq!(pools[0].gateway, Some("10.1.0.1".parse().expect("address")));
+        assert_eq!(pools[0].auxiliary.len(), 1);
+    }
+
+    #[test]
+    fn addresses_that_are_none_are_refused() {
+        let config = |subnet: &str, gateway: &str| IpamConfig {
+            subnet: subnet.to_owned(),
+            gateway: gateway.to_owned(),
+            ..IpamConfig::default()
+        };
+        for wrong in [config("x", ""), config("10.0.0.0/24", "x"), config("", "10.0.0.1"), config("10.0.0.0/99", "")] {
+            assert_eq!(pools(&[wrong]).map(drop).map_err(|refusal| refusal.status), Err(400));
+        }
+        let settings = json!({ "IPAMConfig": { "IPv4Address": "10.0.0.300" } });
+        assert_eq!(wish("n", settings).map(drop).map_err(|refusal| refusal.status), Err(400));
+        let settings = json!({ "IPAMConfig": null, "Aliases": ["a"], "GwPriority": 3, "Links": null });
+        let found = wish("n", settings).expect("a wish");
+        assert_eq!((found.aliases.as_slice(), found.priority), (["a".to_owned()].as_slice(), 3));
+        assert!(wish("n", Value::Null).is_ok());
+    }
+}

@@ -63,12 +63,24 @@ pub enum Error {
     /// Layers.
     #[error(transparent)]
     Layer(#[from] hull_layer::Error),
+    /// Contexts, sources and copies.
+    #[error(transparent)]
+    Files(Box<crate::files::Error>),
     /// Files and locks.
     #[error(transparent)]
     Fs(#[from] hull_fs::Error),
     /// A registry failed or refused.
     #[error(transparent)]
     Registry(#[from] hull_registry::Error),
+}
+
+impl From<crate::files::Error> for Error {
+    fn from(error: crate::files::Error) -> Self {
+        match error {
+            crate::files::Error::Canceled => Self::Canceled,
+            other => Self::Files(Box::new(other)),
+        }
+    }
 }
 
 fn exit(code: i32) -> String {

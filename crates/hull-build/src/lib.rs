@@ -11,9 +11,11 @@
 //! * [`request`]: what is asked for, as plain data.
 //! * [`graph`]: steps and what they need; everything is decided there except contents.
 //! * [`solve`](mod@solve): every step to its layers.
+//! * [`files`]: contexts and other sources; `COPY`, `ADD` and `WORKDIR` to layers.
 //! * [`observer`]: what is told while it runs.
 
 pub mod error;
+pub mod files;
 pub mod graph;
 pub mod observer;
 pub mod request;

@@ -4,13 +4,12 @@
 //! overlay for that would cost more than the look-ups: unmounting waits for all processors. Every step is one name below
 //! an open directory, and symbolic links are followed by hand, so nothing of an image leads out of it.
 
-use std::cell::OnceCell;
 use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -31,7 +30,7 @@ const PREFIXES: [&str; 2] = ["trusted.overlay.", "user.overlay."];
 pub struct Merged {
     layers: Vec<Arc<OwnedFd>>,
     /// The layers down to the first that hides those below it.
-    root: OnceCell<Vec<Arc<OwnedFd>>>,
+    root: OnceLock<Vec<Arc<OwnedFd>>>,
 }
 
 /// A directory of the merged tree: its parts in the layers that have one, uppermost first.
@@ -103,7 +102,7 @@ impl Merged {
     /// The layers of an image, uppermost first.
     #[must_use]
     pub fn new(layers: Vec<Arc<OwnedFd>>) -> Self {
-        Self { layers, root: OnceCell::new() }
+        Self { layers, root: OnceLock::new() }
     }
 
     /// The directory that everything is in.

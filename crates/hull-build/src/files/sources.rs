@@ -1,0 +1,245 @@
+//! What the solver asks of files: sources made ready, selections, layers of copies.
+
+use std::any::Any;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hull_engine::Engine;
+use hull_image::snapshot::shared::Mounts;
+use hull_image::{Layer, Transfer};
+use hull_oci::Digest;
+
+use super::context::Context;
+use super::copy::{self, Settings, Source, Spool};
+use super::error::{Error, absolute};
+use super::onto::{Attributes, Onto, Seen};
+use super::select::{self, Selected};
+use super::tree::{FileTree, LayerTree, SingleFile, components, join};
+use super::write;
+use crate::graph::{CopyAction, CopyOp, LocalSource, MkdirOp, Op};
+use crate::solve::{Files, Tree, Work};
+
+/// A source that is ready.
+#[derive(Debug)]
+pub enum Opened {
+    /// A directory of this machine.
+    Context(Arc<Context>),
+    /// A download.
+    File(SingleFile),
+    /// Layers of the store, lowest first.
+    Layers(Vec<Digest>),
+}
+
+/// Everything that files come from.
+#[derive(Debug)]
+pub struct Sources {
+    layers: PathBuf,
+    mounts: Mounts,
+    /// Where digests of contexts are kept.
+    digests: PathBuf,
+}
+
+impl Sources {
+    /// The sources of an engine's builds.
+    #[must_use]
+    pub fn new(engine: &Engine) -> Self {
+        Self {
+            layers: engine.root().join("layers"),
+            mounts: Mounts::new(engine.state_root()),
+            digests: engine.root().join("cache/context"),
+        }
+    }
+
+    /// Opens a context.
+    ///
+    /// # Errors
+    /// When the directory cannot be opened, or a pattern of `.dockerignore` is none.
+    pub fn context(&self, source: &LocalSource) -> Result<Context, Error> {
+        Context::open(source, Some(&self.digests))
+    }
+
+    /// Opens layers, lowest first, as one tree.
+    ///
+    /// # Errors
+    /// When one is not there or cannot be mounted.
+    pub fn layers(&self, diff_ids: &[Digest]) -> Result<LayerTree, Error> {
+        LayerTree::open(&self.layers, &self.mounts, diff_ids, "stage")
+    }
+}
+
+/// Temporary files of a transfer, without names.
+#[derive(Debug)]
+struct Temporary<'t> {
+    transfer: &'t Transfer,
+    count: AtomicU64,
+}
+
+impl Spool for Temporary<'_> {
+    fn file(&self) -> Result<File, Error> {
+        let directory = self.transfer.directory()?;
+        let path = directory.join(self.count.fetch_add(1, Ordering::Relaxed).to_string());
+        let file = File::options().read(true).write(true).create_new(true).open(&path);
+        let file = file.map_err(Error::io("create", &path))?;
+        std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        Ok(file)
+    }
+}
+
+/// A tree that is open for one call.
+enum Held {
+    Context(Arc<Context>),
+    File(SingleFile),
+    Layers(LayerTree),
+}
+
+impl Held {
+    fn tree(&self) -> &dyn FileTree {
+        match self {
+            Self::Layers(layers) => layers,
+            Self::File(file) => file,
+            Self::Context(context) => &**context,
+        }
+    }
+
+    fn context(&self) -> Option<&Context> {
+        if let Self::Context(context) = self { Some(context) } else { None }
+    }
+}
+
+impl Sources {
+    fn hold(&self, tree: &Tree) -> Result<Held, Error> {
+        let source = match tree {
+            Tree::Layers(layers) => return self.layers(layers).map(Held::Layers),
+            Tree::Source(source) => source,
+        };
+        let opened = Arc::downcast::<Opened>(Arc::clone(source))
+            .map_err(|_| Error::Refused("a source that is none of this build".to_owned()))?;
+        Ok(match &*opened {
+            Opened::Layers(layers) => Held::Layers(self.layers(layers)?),
+            Opened::File(file) => Held::File(file.clone()),
+            Opened::Context(context) => Held::Context(Arc::clone(context)),
+        })
+    }
+
+    fn select(
+        &self,
+        action: &CopyAction,
+        held: &Held,
+        contents: bool,
+        work: &Work<'_>,
+    ) -> Result<Arc<Selected>, Error> {
+        let key = select::key(action);
+        if let Some(kept) = held.context().and_then(|context| context.kept(&key)) {
+            return Ok(kept);
+        }
+        let tree = held.tree();
+        let mut selected = select::select(tree, action)?;
+        if contents {
+            selected.read_contents(tree, &|| work.is_canceled())?;
+        }
+        let selected = Arc::new(selected);
+        if let Some(context) = held.context().filter(|_| contents) {
+            context.keep(key, Arc::clone(&selected));
+            // The next build only reads more without it.
+            let _ = context.save();
+        }
+        Ok(selected)
+    }
+
+    fn write_copy(
+        &self,
+        op: &CopyOp,
+        base: &[Digest],
+        from: &[Option<Tree>],
+        transfer: &Transfer,
+        work: Work<'_>,
+    ) -> Result<Option<Layer>, Error> {
+        let base = self.base(base)?;
+        let base = base.as_ref().map(|base| base as &dyn FileTree);
+        let mut held = Vec::new();
+        for tree in from {
+            held.push(tree.as_ref().map(|tree| self.hold(tree)).transpose()?);
+        }
+        let spool = Temporary { transfer, count: AtomicU64::new(0) };
+        let settings = Settings { time: work.epoch.unwrap_or(0), spool: &spool };
+        let mut onto = Onto::new(base)?;
+        for (number, action) in op.actions.iter().enumerate() {
+            let source = match held.get(number) {
+                Some(Some(held)) => {
+                    Some(Source { tree: held.tree(), selected: self.select(action, held, false, &work)? })
+                }
+                _ => None,
+            };
+            copy::apply(&mut onto, number, action, source.as_ref(), base, &settings)?;
+        }
+        let trees: Vec<Option<&dyn FileTree>> = held.iter().map(|held| held.as_ref().map(Held::tree)).collect();
+        write::layer(&onto, &trees, work.epoch, transfer, &|| work.is_canceled())
+    }
+
+    fn base(&self, layers: &[Digest]) -> Result<Option<LayerTree>, Error> {
+        if layers.is_empty() { Ok(None) } else { self.layers(layers).map(Some) }
+    }
+
+    fn write_directory(
+        &self,
+        op: &MkdirOp,
+        base: &[Digest],
+        transfer: &Transfer,
+        work: Work<'_>,
+    ) -> Result<Option<Layer>, Error> {
+        let base = self.base(base)?;
+        let mut onto = Onto::new(base.as_ref().map(|base| base as &dyn FileTree))?;
+        let path = onto.resolve(&[], &join(&components(op.path.as_bytes())))?;
+        if !matches!(onto.see(&path)?, Seen::Directory | Seen::Nothing) {
+            return Err(Error::Refused(format!("mkdir {}: not a directory", absolute(&join(&path)))));
+        }
+        let attributes = Attributes { mode: 0o755, mtime: (work.epoch.unwrap_or(0), 0), ..Attributes::default() };
+        onto.make_directories(&path, &attributes)?;
+        write::layer(&onto, &[], work.epoch, transfer, &|| work.is_canceled())
+    }
+}
+
+impl Files for Sources {
+    fn source(&self, op: &Op, _work: Work<'_>) -> Result<Arc<dyn Any + Send + Sync>, crate::Error> {
+        let opened = match op {
+            Op::Local(source) => Opened::Context(Arc::new(self.context(source)?)),
+            Op::Http(source) => {
+                return Err(Error::Fetch(format!("{}: downloads are not finished yet", source.url)).into());
+            }
+            Op::Git(source) => {
+                return Err(Error::Fetch(format!("{}: repositories are not finished yet", source.url)).into());
+            }
+            _ => return Err(Error::Refused("not a source".to_owned()).into()),
+        };
+        Ok(Arc::new(opened))
+    }
+
+    fn selection(&self, action: &CopyAction, from: &Tree, work: Work<'_>) -> Result<Digest, crate::Error> {
+        let held = self.hold(from)?;
+        let selected = self.select(action, &held, true, &work)?;
+        Ok(selected.digest(held.tree().keeps_owners()))
+    }
+
+    fn copy(
+        &self,
+        op: &CopyOp,
+        base: &[Digest],
+        from: &[Option<Tree>],
+        transfer: &Transfer,
+        work: Work<'_>,
+    ) -> Result<Option<Layer>, crate::Error> {
+        Ok(self.write_copy(op, base, from, transfer, work)?)
+    }
+
+    fn mkdir(
+        &self,
+        op: &MkdirOp,
+        base: &[Digest],
+        transfer: &Transfer,
+        work: Work<'_>,
+    ) -> Result<Option<Layer>, crate::Error> {
+        Ok(self.write_directory(op, base, transfer, work)?)
+    }
+}

@@ -1,6 +1,9 @@
 //! Identifiers, and names for containers that got none.
 
+use std::fs;
+
 use crate::error::Error;
+use crate::records::{Engine, is_id};
 
 const FIRST: [&str; 32] = [
     "amber", "brave", "bright", "calm", "clear", "coral", "crisp", "deep", "eager", "early", "fair", "fresh", "gentle",
@@ -33,6 +36,27 @@ pub(crate) fn generated(random: &[u8; 32]) -> String {
     let [.., first, second, third, fourth] = random;
     let pick = |list: &[&'static str; 32], byte: u8| list[usize::from(byte) % 32];
     format!("{}_{}_{}", pick(&FIRST, *first), pick(&SECOND, *second), hex(&[*third, *fourth]))
+}
+
+impl Engine {
+    /// The names of all containers, each with its ID, sorted; no record is read.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn names(&self) -> Result<Vec<(String, String)>, Error> {
+        let root = self.root().join("names");
+        let entries = match fs::read_dir(&root) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(Error::io("read", &root))?,
+        };
+        let pair = |entry: fs::DirEntry| {
+            let id = fs::read_link(entry.path()).ok()?.into_os_string().into_string().ok()?;
+            Some((entry.file_name().into_string().ok()?, id))
+        };
+        let mut names: Vec<(String, String)> = entries.flatten().filter_map(pair).filter(|(_, id)| is_id(id)).collect();
+        names.sort();
+        Ok(names)
+    }
 }
 
 #[cfg(test)]

@@ -258,7 +258,7 @@ fn owner(id: &str) -> String {
     format!("container:{id}")
 }
 
-fn is_id(text: &str) -> bool {
+pub(crate) fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 

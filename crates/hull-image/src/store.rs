@@ -166,6 +166,17 @@ impl Store {
         })
     }
 
+    /// The names of all images, sorted, by records alone.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn names(&self) -> Result<Vec<Reference>, Error> {
+        self.database.read(|connection| {
+            let mut statement = connection.prepare("SELECT name FROM names ORDER BY name")?;
+            Ok(statement.query_map((), |row| reference(row, 0))?.collect::<Result<Vec<_>, _>>()?)
+        })
+    }
+
     /// Whether the image of this ID is there, by records alone.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use super::{
 
 /// Commands on images.
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:\n  hull image ls\n  hull image inspect hello\n  hull image prune")]
 pub(super) enum Image {
     /// List images
     #[command(visible_alias = "list")]
@@ -73,6 +74,7 @@ impl Image {
 
 /// Commands on containers.
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:\n  hull container ls -a\n  hull container prune")]
 pub(super) enum Container {
     /// Create a container from an image and run a command in it
     Run(Box<run::Args>),
@@ -170,6 +172,7 @@ impl Container {
 
 /// Commands on everything that Hull keeps.
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:\n  hull system df\n  hull system prune\n  hull system check")]
 pub(super) enum System {
     /// Show what images and containers occupy
     Df(df::Df),

@@ -35,6 +35,9 @@ const PLATFORMS: &[(&str, &[&str])] = &[
 
 /// Look at manifests in registries, and make lists of them
 #[derive(Debug, Subcommand)]
+#[command(
+    after_help = "Examples:\n  hull manifest inspect registry.example/team/app:v1\n  hull manifest create registry.example/team/app:v1 registry.example/team/app:v1-arm64"
+)]
 pub(super) enum Manifest {
     /// Set the platform of a manifest in a list
     Annotate(Annotate),
@@ -116,6 +119,7 @@ pub(super) struct Inspect {
 
 /// Push a list to its registry
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  hull manifest push registry.example/team/app:v1")]
 pub(super) struct Push {
     /// Speak to a registry without encryption, or with a certificate that nobody knows
     #[arg(long)]
@@ -130,6 +134,7 @@ pub(super) struct Push {
 
 /// Forget lists
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  hull manifest rm registry.example/team/app:v1")]
 pub(super) struct Rm {
     /// The lists
     #[arg(value_name = "MANIFEST_LIST", required = true)]

@@ -6,6 +6,7 @@ mod archives;
 mod boot;
 mod bootstrap;
 mod commit;
+mod complete;
 mod containers;
 mod cp;
 mod df;
@@ -22,6 +23,7 @@ mod info;
 mod inspect;
 mod life;
 mod logs;
+mod man;
 mod manifest;
 mod mount;
 mod names;
@@ -39,6 +41,7 @@ mod search;
 mod serve;
 mod signals;
 mod stats;
+mod suggest;
 mod top;
 mod update;
 mod verify;
@@ -195,16 +198,26 @@ enum Command {
     Info(info::Args),
     /// Show the version
     Version(info::Version),
+    /// Print the completion script of a shell
+    Completion(complete::Args),
+    /// Write man pages into a directory
+    Man(man::Args),
     /// OCI runtime command line, as runc's ('hull oci --help')
-    #[command(disable_help_flag = true)]
+    #[command(
+        disable_help_flag = true,
+        after_help = "Examples:\n  hull oci --help\n  hull oci run --bundle ./bundle one\n  hull oci list"
+    )]
     Oci,
 }
 
 /// Parses the command line, repairs what killed processes left, and runs the command.
 pub(crate) fn main(args: &[OsString]) -> ExitCode {
+    if complete::is_asked(args) {
+        return complete::answer(args.get(2..).unwrap_or_default());
+    }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&error, args),
     };
     // A container must never reach the machine's own binary through a process that starts in it.
     let starts = match &cli.command {
@@ -283,6 +296,8 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         Command::ApiStep(args) => Ok(api::step(&engine, &args)),
         Command::Info(args) => info::main(&engine, &args),
         Command::Version(args) => info::version(&args),
+        Command::Completion(args) => complete::main(&args),
+        Command::Man(args) => man::main(&args),
         Command::Oci => Err(Failure::usage("'oci' must be the first word: hull oci ...")),
     };
     match result {
@@ -365,7 +380,7 @@ fn engine(root: Option<PathBuf>, state: Option<PathBuf>) -> Engine {
 }
 
 /// Help goes to standard output and succeeds; anything else is one line, the likely flag included.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error, args: &[OsString]) -> ExitCode {
     let text = error.render().to_string();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -378,7 +393,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         }
         _ => {}
     }
-    output::error(one_line(&text));
+    output::error(suggest::line(error, args).unwrap_or_else(|| one_line(&text)));
     ExitCode::from(USAGE)
 }
 

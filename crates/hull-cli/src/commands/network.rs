@@ -13,6 +13,7 @@ use crate::output::{self, print};
 
 /// Commands on networks.
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:\n  hull network create web\n  hull network connect web shop\n  hull network doctor")]
 pub(super) enum Network {
     /// Create a network
     Create(Box<CreateArgs>),
@@ -86,6 +87,9 @@ pub(super) struct CreateArgs {
 
 /// Remove networks
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  hull network rm web\n  hull network rm $(hull network ls -q --filter dangling=true)"
+)]
 pub(super) struct Rm {
     /// A network that does not exist is no error
     #[arg(short, long)]
@@ -130,6 +134,7 @@ pub(super) struct Connect {
 
 /// Take a container off a network
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  hull network disconnect web shop")]
 pub(super) struct Disconnect {
     /// A container that does not exist any more is no error
     #[arg(short, long)]

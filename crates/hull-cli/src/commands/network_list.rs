@@ -46,6 +46,9 @@ pub(super) struct Ls {
 
 /// Show all that is known about networks, as JSON
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  hull network inspect bridge\n  hull network inspect --format '{{range .IPAM.Config}}{{.Subnet}}{{end}}' web"
+)]
 pub(super) struct Inspect {
     /// Print by a template, or 'json'
     #[arg(short, long, value_name = "TEMPLATE")]
@@ -60,6 +63,7 @@ pub(super) struct Inspect {
 
 /// Remove networks that no container is on
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  hull network prune\n  hull network prune -f --filter until=24h")]
 pub(super) struct Prune {
     /// Remove only networks that fit: label, label!, until
     #[arg(long = "filter", value_name = "NAME=VALUE", value_parser = filter::parse)]

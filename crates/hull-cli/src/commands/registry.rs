@@ -115,6 +115,7 @@ pub(super) struct Login {
 
 /// Log out from a registry
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  hull logout\n  hull logout registry.example")]
 pub(super) struct Logout {
     /// The registry [default: docker.io]
     #[arg(value_name = "SERVER")]

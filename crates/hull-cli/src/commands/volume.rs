@@ -38,6 +38,7 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
 
 /// Commands on volumes.
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:\n  hull volume create data\n  hull volume ls\n  hull run --rm -v data:/data hello")]
 pub(super) enum Commands {
     /// Make a volume
     Create(Create),

@@ -149,6 +149,23 @@ impl Engine {
         read_volume(&self.volume_directory(checked(name)?), name)
     }
 
+    /// The names of all volumes, sorted; no record is read.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn volume_names(&self) -> Result<Vec<String>, Error> {
+        let root = self.volumes_root();
+        let entries = match fs::read_dir(&root) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(Error::io("read", &root))?,
+        };
+        let names = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
+        names.sort();
+        Ok(names)
+    }
+
     /// All volumes by name.
     ///
     /// # Errors

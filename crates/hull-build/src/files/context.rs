@@ -12,7 +12,8 @@ use rustix::io::Errno;
 use super::error::Error;
 use super::select::Selected;
 use super::stat_cache::StatCache;
-use super::tree::{FileTree, Handle, MachineDirectory, Meta};
+use super::tree::{FileTree, Handle, Meta};
+use super::trees::MachineDirectory;
 use crate::graph::LocalSource;
 
 /// Selections that one build keeps of one context.

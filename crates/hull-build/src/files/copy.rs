@@ -10,11 +10,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::cursor::Cursor;
 use super::error::{Error, absolute};
 use super::onto::{Attributes, Content, Onto, Other, Seen, What};
 use super::owner::Owner;
 use super::select::{Match, Pick, Selected};
-use super::tree::{Cursor, FileTree, Kind, components, join};
+use super::tree::{FileTree, Kind, components, join};
 use super::unpack;
 use crate::graph::CopyAction;
 use hull_dockerfile::mode::Mode;

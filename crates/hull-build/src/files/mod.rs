@@ -13,6 +13,7 @@
 
 mod context;
 mod copy;
+pub mod cursor;
 mod error;
 mod onto;
 mod owner;
@@ -22,6 +23,7 @@ mod stat_cache;
 #[cfg(test)]
 mod tests;
 pub mod tree;
+pub mod trees;
 mod unpack;
 mod write;
 

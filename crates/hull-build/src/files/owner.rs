@@ -1,7 +1,8 @@
 //! `--chown`: users and groups by the base's own files.
 
+use super::cursor::Cursor;
 use super::error::Error;
-use super::tree::{Cursor, FileTree};
+use super::tree::FileTree;
 
 /// The longest `/etc/passwd` or `/etc/group`.
 const MAX_FILE: u64 = 4 << 20;

@@ -14,8 +14,9 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::context::patterns;
+use super::cursor::Cursor;
 use super::error::{Error, absolute};
-use super::tree::{Cursor, FileTree, Handle, Kind, MAX_PATH, Meta, Xattrs, below, components, join};
+use super::tree::{FileTree, Handle, Kind, MAX_PATH, Meta, Xattrs, below, components, join};
 use crate::graph::CopyAction;
 
 /// Threads that compute digests.

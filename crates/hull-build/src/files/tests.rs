@@ -13,7 +13,8 @@ use super::copy::{self, Settings, Source, Spool};
 use super::error::Error;
 use super::onto::{Attributes, Onto, Seen};
 use super::select::select;
-use super::tree::{FileTree, MachineDirectory, components, join};
+use super::tree::{FileTree, components, join};
+use super::trees::MachineDirectory;
 use super::write;
 use crate::graph::{CopyAction, LocalSource};
 

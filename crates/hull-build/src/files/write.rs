@@ -11,10 +11,11 @@ use hull_layer::tar::{self, EntryKind, Writer, WriterOptions};
 use hull_layer::tree::Extent;
 use rustix::io::Errno;
 
+use super::cursor::Cursor;
 use super::error::{Error, absolute};
 use super::onto::{Attributes, Content, Directory, Entry, Onto, Other, What};
 use super::select::unchanged;
-use super::tree::{Cursor, FileTree, Handle, Meta, below};
+use super::tree::{FileTree, Handle, Meta, below};
 
 /// What passes from the writer to the store at once, and how many of them may wait.
 const CHUNK: usize = 256 << 10;

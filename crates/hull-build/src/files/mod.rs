@@ -6,6 +6,7 @@
 //! select    what an action takes, and its digest
 //! copy      actions onto a base, in memory (onto); unpack for archives
 //! write     the layer, as a tar that the store takes in while it is written
+//! export    the way out: a tree as a directory or a tar; archives as directories
 //! ```
 //!
 //! Files are never copied anywhere but into their layer. Everything here is hostile: names are resolved one by one below
@@ -15,6 +16,7 @@ mod context;
 mod copy;
 pub mod cursor;
 mod error;
+pub mod export;
 mod onto;
 mod owner;
 mod select;

@@ -138,11 +138,26 @@ impl Read for Input {
     }
 }
 
+/// Where entries go.
+pub(super) trait Sink {
+    /// Takes the next one.
+    ///
+    /// # Errors
+    /// When it cannot be written, or its content not be read.
+    fn append(&mut self, entry: &tar::Entry, content: &mut dyn Read) -> Result<(), Error>;
+}
+
+impl<W: Write> Sink for Writer<W> {
+    fn append(&mut self, entry: &tar::Entry, content: &mut dyn Read) -> Result<(), Error> {
+        Self::append(self, entry, content).map(drop).map_err(Error::at("write to the layer", &entry.path))
+    }
+}
+
 /// Writes directories before what is in them, otherwise sorted.
-pub(super) fn write<W: Write>(
+pub(super) fn write(
     root: &Directory,
     trees: &[Option<&dyn FileTree>],
-    writer: &mut Writer<W>,
+    writer: &mut dyn Sink,
     canceled: &(dyn Fn() -> bool + Sync),
 ) -> Result<(), Error> {
     let mut cursors: Vec<Option<Cursor<'_>>> = Vec::new();
@@ -176,8 +191,8 @@ pub(super) fn write<W: Write>(
     Ok(())
 }
 
-fn one<W: Write>(
-    writer: &mut Writer<W>,
+fn one(
+    writer: &mut dyn Sink,
     path: Vec<u8>,
     other: &Other,
     cursors: &mut [Option<Cursor<'_>>],
@@ -200,8 +215,8 @@ fn one<W: Write>(
     append(writer, &path, kind, &other.attributes, io::empty())
 }
 
-fn file<W: Write>(
-    writer: &mut Writer<W>,
+fn file(
+    writer: &mut dyn Sink,
     path: &[u8],
     size: u64,
     content: &Content,
@@ -235,12 +250,12 @@ fn file<W: Write>(
     }
 }
 
-fn append<W: Write>(
-    writer: &mut Writer<W>,
+fn append(
+    writer: &mut dyn Sink,
     path: &[u8],
     kind: EntryKind,
     attributes: &Attributes,
-    content: impl Read,
+    mut content: impl Read,
 ) -> Result<(), Error> {
     let boxed =
         |(name, value): &(Vec<u8>, Vec<u8>)| (name.clone().into_boxed_slice(), value.clone().into_boxed_slice());
@@ -252,7 +267,7 @@ fn append<W: Write>(
         xattrs: attributes.xattrs.iter().map(boxed).collect(),
         ..tar::Entry::new(path, kind, attributes.mode)
     };
-    writer.append(&entry, content).map(drop).map_err(Error::at("write to the layer", path))
+    writer.append(&entry, &mut content)
 }
 
 /// A file's content within a tar, with zeros where it has holes.

@@ -1,12 +1,16 @@
 //! What the solver asks of files: sources made ready, selections, layers of copies.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hull_engine::Engine;
+use hull_http::Client;
+use hull_http::proxy::Proxies;
 use hull_image::snapshot::shared::Mounts;
 use hull_image::{Layer, Transfer};
 use hull_oci::Digest;
@@ -14,13 +18,20 @@ use hull_oci::Digest;
 use super::context::Context;
 use super::copy::{self, Settings, Source, Spool};
 use super::error::{Error, absolute};
+use super::http::{Downloads, Fetched, Progress};
 use super::onto::{Attributes, Onto, Seen};
 use super::select::{self, Selected};
 use super::tree::{FileTree, components, join};
 use super::trees::{LayerTree, SingleFile};
 use super::write;
-use crate::graph::{CopyAction, CopyOp, LocalSource, MkdirOp, Op};
+use crate::graph::{CopyAction, CopyOp, HttpSource, LocalSource, MkdirOp, Op};
+use crate::request::Secret;
 use crate::solve::{Files, Tree, Work};
+
+/// What servers are told.
+const USER_AGENT: &str = concat!("hull/", env!("CARGO_PKG_VERSION"));
+/// The longest secret.
+const MAX_SECRET: u64 = 64 << 10;
 
 /// A source that is ready.
 #[derive(Debug)]
@@ -38,19 +49,55 @@ pub enum Opened {
 pub struct Sources {
     layers: PathBuf,
     mounts: Mounts,
-    /// Where digests of contexts are kept.
-    digests: PathBuf,
+    /// Where sources are kept from build to build: `cache` of the store's root.
+    cache: PathBuf,
+    downloads: Downloads,
+    /// Secrets of the request, by ID: what downloads and repositories are asked with.
+    secrets: BTreeMap<String, Secret>,
 }
 
 impl Sources {
     /// The sources of an engine's builds.
     #[must_use]
     pub fn new(engine: &Engine) -> Self {
+        let cache = engine.root().join("cache");
         Self {
             layers: engine.root().join("layers"),
             mounts: Mounts::new(engine.state_root()),
-            digests: engine.root().join("cache/context"),
+            downloads: Downloads::new(cache.join("http"), Client::new(USER_AGENT, Proxies::from_environment())),
+            cache,
+            secrets: BTreeMap::new(),
         }
+    }
+
+    /// With these secrets.
+    #[must_use]
+    pub fn with_secrets(mut self, secrets: &BTreeMap<String, Secret>) -> Self {
+        self.secrets.clone_from(secrets);
+        self
+    }
+
+    /// Fetches a file.
+    ///
+    /// # Errors
+    /// When it cannot be had, or is not what its checksum says.
+    pub fn download(&self, source: &HttpSource, progress: Progress<'_>) -> Result<Fetched, Error> {
+        let authorization = source.auth.iter().find_map(|name| self.authorization(name));
+        self.downloads.fetch(source, authorization.as_deref(), progress)
+    }
+
+    /// The header that a secret holds: whole, or a token for it.
+    fn authorization(&self, name: &str) -> Option<String> {
+        let value = match self.secrets.get(name)? {
+            Secret::Variable(variable) => std::env::var(variable).ok()?,
+            Secret::File(path) => {
+                let mut text = String::new();
+                File::open(path).ok()?.take(MAX_SECRET).read_to_string(&mut text).ok()?;
+                text
+            }
+        };
+        let value = value.trim();
+        Some(if name.starts_with("HTTP_AUTH_TOKEN") { format!("Bearer {value}") } else { value.to_owned() })
     }
 
     /// Opens a context.
@@ -58,7 +105,7 @@ impl Sources {
     /// # Errors
     /// When the directory cannot be opened, or a pattern of `.dockerignore` is none.
     pub fn context(&self, source: &LocalSource) -> Result<Context, Error> {
-        Context::open(source, Some(&self.digests))
+        Context::open(source, Some(&self.cache.join("context")))
     }
 
     /// Opens layers, lowest first, as one tree.
@@ -136,7 +183,19 @@ impl Sources {
             return Ok(kept);
         }
         let tree = held.tree();
-        let mut selected = select::select(tree, action)?;
+        let mut selected = match held {
+            // A download is the file itself, whatever its name is here.
+            Held::File(file) => {
+                let one =
+                    CopyAction { source: file.name.clone(), exclude: Vec::new(), parents: false, ..action.clone() };
+                let mut selected = select::select(tree, &one)?;
+                if let (Some(name), Some(found)) = (&action.name, selected.matches.first_mut()) {
+                    found.name = name.clone().into_bytes();
+                }
+                selected
+            }
+            _ => select::select(tree, action)?,
+        };
         if contents {
             selected.read_contents(tree, &|| work.is_canceled())?;
         }
@@ -203,11 +262,15 @@ impl Sources {
 }
 
 impl Files for Sources {
-    fn source(&self, op: &Op, _work: Work<'_>) -> Result<Arc<dyn Any + Send + Sync>, crate::Error> {
+    fn source(&self, op: &Op, work: Work<'_>) -> Result<Arc<dyn Any + Send + Sync>, crate::Error> {
         let opened = match op {
             Op::Local(source) => Opened::Context(Arc::new(self.context(source)?)),
             Op::Http(source) => {
-                return Err(Error::Fetch(format!("{}: downloads are not finished yet", source.url)).into());
+                let progress = |current, total| {
+                    work.status(&source.url, current, total, false);
+                    !work.is_canceled()
+                };
+                Opened::File(self.download(source, &progress)?.file)
             }
             Op::Git(source) => {
                 return Err(Error::Fetch(format!("{}: repositories are not finished yet", source.url)).into());

@@ -137,3 +137,9 @@ fn find(name: Name, source: &[u8], prefix: &'static str) -> Option<(String, u32)
     }
     None
 }
+
+/// The value of a comment that is a `check=` directive; comments have no `#` here.
+pub(crate) fn check_comment(comment: &str) -> Option<&str> {
+    let (index, value) = split(comment)?;
+    (NAMES[index].1 == Name::Check).then_some(value)
+}

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::ast::Lines;
+pub(crate) use hull_oci::spec::one_line;
 
 /// A defect of a Dockerfile, in `BuildKit`'s words: people search for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,22 +112,6 @@ fn printable(text: &str) -> std::borrow::Cow<'_, str> {
         }
     }
     out.into()
-}
-
-/// A message without line breaks or a terminal's escape sequences.
-pub(crate) fn one_line(text: &str) -> String {
-    if !text.contains(char::is_control) {
-        return text.to_owned();
-    }
-    let mut out = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if c.is_control() {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
 }
 
 /// Text in double quotes as Go's `%q` writes it.

@@ -114,6 +114,12 @@ impl Ignore {
         self.rules.is_empty()
     }
 
+    /// Some pattern lets in what others exclude.
+    #[must_use]
+    pub fn has_exceptions(&self) -> bool {
+        self.rules.iter().any(|rule| rule.lets_in)
+    }
+
     /// The patterns as they are matched, `!` included.
     pub fn patterns(&self) -> impl Iterator<Item = String> {
         self.rules.iter().map(|rule| format!("{}{}", if rule.lets_in { "!" } else { "" }, rule.pattern.as_str()))

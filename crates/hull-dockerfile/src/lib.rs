@@ -3,7 +3,9 @@
 //!
 //! * [`ast`]: what a parsed Dockerfile is; [`parse`] and [`parse_onbuild`] make it.
 //! * [`expand`]: variables and quotes in words.
-//! * [`ignore`]: `.dockerignore`; [`pattern`]: its patterns, and those of `COPY`; [`mode`]: `--chmod`.
+//! * [`stages`]: how stages depend on each other.
+//! * [`ignore`]: `.dockerignore`; [`pattern`]: its patterns, and those of `COPY`; [`mode`]: `--chmod`; [`expose`]: ports.
+//! * [`lint`]: the rules of `--check`, and what a file offers.
 //!
 //! Messages are `BuildKit`'s, as are the lines they speak of. Everything here is pure. Input is hostile: sizes are
 //! bounded, nothing panics, every error has a line.
@@ -12,12 +14,17 @@ pub mod ast;
 mod directive;
 mod error;
 pub mod expand;
+pub mod expose;
 mod heredoc;
 pub mod ignore;
 mod lex;
+pub mod lint;
 pub mod mode;
 mod parse;
 pub mod pattern;
+mod platform;
+mod signal;
+pub mod stages;
 mod words;
 
 pub use directive::{Syntax, detect_syntax};

@@ -145,10 +145,8 @@ impl Pattern {
                 match token {
                     Token::Exactly(wanted) if *wanted == c => self.reach(&mut next, state + 1),
                     Token::One if c != '/' => self.reach(&mut next, state + 1),
-                    Token::Class { negated, ranges } if c != '/' => {
-                        if ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated {
-                            self.reach(&mut next, state + 1);
-                        }
+                    Token::Class { negated, ranges } if c != '/' && holds(ranges, c) != *negated => {
+                        self.reach(&mut next, state + 1);
                     }
                     Token::Many if c != '/' => self.reach(&mut next, state),
                     Token::Rest => self.reach(&mut next, state),
@@ -184,6 +182,10 @@ impl Pattern {
             };
         }
     }
+}
+
+fn holds(ranges: &[(char, char)], c: char) -> bool {
+    ranges.iter().any(|(low, high)| (*low..=*high).contains(&c))
 }
 
 /// A class's ranges, and what follows its `]`.

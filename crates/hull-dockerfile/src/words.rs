@@ -146,7 +146,7 @@ pub(crate) fn csv(text: &str) -> Result<Vec<String>, String> {
     }
     let fail =
         |rest: &str, what: &str| Err(format!("parse error on line 1, column {}: {what}", text.len() - rest.len() + 1));
-    const BARE: &str = "bare \" in non-quoted field";
+    const BARE: &str = "bare \" in non-quoted-field";
     const EXTRA: &str = "extraneous or missing \" in quoted-field";
     let mut fields = Vec::new();
     let mut rest = text;

@@ -14,8 +14,8 @@ use crate::error::quote;
 
 /// Deepest nesting of `${a:-${b:-...}}`.
 pub const MAX_DEPTH: usize = 100;
-/// Most bytes that one expansion handles.
-pub const MAX_OUTPUT: usize = 32 << 20;
+/// Most bytes that variables and quoted text make in one expansion.
+pub const MAX_OUTPUT: usize = 4 << 20;
 
 /// Where variables come from.
 pub trait Variables {
@@ -410,7 +410,11 @@ impl Walk<'_> {
             Some('/') if !or_empty => self.replaced(&name),
             Some('#' | '%') if or_empty => unsupported(),
             Some(kind @ ('-' | '+' | '?' | '#' | '%')) => self.modified(&name, &modifier, kind, or_empty),
-            Some(_) if or_empty => self.part('}', false, OPEN_BRACE).and_then(|_| unsupported()),
+            Some(_) if or_empty => {
+                self.part('}', false, OPEN_BRACE)?;
+                self.variable(&name);
+                unsupported()
+            }
             Some(_) => unsupported(),
         }
     }

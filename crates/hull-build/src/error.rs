@@ -30,6 +30,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The Dockerfile cannot be read.
+    #[error(transparent)]
+    Dockerfile(#[from] hull_dockerfile::Error),
     /// A step failed.
     #[error("{source}")]
     Step {
@@ -41,7 +44,7 @@ pub enum Error {
         source: Box<Error>,
     },
     /// The program of a `RUN` failed. The words are BuildKit's.
-    #[error("process \"{}\" did not complete successfully: {}", one_line(command), exit(*code))]
+    #[error("process {} did not complete successfully: exit code: {code}", crate::plan::words::quote(command))]
     Process {
         /// Program and arguments, with spaces between them.
         command: String,
@@ -83,10 +86,6 @@ impl From<crate::files::Error> for Error {
     }
 }
 
-fn exit(code: i32) -> String {
-    format!("exit code: {code}")
-}
-
 impl Error {
     /// `.map_err(Error::io("open", path))`.
     pub fn io<E: Into<std::io::Error>>(operation: &'static str, object: impl AsRef<Path>) -> impl FnOnce(E) -> Self {
@@ -104,6 +103,7 @@ impl Error {
     pub fn lines(&self) -> Option<Lines> {
         match self {
             Self::Instruction { lines, .. } => Some(*lines),
+            Self::Dockerfile(error) => error.lines,
             Self::Step { lines, source, .. } => lines.or_else(|| source.lines()),
             _ => None,
         }

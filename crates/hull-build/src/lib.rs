@@ -12,23 +12,35 @@
 //! * [`graph`]: steps and what they need; everything is decided there except contents.
 //! * [`solve`](mod@solve): every step to its layers.
 //! * [`files`]: contexts and other sources; `COPY`, `ADD` and `WORKDIR` to layers.
+//! * [`plan`](mod@plan): from a Dockerfile and a request to that graph.
 //! * [`observer`]: what is told while it runs.
 
+mod config;
 pub mod error;
 pub mod files;
 pub mod graph;
 pub mod observer;
+mod output;
+pub mod plan;
 pub mod request;
 pub mod solve;
+mod sources;
 
 pub use error::Error;
 pub use observer::Observer;
 pub use request::BuildRequest;
 pub use solve::{Snapshot, Solver, solve};
 
-use hull_engine::Engine;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+
+use hull_dockerfile::Excerpt;
+use hull_engine::{Engine, RunConfig};
 use hull_oci::Digest;
 use hull_oci::image::Platform;
+
+use graph::NodeId;
+use sources::Sources;
 
 /// What a build made.
 #[derive(Clone, Debug, Default)]
@@ -52,11 +64,77 @@ pub struct BuiltImage {
     pub config: Vec<u8>,
 }
 
-/// Builds what is asked for, and puts the result where it is asked for.
+/// A build that failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// Why.
+    pub error: Error,
+    /// The lines of the Dockerfile that are to blame, with those around them.
+    pub excerpt: Option<String>,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.error.fmt(formatter)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, excerpt: None }
+    }
+}
+
+/// Builds what is asked for, and puts the result where it is asked for. Steps start from `defaults`, which is what
+/// `hull run` makes of no flags; `cancel` ends everything.
 ///
 /// # Errors
-/// [`Error`]: results of steps that were finished stay in the cache.
-pub fn build(engine: &Engine, request: &BuildRequest, observer: &dyn Observer) -> Result<Built, Error> {
-    let _ = (engine, request, observer);
-    Err(Error::Request("builds are not finished yet".to_owned()))
+/// [`Failure`]: results of steps that were finished stay in the cache.
+pub fn build(
+    engine: &Engine,
+    defaults: &RunConfig,
+    request: &BuildRequest,
+    observer: &dyn Observer,
+    cancel: &AtomicBool,
+) -> Result<Built, Failure> {
+    let transfer = engine.images.begin().map_err(Error::from)?;
+    let sources = Sources::new(engine, request, observer, engine.root().to_owned());
+    let definition = sources.definition()?;
+    let of_it = |error: Error| {
+        let excerpt =
+            error.lines().map(|lines| Excerpt { file: &definition.name, source: &definition.text, lines }.to_string());
+        Failure { error, excerpt }
+    };
+    let (file, _) = hull_dockerfile::parse(&definition.text).map_err(|error| of_it(error.into()))?;
+    let plan = plan::plan(&file, request, &sources).map_err(of_it)?;
+    let files = files::Sources::new(engine);
+    let solver = Solver {
+        engine,
+        defaults,
+        transfer: &transfer,
+        files: &files,
+        secrets: &request.secrets,
+        ssh: &request.ssh,
+        cancel,
+        explain: request.explain,
+    };
+    let targets: Vec<NodeId> = plan.results.iter().map(|planned| planned.node).collect();
+    let snapshots = solve(&solver, &plan.graph, &targets, observer).map_err(of_it)?;
+    let mut ready = Vec::with_capacity(snapshots.len());
+    for (planned, snapshot) in plan.results.iter().zip(snapshots) {
+        let mut made = BTreeMap::new();
+        if !config::all_made(planned, &snapshot.layers) {
+            // Some steps changed nothing; which ones, the cache knows.
+            let steps: Vec<NodeId> = config::steps(planned).collect();
+            let results = solve(&solver, &plan.graph, &steps, &observer::Silent).map_err(of_it)?;
+            made.extend(steps.into_iter().zip(results.into_iter().map(|result| result.added)));
+        }
+        let config = config::assemble(planned, &snapshot.layers, &output::made_by(&made));
+        ready.push(output::Ready { planned, layers: snapshot.layers, config: config::bytes(&config)? });
+    }
+    let exporter = output::Exporter { engine, request, observer, sources: &sources, transfer: &transfer };
+    let images = exporter.export(&ready).map_err(of_it)?;
+    Ok(Built { images, warnings: Vec::new() })
 }

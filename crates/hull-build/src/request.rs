@@ -20,6 +20,8 @@ pub struct BuildRequest {
     pub target: Option<String>,
     /// `--build-arg`.
     pub build_args: BTreeMap<String, String>,
+    /// Proxies of whoever builds, by the names of their variables; `build_args` go before.
+    pub proxies: BTreeMap<String, String>,
     /// `--label`, over those of the Dockerfile.
     pub labels: BTreeMap<String, String>,
     /// `--annotation`.

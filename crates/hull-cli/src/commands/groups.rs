@@ -4,8 +4,8 @@ use clap::Subcommand;
 use hull_engine::Engine;
 
 use super::{
-    Done, api, archives, commit, cp, df, events, exec, explain, history, image_inspect, images, info, inspect, life,
-    logs, mount, names, port, prune, ps, referrers, registry, rm, run, signals, stats, top, update, verify,
+    Done, api, archives, build, commit, cp, df, events, exec, explain, history, image_inspect, images, info, inspect,
+    life, logs, mount, names, port, prune, ps, referrers, registry, rm, run, signals, stats, top, update, verify,
 };
 
 /// Commands on images.
@@ -32,6 +32,8 @@ pub(super) enum Image {
     Push(registry::Push),
     /// List what refers to an image in its registry: signatures, lists of contents
     Referrers(referrers::Args),
+    /// Build an image from a Dockerfile
+    Build(Box<build::Args>),
     /// Load images from an archive
     Load(archives::Load),
     /// Save images to an archive
@@ -61,6 +63,7 @@ impl Image {
             Self::Push(args) => registry::push(engine, &args),
             Self::Referrers(args) => referrers::main(&args),
             Self::Prune(args) => prune::images(engine, &args),
+            Self::Build(args) => build::main(engine, *args),
             Self::Load(args) => archives::load(engine, args),
             Self::Save(args) => archives::save(engine, &args),
             Self::Import(args) => archives::import(engine, args),
@@ -68,6 +71,22 @@ impl Image {
             Self::Verify(args) => verify::verify(engine, &args),
             Self::Mount(args) => mount::mount(engine, &args),
             Self::Unmount(args) => mount::unmount(engine, &args),
+        }
+    }
+}
+
+/// Commands on builds.
+#[derive(Debug, Subcommand)]
+pub(super) enum Builder {
+    /// Build an image from a Dockerfile
+    #[command(visible_alias = "b")]
+    Build(Box<build::Args>),
+}
+
+impl Builder {
+    pub(super) fn main(self, engine: &Engine) -> Done {
+        match self {
+            Self::Build(args) => build::main(engine, *args),
         }
     }
 }

@@ -5,6 +5,7 @@ mod api;
 mod archives;
 mod boot;
 mod bootstrap;
+mod build;
 mod commit;
 mod complete;
 mod containers;
@@ -157,6 +158,11 @@ enum Command {
     /// Commands on registries
     #[command(subcommand)]
     Registry(serve::Registry),
+    /// Build an image from a Dockerfile
+    Build(Box<build::Args>),
+    /// Commands on builds
+    #[command(subcommand, visible_alias = "buildx")]
+    Builder(groups::Builder),
     /// Load images from an archive
     Load(archives::Load),
     /// Save images to an archive
@@ -279,6 +285,8 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         Command::Login(args) => registry::login(args),
         Command::Logout(args) => registry::logout(&args),
         Command::Registry(command) => command.main(&engine),
+        Command::Build(args) => build::main(&engine, *args),
+        Command::Builder(command) => command.main(&engine),
         Command::Load(args) => archives::load(&engine, args),
         Command::Save(args) => archives::save(&engine, &args),
         Command::Import(args) => archives::import(&engine, args),

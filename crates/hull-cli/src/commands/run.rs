@@ -238,6 +238,18 @@ pub(super) struct Args {
     words: Vec<String>,
 }
 
+/// What flags alone come to, for what is started like `hull run` but is no image's container.
+pub(super) fn of_flags(words: &[String]) -> Result<RunConfig, Failure> {
+    #[derive(Debug, clap::Parser)]
+    struct Only {
+        #[command(flatten)]
+        args: Args,
+    }
+    let all = ["run".to_owned()].into_iter().chain(words.iter().cloned()).chain(["image".to_owned()]);
+    let parsed = <Only as clap::Parser>::try_parse_from(all);
+    parsed.map_err(|error| Failure::usage(super::one_line(&error.render().to_string())))?.args.config()
+}
+
 /// Puts the flag's name before what was wrong with its value.
 fn named<T>(flag: &str, result: Result<T, String>) -> Result<T, Failure> {
     result.map_err(|reason| Failure::usage(format!("{flag}: {reason}")))

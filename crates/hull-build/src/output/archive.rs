@@ -1,0 +1,87 @@
+//! Archives of images, and of files.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use hull_image::archive::{Format, Layers, SaveOptions, save, save_directory};
+
+use super::{Exporter, Ready};
+use crate::Error;
+use crate::request::{Output, OutputKind};
+
+impl Exporter<'_> {
+    /// An archive as `docker save` writes it, or an OCI layout.
+    pub(super) fn archive(&self, output: &Output, ready: &[Ready<'_>]) -> Result<(), Error> {
+        let names = self.names(output)?;
+        let (format, words, default) = match output.kind {
+            OutputKind::Oci => (Format::Oci, "oci", Layers::Gzip),
+            _ => (Format::Docker, "docker", Layers::Plain),
+        };
+        if format == Format::Docker && ready.len() > 1 {
+            return Err(Error::Request(
+                "docker exporter does not currently support exporting manifest lists: use --output type=oci".to_owned(),
+            ));
+        }
+        let layers = match output.attributes.get("compression").map(String::as_str) {
+            None | Some("") => default,
+            Some("uncompressed") => Layers::Plain,
+            Some("gzip") => Layers::Gzip,
+            Some("zstd") => Layers::Zstd,
+            Some(other) => return Err(Error::Request(format!("unsupported layer compression type: {other}"))),
+        };
+        let as_tar = !output.attributes.get("tar").is_some_and(|value| matches!(value.as_str(), "false" | "0"));
+        let options = SaveOptions { format, layers };
+        self.sources.step(&format!("exporting to {words} image format"), |step| {
+            let store = &self.engine.images;
+            let mut images = Vec::with_capacity(ready.len());
+            let mut own = Vec::new();
+            for one in ready {
+                let known = store.has(&hull_oci::Digest::of(&one.config))?;
+                let image = self.transfer.image(&one.config, None, &[])?;
+                own.extend((!known).then(|| image.id.clone()));
+                images.push((image, names.clone()));
+            }
+            let written = match &output.destination {
+                Some(path) if !as_tar => save_directory(store, &images, options, path).map_err(Error::from),
+                Some(path) => into_file(path, |file| save(store, &images, options, file).map_err(Error::from)),
+                None => save(store, &images, options, std::io::stdout().lock()).map_err(Error::from),
+            };
+            for id in own {
+                // It was wanted as an archive. If somebody else has taken it meanwhile, it stays.
+                let _ = store.remove(&id.to_string(), false, &|_| true);
+            }
+            written?;
+            for (image, _) in &images {
+                self.told(step, &format!("exporting config {}", image.id));
+            }
+            Ok(())
+        })
+    }
+
+    /// The files themselves: a directory or a tar.
+    pub(super) fn files(&self, output: &Output, ready: &[Ready<'_>]) -> Result<(), Error> {
+        let _ = ready;
+        Err(Error::Request(format!("output {:?}: files cannot be written yet", output.kind)))
+    }
+}
+
+/// Writes a file beside its place, and renames it.
+pub(super) fn into_file(path: &Path, write: impl FnOnce(&mut File) -> Result<(), Error>) -> Result<(), Error> {
+    let special = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+    if special {
+        // A device or a pipe is written as it is.
+        let mut file = File::options().write(true).open(path).map_err(Error::io("open", path))?;
+        return write(&mut file);
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.part", std::process::id()));
+    let beside = PathBuf::from(name);
+    let mut file = File::create(&beside).map_err(Error::io("create", &beside))?;
+    let done = write(&mut file).and_then(|()| file.flush().map_err(Error::io("write", &beside)));
+    let done = done.and_then(|()| std::fs::rename(&beside, path).map_err(Error::io("rename", &beside)));
+    if done.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+    done
+}

@@ -1,0 +1,129 @@
+//! Outputs: what was built becomes an image of the store, an archive, files, or goes to a registry.
+//!
+//! Nothing is named before all of it is there: an image and its names appear at once. Files are written beside their
+//! place and renamed.
+
+mod archive;
+mod push;
+
+use std::collections::BTreeMap;
+
+use hull_engine::Engine;
+use hull_image::Transfer;
+use hull_oci::{Digest, Reference};
+
+use crate::graph::NodeId;
+use crate::observer::{Event, Observer, StepId};
+use crate::plan::Planned;
+use crate::request::{BuildRequest, Output, OutputKind};
+use crate::sources::Sources;
+use crate::{BuiltImage, Error};
+
+/// What came out for one platform.
+pub(crate) struct Ready<'p> {
+    pub(crate) planned: &'p Planned,
+    /// Diff IDs, lowest first.
+    pub(crate) layers: Vec<Digest>,
+    pub(crate) config: Vec<u8>,
+}
+
+/// Writes all outputs.
+pub(crate) struct Exporter<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) request: &'a BuildRequest,
+    pub(crate) observer: &'a dyn Observer,
+    pub(crate) sources: &'a Sources<'a>,
+    pub(crate) transfer: &'a Transfer,
+}
+
+impl Exporter<'_> {
+    /// Does everything that was asked for.
+    pub(crate) fn export(&self, ready: &[Ready<'_>]) -> Result<Vec<BuiltImage>, Error> {
+        let default = [Output { kind: OutputKind::Image, destination: None, attributes: BTreeMap::new() }];
+        let outputs = if self.request.outputs.is_empty() { &default[..] } else { &self.request.outputs };
+        let mut built: Vec<BuiltImage> = ready
+            .iter()
+            .map(|one| BuiltImage {
+                platform: one.planned.platform.clone(),
+                id: Digest::of(&one.config),
+                manifest: None,
+                config: one.config.clone(),
+            })
+            .collect();
+        for output in outputs {
+            match output.kind {
+                OutputKind::CacheOnly => {}
+                OutputKind::Local | OutputKind::Tar => self.files(output, ready)?,
+                OutputKind::Image => self.image(output, ready, &mut built)?,
+                OutputKind::Docker if output.destination.is_none() => self.image(output, ready, &mut built)?,
+                OutputKind::Docker | OutputKind::Oci => self.archive(output, ready)?,
+            }
+        }
+        Ok(built)
+    }
+
+    /// The names that an output has: `name=` of its own, or the build's.
+    pub(crate) fn names(&self, output: &Output) -> Result<Vec<Reference>, Error> {
+        let Some(own) = output.attributes.get("name").filter(|own| !own.is_empty()) else {
+            return Ok(self.request.tags.clone());
+        };
+        let parse = |name: &str| {
+            let parsed = name.trim().parse::<Reference>().map(Reference::or_latest);
+            parsed.map_err(|error| Error::Request(format!("name {name:?} of an output: {error}")))
+        };
+        own.split(',').map(parse).collect()
+    }
+
+    pub(crate) fn told(&self, step: StepId, id: &str) {
+        self.observer.step(step, Event::Status { id, current: 0, total: 0, done: true });
+    }
+
+    /// Images of the store; with `push`, also of their registries.
+    fn image(&self, output: &Output, ready: &[Ready<'_>], built: &mut [BuiltImage]) -> Result<(), Error> {
+        let names = self.names(output)?;
+        let is_set =
+            |key: &str| output.attributes.get(key).is_some_and(|value| matches!(value.as_str(), "true" | "1" | ""));
+        let (push, by_digest) = (is_set("push"), is_set("push-by-digest"));
+        if push && names.is_empty() {
+            return Err(Error::Request("tag is needed when pushing to registry".to_owned()));
+        }
+        if by_digest {
+            return Err(Error::Request("push-by-digest: images are pushed under names only".to_owned()));
+        }
+        if ready.len() > 1 && !push && !names.is_empty() {
+            return Err(Error::Request(
+                "the store keeps one platform for each name: build for one platform, push to a registry (--push), or \
+                 write an archive (--output type=oci,dest=FILE)"
+                    .to_owned(),
+            ));
+        }
+        let store = !output.attributes.get("store").is_some_and(|value| matches!(value.as_str(), "false" | "0"));
+        let single = ready.len() == 1;
+        self.sources.step("exporting to image", |step| {
+            self.told(step, "exporting layers");
+            for (one, built) in ready.iter().zip(built.iter_mut()) {
+                let kept: &[Reference] = if single && store { &names } else { &[] };
+                let image = self.transfer.image(&one.config, None, kept)?;
+                self.told(step, &format!("writing image {}", image.id));
+                for name in kept {
+                    self.told(step, &format!("naming to {}", name_without_latest(name)));
+                    hull_engine::events::emit_image(self.engine, "tag", &image.id.to_string(), &name.familiar());
+                }
+                built.id = image.id;
+            }
+            Ok(())
+        })?;
+        if push { self.push(ready, built, &names) } else { Ok(()) }
+    }
+}
+
+/// A name as BuildKit shows it here.
+fn name_without_latest(name: &Reference) -> String {
+    let text = name.to_string();
+    text.strip_suffix(":latest").map_or(text.clone(), str::to_owned)
+}
+
+/// Whether a step made a layer, from what the solver said of all of them.
+pub(crate) fn made_by(made: &BTreeMap<NodeId, bool>) -> impl Fn(NodeId) -> bool {
+    |node| made.get(&node).copied().unwrap_or(true)
+}

@@ -1,0 +1,317 @@
+//! What a plan looks up: the Dockerfile, contexts, base images.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hull_engine::Engine;
+use hull_image::registry::{self, PullOptions};
+use hull_oci::image::{ImageConfig, Platform};
+use hull_oci::{Digest, Reference};
+use hull_registry::Client;
+use rustix::fs::OFlags;
+
+use crate::Error;
+use crate::graph::{GitSource, ImageSource, LocalSource, Op};
+use crate::observer::{Event, Observer, StepId};
+use crate::plan::{Inputs, Place, full};
+use crate::request::{BuildRequest, Context, DockerfileSource};
+
+/// An ignore file of more bytes is refused.
+const MAX_IGNORE: u64 = 1 << 20;
+
+/// The Dockerfile.
+#[derive(Clone, Debug)]
+pub(crate) struct Definition {
+    /// What messages call it.
+    pub(crate) name: String,
+    /// Its text.
+    pub(crate) text: Vec<u8>,
+}
+
+/// Looks things up, each once.
+pub(crate) struct Sources<'a> {
+    engine: &'a Engine,
+    request: &'a BuildRequest,
+    observer: &'a dyn Observer,
+    /// A directory for what must be fetched before there is a plan.
+    work: PathBuf,
+    steps: Cell<u32>,
+    images: RefCell<BTreeMap<(String, String), (ImageSource, ImageConfig)>>,
+    places: RefCell<BTreeMap<String, Place>>,
+    /// Patterns of the Dockerfile's own ignore file.
+    own_ignore: RefCell<Option<Vec<String>>>,
+    client: RefCell<Option<Arc<Client>>>,
+}
+
+impl<'a> Sources<'a> {
+    pub(crate) fn new(
+        engine: &'a Engine,
+        request: &'a BuildRequest,
+        observer: &'a dyn Observer,
+        work: PathBuf,
+    ) -> Self {
+        Self {
+            engine,
+            request,
+            observer,
+            work,
+            steps: Cell::new(0),
+            images: RefCell::default(),
+            places: RefCell::default(),
+            own_ignore: RefCell::default(),
+            client: RefCell::default(),
+        }
+    }
+
+    /// A step beside the graph: what is done is told of.
+    pub(crate) fn step<T>(&self, name: &str, work: impl FnOnce(StepId) -> Result<T, Error>) -> Result<T, Error> {
+        let id = StepId::Beside(self.steps.get());
+        self.steps.set(self.steps.get() + 1);
+        self.observer.step(id, Event::Started { name });
+        let result = work(id);
+        match &result {
+            Ok(_) => self.observer.step(id, Event::Done),
+            Err(error) => self.observer.step(id, Event::Failed { reason: &error.to_string() }),
+        }
+        result
+    }
+
+    /// Says how much of something was read.
+    fn read(&self, step: StepId, id: &str, bytes: usize) {
+        self.observer.step(step, Event::Status { id, current: bytes as u64, total: 0, done: true });
+    }
+
+    /// The main context's directory, if it is one.
+    fn directory(&self) -> Result<Option<PathBuf>, Error> {
+        match self.context("")? {
+            Some(Place::Source(Op::Local(local))) => Ok(Some(local.directory)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Reads the Dockerfile.
+    pub(crate) fn definition(&self) -> Result<Definition, Error> {
+        let shown = match &self.request.dockerfile {
+            DockerfileSource::Path(path) => {
+                path.file_name().map_or_else(|| "Dockerfile".to_owned(), |name| name.to_string_lossy().into_owned())
+            }
+            DockerfileSource::Default | DockerfileSource::Text(_) => "Dockerfile".to_owned(),
+        };
+        let shown = hull_oci::spec::one_line(&shown);
+        let name = format!("[internal] load build definition from {shown}");
+        // What is missing is told at the end, not as a failure of this step.
+        let found = self.step(&name, |step| {
+            let found = self.find_definition()?;
+            let bytes = found.as_ref().map_or(2, |(text, _)| text.len());
+            self.read(step, "transferring dockerfile:", bytes);
+            Ok(found)
+        })?;
+        let missing = || Error::Request(format!("failed to read dockerfile: open {shown}: no such file or directory"));
+        let (text, ignore) = found.ok_or_else(missing)?;
+        *self.own_ignore.borrow_mut() = ignore;
+        Ok(Definition { name: shown, text })
+    }
+
+    fn find_definition(&self) -> Result<Option<(Vec<u8>, Option<Vec<String>>)>, Error> {
+        let most = hull_dockerfile::MAX_SOURCE as u64;
+        match (&self.request.dockerfile, &self.request.context) {
+            (DockerfileSource::Text(text), _) => Ok(Some((text.clone(), None))),
+            (DockerfileSource::Path(path), Context::Directory(_) | Context::Empty) => {
+                let text = match File::open(path) {
+                    Ok(file) => bounded(file, path, most)?,
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                    Err(error) => return Err(Error::io("open", path)(error)),
+                };
+                let mut own = path.clone().into_os_string();
+                own.push(".dockerignore");
+                let own = match File::open(&own) {
+                    Ok(file) => Some(patterns(&bounded(file, Path::new(&own), MAX_IGNORE)?)),
+                    Err(_) => None,
+                };
+                Ok(Some((text, own)))
+            }
+            (source, _) => {
+                let Some(directory) = self.directory()? else { return Ok(None) };
+                let names: Vec<PathBuf> = match source {
+                    DockerfileSource::Path(path) => vec![path.clone()],
+                    _ => vec![PathBuf::from("Dockerfile"), PathBuf::from("dockerfile")],
+                };
+                for name in names {
+                    let Some(text) = inside(&directory, &name, most)? else { continue };
+                    let mut own = name.into_os_string();
+                    own.push(".dockerignore");
+                    let own = inside(&directory, Path::new(&own), MAX_IGNORE)?;
+                    return Ok(Some((text, own.map(|own| patterns(&own)))));
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn client(&self) -> Arc<Client> {
+        Arc::clone(self.client.borrow_mut().get_or_insert_with(Client::from_environment))
+    }
+
+    fn find_context(&self, name: &str) -> Result<Option<Place>, Error> {
+        let context = if name.is_empty() {
+            &self.request.context
+        } else {
+            match self.request.contexts.get(name) {
+                Some(context) => context,
+                None => return Ok(None),
+            }
+        };
+        let shown = if name.is_empty() { "context" } else { name };
+        Ok(Some(match context {
+            Context::Empty => Place::Empty,
+            Context::Directory(directory) => self.local(shown, directory.clone())?,
+            Context::Image(reference) => Place::Image(reference.clone()),
+            Context::Target(stage) => Place::Stage(stage.clone()),
+            Context::OciLayout { path, tag, digest } => {
+                let id = self.layout(path, tag.as_deref(), digest.as_ref())?;
+                Place::Image(id.to_string())
+            }
+            Context::Git(repository) => Place::Source(Op::Git(repository.clone())),
+            Context::Stdin | Context::Url(_) => {
+                return Err(Error::Request(format!("context {shown}: this kind of context is not possible here")));
+            }
+        }))
+    }
+
+    /// A directory with what its ignore file says.
+    fn local(&self, name: &str, directory: PathBuf) -> Result<Place, Error> {
+        let own = (name == "context").then(|| self.own_ignore.borrow().clone()).flatten();
+        let ignore = match own {
+            Some(own) => own,
+            None => inside(&directory, Path::new(".dockerignore"), MAX_IGNORE)?
+                .map_or_else(Vec::new, |text| patterns(&text)),
+        };
+        Ok(Place::Source(Op::Local(LocalSource { name: name.to_owned(), directory, ignore })))
+    }
+
+    /// Takes an image of a layout into the store.
+    fn layout(&self, path: &Path, tag: Option<&str>, digest: Option<&Digest>) -> Result<Digest, Error> {
+        let options = hull_image::archive::LoadOptions { platform: self.request.platforms.first().cloned() };
+        let loaded = hull_image::archive::load_path(&self.engine.images, path, &options)?;
+        let fits = |one: &&hull_image::archive::Loaded| match (tag, digest) {
+            (_, Some(digest)) => one.image.id == *digest || one.image.manifest.as_ref() == Some(digest),
+            (Some(tag), None) => one.names.iter().any(|name| name.tag() == Some(tag)),
+            (None, None) => true,
+        };
+        let found = loaded.iter().find(fits).map(|one| one.image.id.clone());
+        found.ok_or_else(|| Error::Request(format!("{}: the layout has no such image", path.display())))
+    }
+
+    /// The image of the store, or of its registry.
+    fn find_image(&self, text: &str, platform: &Platform, step: StepId) -> Result<(ImageSource, ImageConfig), Error> {
+        let store = &self.engine.images;
+        let by_id = text.parse::<Digest>().is_ok();
+        let found = if self.request.pull && !by_id { None } else { store.find(text).ok() };
+        let suits = |image: &hull_image::Image| image.config.platform.suits(platform).is_some();
+        if let Some(image) = found.filter(suits) {
+            return Ok(source(text, image, None));
+        }
+        let failed = |error: &dyn std::fmt::Display| {
+            Error::Request(format!("{text}: failed to resolve source metadata for {}: {error}", full(text)))
+        };
+        let plain: Reference = text.parse().map_err(|error| failed(&error))?;
+        let meant = hull_registry::hosts::meant(text).map_err(|error| failed(&error))?;
+        let reference = meant.into_iter().next().unwrap_or(plain);
+        let options = PullOptions { platform: Some(platform.clone()), ..PullOptions::default() };
+        let progress = Pulling { observer: self.observer, step };
+        let pulled =
+            registry::pull(store, &self.client(), &reference, &options, &progress).map_err(|error| failed(&error))?;
+        Ok(source(text, pulled.image, Some(pulled.digest)))
+    }
+}
+
+/// What the graph is told of an image.
+fn source(text: &str, image: hull_image::Image, digest: Option<Digest>) -> (ImageSource, ImageConfig) {
+    let own = || image.repo_digests.first().map(|(_, digest)| digest.clone());
+    let source = ImageSource {
+        reference: text.to_owned(),
+        digest: digest.or_else(own),
+        layers: image.config.rootfs.diff_ids.clone(),
+        id: image.id,
+    };
+    (source, image.config)
+}
+
+impl Inputs for Sources<'_> {
+    fn image(&self, reference: &str, platform: &Platform) -> Result<(ImageSource, ImageConfig), Error> {
+        let key = (full(reference), platform.to_string());
+        if let Some(known) = self.images.borrow().get(&key) {
+            return Ok(known.clone());
+        }
+        let shown = if self.request.platforms.len() > 1 { format!("{platform} ") } else { String::new() };
+        let name = format!("[{shown}internal] load metadata for {}", full(reference));
+        let found = self.step(&name, |step| self.find_image(reference, platform, step))?;
+        self.images.borrow_mut().insert(key, found.clone());
+        Ok(found)
+    }
+
+    fn context(&self, name: &str) -> Result<Option<Place>, Error> {
+        if let Some(known) = self.places.borrow().get(name) {
+            return Ok(Some(known.clone()));
+        }
+        let found = self.find_context(name)?;
+        if let Some(place) = &found {
+            self.places.borrow_mut().insert(name.to_owned(), place.clone());
+        }
+        Ok(found)
+    }
+
+    fn repository(&self, text: &str) -> Option<GitSource> {
+        let _ = (&self.work, text);
+        None
+    }
+}
+
+/// Tells of layers that come.
+struct Pulling<'a> {
+    observer: &'a dyn Observer,
+    step: StepId,
+}
+
+impl registry::Progress for Pulling<'_> {
+    fn layer(&self, layer: &Digest, event: registry::Event) {
+        let (current, total, done) = match event {
+            registry::Event::Downloading(current, total) => (current, total, false),
+            registry::Event::PullComplete | registry::Event::Exists => (0, 0, true),
+            _ => return,
+        };
+        self.observer.step(self.step, Event::Status { id: &layer.to_string(), current, total, done });
+    }
+}
+
+/// A file's bytes, if they are not too many.
+fn bounded(file: File, path: &Path, most: u64) -> Result<Vec<u8>, Error> {
+    let mut text = Vec::new();
+    file.take(most + 1).read_to_end(&mut text).map_err(Error::io("read", path))?;
+    if text.len() as u64 > most {
+        return Err(Error::Request(format!("{}: it has more than {most} bytes", path.display())));
+    }
+    Ok(text)
+}
+
+/// A file of a directory: links within it are followed, never out of it.
+fn inside(directory: &Path, name: &Path, most: u64) -> Result<Option<Vec<u8>>, Error> {
+    let root = hull_fs::Root::open(directory)?;
+    match root.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK) {
+        Ok(file) => bounded(File::from(file), name, most).map(Some),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The patterns of an ignore file: what is no comment and not empty.
+fn patterns(text: &[u8]) -> Vec<String> {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let text = String::from_utf8_lossy(text);
+    let lines = text.lines().filter(|line| !line.starts_with('#')).map(str::trim).filter(|line| !line.is_empty());
+    lines.map(str::to_owned).collect()
+}

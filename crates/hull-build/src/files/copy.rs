@@ -176,7 +176,8 @@ impl Action<'_> {
             (Some(chmod), kind) => bits(chmod.apply(u32::from(pick.meta.mode), kind == Kind::Directory)),
             (None, _) => pick.meta.mode,
         };
-        Attributes { mode, uid: owner.uid, gid: owner.gid, mtime: pick.meta.mtime, xattrs: pick.xattrs.clone() }
+        let mtime = source.tree.fixed_time().map_or(pick.meta.mtime, |time| (time, 0));
+        Attributes { mode, uid: owner.uid, gid: owner.gid, mtime, xattrs: pick.xattrs.clone() }
     }
 
     fn directory(
@@ -196,7 +197,7 @@ impl Action<'_> {
         }
         if let Some(directory) = onto.directory(path)? {
             if pick.path.is_empty() {
-                directory.attributes.mtime = pick.meta.mtime;
+                directory.attributes.mtime = attributes.mtime;
                 directory.changed = true;
             } else if directory.attributes.mode != pick.meta.mode {
                 directory.attributes.mode = pick.meta.mode;

@@ -17,6 +17,7 @@ mod copy;
 pub mod cursor;
 mod error;
 pub mod export;
+pub mod git;
 pub mod http;
 mod onto;
 mod owner;

@@ -18,13 +18,14 @@ use hull_oci::Digest;
 use super::context::Context;
 use super::copy::{self, Settings, Source, Spool};
 use super::error::{Error, absolute};
+use super::git::{Checkout, Repositories, RepositoryTree};
 use super::http::{Downloads, Fetched, Progress};
 use super::onto::{Attributes, Onto, Seen};
 use super::select::{self, Selected};
 use super::tree::{FileTree, components, join};
 use super::trees::{LayerTree, SingleFile};
 use super::write;
-use crate::graph::{CopyAction, CopyOp, HttpSource, LocalSource, MkdirOp, Op};
+use crate::graph::{CopyAction, CopyOp, GitSource, HttpSource, LocalSource, MkdirOp, Op};
 use crate::request::Secret;
 use crate::solve::{Files, Tree, Work};
 
@@ -40,8 +41,8 @@ pub enum Opened {
     Context(Arc<Context>),
     /// A download.
     File(SingleFile),
-    /// Layers of the store, lowest first.
-    Layers(Vec<Digest>),
+    /// A repository.
+    Repository(Arc<RepositoryTree>),
 }
 
 /// Everything that files come from.
@@ -52,6 +53,7 @@ pub struct Sources {
     /// Where sources are kept from build to build: `cache` of the store's root.
     cache: PathBuf,
     downloads: Downloads,
+    repositories: Repositories,
     /// Secrets of the request, by ID: what downloads and repositories are asked with.
     secrets: BTreeMap<String, Secret>,
 }
@@ -65,6 +67,7 @@ impl Sources {
             layers: engine.root().join("layers"),
             mounts: Mounts::new(engine.state_root()),
             downloads: Downloads::new(cache.join("http"), Client::new(USER_AGENT, Proxies::from_environment())),
+            repositories: Repositories::new(cache.join("git")),
             cache,
             secrets: BTreeMap::new(),
         }
@@ -84,6 +87,14 @@ impl Sources {
     pub fn download(&self, source: &HttpSource, progress: Progress<'_>) -> Result<Fetched, Error> {
         let authorization = source.auth.iter().find_map(|name| self.authorization(name));
         self.downloads.fetch(source, authorization.as_deref(), progress)
+    }
+
+    /// Fetches and checks out a repository.
+    ///
+    /// # Errors
+    /// When it cannot be had, or is not what its checksum says.
+    pub fn repository(&self, source: &GitSource, canceled: &dyn Fn() -> bool) -> Result<Checkout, Error> {
+        self.repositories.checkout(source, canceled)
     }
 
     /// The header that a secret holds: whole, or a token for it.
@@ -139,6 +150,7 @@ impl Spool for Temporary<'_> {
 enum Held {
     Context(Arc<Context>),
     File(SingleFile),
+    Repository(Arc<RepositoryTree>),
     Layers(LayerTree),
 }
 
@@ -147,6 +159,7 @@ impl Held {
         match self {
             Self::Layers(layers) => layers,
             Self::File(file) => file,
+            Self::Repository(repository) => &**repository,
             Self::Context(context) => &**context,
         }
     }
@@ -165,7 +178,7 @@ impl Sources {
         let opened = Arc::downcast::<Opened>(Arc::clone(source))
             .map_err(|_| Error::Refused("a source that is none of this build".to_owned()))?;
         Ok(match &*opened {
-            Opened::Layers(layers) => Held::Layers(self.layers(layers)?),
+            Opened::Repository(repository) => Held::Repository(Arc::clone(repository)),
             Opened::File(file) => Held::File(file.clone()),
             Opened::Context(context) => Held::Context(Arc::clone(context)),
         })
@@ -273,7 +286,8 @@ impl Files for Sources {
                 Opened::File(self.download(source, &progress)?.file)
             }
             Op::Git(source) => {
-                return Err(Error::Fetch(format!("{}: repositories are not finished yet", source.url)).into());
+                let checkout = self.repository(source, &|| work.is_canceled())?;
+                Opened::Repository(Arc::new(RepositoryTree::open(checkout)?))
             }
             _ => return Err(Error::Refused("not a source".to_owned()).into()),
         };

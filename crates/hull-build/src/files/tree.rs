@@ -159,6 +159,11 @@ pub trait FileTree: Send + Sync {
         false
     }
 
+    /// The time of all that is in it, where its files have none of their own.
+    fn fixed_time(&self) -> Option<i64> {
+        None
+    }
+
     /// What is left out of it.
     fn ignored(&self) -> Option<&hull_dockerfile::ignore::Ignore> {
         None

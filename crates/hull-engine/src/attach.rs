@@ -177,8 +177,12 @@ impl Engine {
         self.follow(&container.id, &socket, client, redirect()?, warn)
     }
 
-    /// A connection to a container's monitor, greeted.
-    pub(crate) fn greet(&self, id: &str, wants: u8) -> Result<Option<OwnedFd>, Error> {
+    /// A connection to a container's monitor, greeted: a client of [`protocol`] that wants these streams, or none of them
+    /// to hear only of the end. `None` when there is no monitor.
+    ///
+    /// # Errors
+    /// When the monitor cannot be reached.
+    pub fn greet(&self, id: &str, wants: u8) -> Result<Option<OwnedFd>, Error> {
         let Some(socket) = socket::reach(self, id)? else { return Ok(None) };
         let mut hello = Vec::new();
         protocol::put(&mut hello, protocol::HELLO, &[wants]);

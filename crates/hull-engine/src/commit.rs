@@ -187,7 +187,8 @@ fn write(root: impl AsFd, options: &Options<'_>, output: impl Write) -> Result<R
 fn merge(config: &mut ContainerConfig, container: &Container) {
     let run = &container.config;
     if let Some(entrypoint) = &run.entrypoint {
-        config.entrypoint = if entrypoint.is_empty() { Vec::new() } else { vec![entrypoint.clone()] };
+        let words = [std::slice::from_ref(entrypoint), &run.entrypoint_words].concat();
+        config.entrypoint = if entrypoint.is_empty() { Vec::new() } else { words };
         config.cmd.clear();
     }
     if !run.command.is_empty() {

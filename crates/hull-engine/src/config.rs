@@ -34,6 +34,8 @@ pub struct RunConfig {
     pub command: Vec<String>,
     /// Replaces the image's entry point; an empty string clears it.
     pub entrypoint: Option<String>,
+    /// Words between a replaced entry point's program and the command.
+    pub entrypoint_words: Vec<String>,
     /// `NAME=value`, in order, the last of one name winning.
     pub env: Vec<String>,
     /// `user[:group]`, names or numbers.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Source;
 use crate::records::{Container, Engine, create_private, now};
 
-pub use read::{FILTERS, Query, read};
+pub use read::{FILTERS, Query, follow, read};
 
 /// The file is renamed once it is this long.
 const MAX_BYTES: u64 = 4 << 20;
@@ -75,6 +75,13 @@ pub(crate) fn emit(engine: &Engine, container: &Container, action: &str, more: &
     attributes.insert("name".to_owned(), container.name.clone());
     attributes.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
     emit_of(engine, "container", action, Actor { id: container.id.clone(), attributes });
+}
+
+impl Engine {
+    /// Writes an event of a container, which somebody outside of this crate has caused.
+    pub fn tell(&self, container: &Container, action: &str, more: &[(&str, &str)]) {
+        emit(self, container, action, more);
+    }
 }
 
 /// Writes an event of an image: what was done, its ID, and the name by which it was done.

@@ -1,11 +1,14 @@
 //! `exec`: a further program in a container.
 
+mod served;
+
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use hull_fs::Root;
 use hull_oci::spec::{Capabilities, ConsoleSize, Process, User};
 use hull_runtime::state::Record;
 use hull_runtime::{ExecOptions, Running, Streams};
+use serde::{Deserialize, Serialize};
 
 use crate::console::{Attended, Console, own_streams};
 use crate::error::Error;
@@ -14,8 +17,11 @@ use crate::records::{Container, Engine, Phase};
 use crate::{events, names, terminal};
 use hull_oci::spec::CAPABILITIES;
 
+pub use served::{Client, Served};
+
 /// What `exec` can be told.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ExecConfig {
     /// Program and arguments.
     pub args: Vec<String>,

@@ -4,6 +4,7 @@
 
 mod mounts;
 pub mod network;
+mod security;
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use rustix::fs::{FileType, major, minor};
 use crate::config::{DeviceConfig, DeviceRuleConfig, NamespaceChoice, Rate, RestartPolicy};
 
 pub use mounts::{mount, tmpfs, volume, volume_name, volumes_from};
+pub use security::security_option;
 
 type Parsed<T> = Result<T, String>;
 

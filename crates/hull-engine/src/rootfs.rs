@@ -159,6 +159,12 @@ impl Engine {
         open_directory(&path)
     }
 
+    /// Bytes that a container has written to its own layer.
+    #[must_use]
+    pub fn written(&self, id: &str) -> u64 {
+        crate::usage::written(&self.upper(id))
+    }
+
     /// A container's writable layer.
     pub(crate) fn upper(&self, id: &str) -> PathBuf {
         self.directory(id).join("upper")

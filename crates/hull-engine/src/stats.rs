@@ -92,7 +92,50 @@ pub(crate) fn used_memory(memory: &hull_cgroup::Memory) -> u64 {
     usage.checked_sub(cache.copied().unwrap_or(0)).unwrap_or(usage)
 }
 
+/// Everything that is counted for a container at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Of its control groups.
+    pub cgroup: hull_cgroup::Stats,
+    /// Processor time and number of the machine's processors.
+    pub machine: (u64, u64),
+    /// Bytes of memory that it may use; the machine's where there is no limit.
+    pub memory_limit: u64,
+    /// The sixteen numbers of `/proc/net/dev` for each device but the loopback one.
+    pub network: Vec<(String, Vec<u64>)>,
+}
+
 impl Engine {
+    /// All counters of a container; `None` when it does not run.
+    ///
+    /// # Errors
+    /// When its control groups cannot be read.
+    pub fn counters(&self, container: &Container) -> Result<Option<Counters>, Error> {
+        let state = self.state(&container.id)?;
+        if state.phase != Phase::Running {
+            return Ok(None);
+        }
+        let record = Record::load(&self.oci_root(), &container.id)?;
+        let cgroup = record.cgroup.stats()?;
+        let (limit, whole) = (cgroup.memory.usage.limit, machine_memory());
+        let mut network = Vec::new();
+        if container.config.namespaces.network != NamespaceChoice::Host {
+            let text = fs::read_to_string(format!("/proc/{}/net/dev", state.pid)).unwrap_or_default();
+            for (name, counters) in text.lines().filter_map(|line| line.split_once(':')) {
+                let counters: Vec<u64> = counters.split_whitespace().filter_map(|text| text.parse().ok()).collect();
+                if name.trim() != "lo" && counters.len() >= 12 {
+                    network.push((name.trim().to_owned(), counters));
+                }
+            }
+        }
+        Ok(Some(Counters {
+            cgroup,
+            machine: machine(&fs::read_to_string("/proc/stat").unwrap_or_default()),
+            memory_limit: if limit == 0 || limit > whole { whole } else { limit },
+            network,
+        }))
+    }
+
     /// What a container uses now; `None` when it does not run.
     ///
     /// # Errors

@@ -1,30 +1,54 @@
-//! Who waits for the start of a container: clients attach, and wait for its end, before they start it.
+//! Who waits for the start of a container, and who waits for its end: clients attach, and wait, before they start it.
 
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use hull_engine::Container;
+use hull_engine::monitor::protocol::{self, Frames};
+use hull_engine::records::Phase;
+use hull_oci::spec::one_line;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+use serde_json::json;
+
+use super::attach;
+use super::relay::Monitor;
+use crate::http::{Reply, Request, Stream};
+use crate::refusal::Refusal;
+use crate::server::Api;
+
+/// How often it is looked whether a container that has ended is removed.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Those who wait for one container: a number, the socket for its monitor, the streams that are wanted.
+type List = Vec<(u64, OwnedFd, u8)>;
 
 /// Monitors' ends of the sockets of those who wait, and what they want, by container.
 #[derive(Debug, Default)]
-pub(crate) struct Waiting(Mutex<HashMap<String, Vec<(u64, OwnedFd, u8)>>>);
+pub(crate) struct Waiting(Mutex<HashMap<String, List>>);
 
 impl Waiting {
-    fn map(&self) -> std::sync::MutexGuard<'_, HashMap<String, Vec<(u64, OwnedFd, u8)>>> {
+    fn map(&self) -> std::sync::MutexGuard<'_, HashMap<String, List>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds one under a number of its own.
-    pub(crate) fn add(&self, id: &str, number: u64, socket: OwnedFd, wants: u8) {
+    pub(super) fn add(&self, id: &str, number: u64, socket: OwnedFd, wants: u8) {
         self.map().entry(id.to_owned()).or_default().push((number, socket, wants));
     }
 
     /// Takes all of a container's, for its start.
-    pub(crate) fn take(&self, id: &str) -> Vec<(OwnedFd, u8)> {
+    pub(super) fn take(&self, id: &str) -> Vec<(OwnedFd, u8)> {
         self.map().remove(id).into_iter().flatten().map(|(_, socket, wants)| (socket, wants)).collect()
     }
 
     /// Takes one away that waits no longer; `false` when it was taken for a start.
-    pub(crate) fn leave(&self, id: &str, number: u64) -> bool {
+    pub(super) fn leave(&self, id: &str, number: u64) -> bool {
         let mut map = self.map();
         let Some(list) = map.get_mut(id) else { return false };
         let before = list.len();
@@ -35,4 +59,113 @@ impl Waiting {
         }
         was
     }
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    NotRunning,
+    NextExit,
+    Removed,
+}
+
+pub(super) fn wait(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
+    let condition = match request.query.text("condition") {
+        "" | "not-running" => Condition::NotRunning,
+        "next-exit" => Condition::NextExit,
+        "removed" => Condition::Removed,
+        other => return Err(Refusal::bad(format!("invalid condition: \"{}\"", one_line(other)))),
+    };
+    let container = api.container(request.param("id"))?;
+    let state = api.engine.state(&container.id)?;
+    let ended = matches!(state.phase, Phase::Created | Phase::Exited);
+    // Before the answer: whoever has its head may start the container.
+    let monitor = match condition {
+        Condition::NotRunning if ended => None,
+        _ => Some(attach::monitor(api, &container.id, 0)?),
+    };
+    let api = Arc::clone(api);
+    Ok(Reply::stream("application/json", move |stream| {
+        let heard = match monitor {
+            None => Some(state.exit_code),
+            Some(monitor) => exit(&api, &container, monitor, condition, stream),
+        };
+        let Some(code) = heard else { return Ok(()) };
+        if condition == Condition::Removed {
+            while api.engine.container(&container.id).is_ok() {
+                if !stream.pause(LOOK) {
+                    return Ok(());
+                }
+            }
+        }
+        serde_json::to_writer(&mut *stream, &json!({ "StatusCode": code }))?;
+        stream.write_all(b"\n")
+    }))
+}
+
+/// The exit code that a monitor tells; `None` when the client has gone.
+fn exit(
+    api: &Api,
+    container: &Container,
+    mut monitor: Monitor,
+    condition: Condition,
+    stream: &mut Stream,
+) -> Option<i32> {
+    let limit = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+    let mut frames = Frames::default();
+    let known = || api.engine.state(&container.id).ok();
+    let code = loop {
+        let waits = monitor.waiting.is_some();
+        let mut list =
+            [PollFd::new(&monitor.socket, PollFlags::IN), PollFd::from_borrowed_fd(stream.gone(), PollFlags::empty())];
+        let count = match poll(&mut list, waits.then_some(&limit)) {
+            Err(Errno::INTR) => continue,
+            Err(_) => break None,
+            Ok(count) => count,
+        };
+        let ready = !list[0].revents().is_empty();
+        if stream.is_gone() {
+            if let Some(number) = monitor.waiting {
+                api.waiting.leave(&container.id, number);
+            }
+            return None;
+        }
+        if count == 0 {
+            if !monitor.look(api, &container.id, 0) {
+                break None;
+            }
+            continue;
+        }
+        if !ready {
+            continue;
+        }
+        let mut buffer = [0; 4096];
+        match recv(&monitor.socket, &mut buffer, RecvFlags::DONTWAIT) {
+            Ok((0, _)) => {
+                // A start that failed, or a monitor that was killed. Who waits for the next end goes on waiting.
+                let left = known();
+                let again = condition != Condition::NotRunning
+                    && left.as_ref().is_some_and(|state| state.phase == Phase::Created);
+                match again.then(|| attach::monitor(api, &container.id, 0).ok()).flatten() {
+                    Some(next) => monitor = next,
+                    None => break left.map(|state| state.exit_code),
+                }
+            }
+            Ok((length, _)) => frames.push(&buffer[..length]),
+            Err(Errno::INTR | Errno::AGAIN) => continue,
+            Err(_) => break None,
+        }
+        let mut exited = None;
+        while let Ok(Some((kind, payload))) = frames.next() {
+            if kind == protocol::EXITED
+                && let &[a, b, c, d] = payload
+            {
+                exited = Some(i32::from_be_bytes([a, b, c, d]));
+            }
+        }
+        if exited.is_some() {
+            break exited;
+        }
+    };
+    Some(code.or_else(|| known().map(|state| state.exit_code)).unwrap_or(0))
 }

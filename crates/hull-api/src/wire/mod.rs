@@ -1,1 +1,3 @@
 //! Documents of the API. What clients send may be `null`, absent or more than is known everywhere.
+
+pub(crate) mod create;

@@ -107,6 +107,21 @@ enum Destination {
     Name { parent: OwnedFd, name: OsString, taken: bool },
 }
 
+/// What a path of a container is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathStat {
+    /// Last part of the path.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// As `st_mode` has it.
+    pub mode: u32,
+    /// Seconds and nanoseconds since 1970.
+    pub modified: (i64, u32),
+    /// Where a link leads to.
+    pub target: String,
+}
+
 /// A container's files, from outside.
 struct Side<'c> {
     container: &'c Container,
@@ -138,6 +153,36 @@ impl Side<'_> {
             return Err(refused(format!("lstat {path}: not a directory")));
         }
         Ok(found)
+    }
+
+    fn stat(&self, found: &OwnedFd, path: &str) -> Result<PathStat, Error> {
+        let fail = |errno: Errno| refused(format!("lstat {path}: {}", words(errno)));
+        let stat = rustix::fs::fstat(found).map_err(fail)?;
+        let mut target = String::new();
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            let link = rustix::fs::readlinkat(found, c"", Vec::new()).map_err(fail)?;
+            let whole = parent(&Path::new("/").join(path)).join(OsStr::from_bytes(link.as_bytes()));
+            target = crate::volumes::mounts::clean(&whole.to_string_lossy());
+        }
+        Ok(PathStat {
+            name: base(path).to_string_lossy().into_owned(),
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            mode: stat.st_mode,
+            modified: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+            target,
+        })
+    }
+
+    /// Writes what was found as an archive.
+    fn stream(&self, found: OwnedFd, path: &str, output: impl Write) -> Result<walk::Report, Error> {
+        let name = if means_content(path) { Vec::new() } else { base(path).into_vec() };
+        let name = if name == b"/" { Vec::new() } else { name };
+        let mut writer = Writer::new(BufWriter::with_capacity(256 << 10, output));
+        let options = walk::Options { root: true, ..walk::Options::default() };
+        let report = walk::write_found(&mut writer, found, &name, &options)?;
+        let finished = writer.finish().and_then(|mut output| output.flush());
+        finished.map_err(hull_layer::Error::file("write", "archive"))?;
+        Ok(report)
     }
 
     /// Where a copy into the container goes. Links are followed, also one that leads nowhere yet.
@@ -339,14 +384,50 @@ impl Engine {
     ) -> Result<walk::Report, Error> {
         let side = Side { container, root: self.view(container)? };
         let found = side.source(path, options)?;
-        let name = if means_content(path) { Vec::new() } else { base(path).into_vec() };
-        let name = if name == b"/" { Vec::new() } else { name };
-        let mut writer = Writer::new(BufWriter::with_capacity(256 << 10, output));
-        let options = walk::Options { root: true, ..walk::Options::default() };
-        let report = walk::write_found(&mut writer, found, &name, &options)?;
-        let finished = writer.finish().and_then(|mut output| output.flush());
-        finished.map_err(hull_layer::Error::file("write", "archive"))?;
-        Ok(report)
+        side.stream(found, path, output)
+    }
+
+    /// What a path of a container is.
+    ///
+    /// # Errors
+    /// [`Error::Copy`] in Docker's words.
+    pub fn path_stat(&self, container: &Container, path: &str) -> Result<PathStat, Error> {
+        let side = Side { container, root: self.view(container)? };
+        side.stat(&side.source(path, Options::default())?, path)
+    }
+
+    /// As [`Self::stream_from`], after telling what the path is.
+    ///
+    /// # Errors
+    /// As [`Self::stream_from`].
+    pub fn stream_described(
+        &self,
+        container: &Container,
+        path: &str,
+        describe: &mut dyn FnMut(&PathStat),
+        output: impl Write,
+    ) -> Result<walk::Report, Error> {
+        let side = Side { container, root: self.view(container)? };
+        let found = side.source(path, Options::default())?;
+        describe(&side.stat(&found, path)?);
+        side.stream(found, path, output)
+    }
+
+    /// Puts the files of a tar archive, compressed or not, into a directory of a container; what is wrong with the
+    /// directory is told as the Engine API does.
+    ///
+    /// # Errors
+    /// As [`Self::copy_to`]; when the archive is damaged, what came before stays.
+    pub fn stream_into(&self, container: &Container, path: &str, input: impl Read) -> Result<Copied, Error> {
+        let side = Side { container, root: self.view(container)? };
+        let whole = Path::new("/").join(path);
+        match side.open(&whole, OFlags::DIRECTORY) {
+            Ok(_) => {}
+            Err(Errno::NOTDIR) => return Err(refused("extraction point is not a directory")),
+            Err(_) => return Err(side.missing(path)),
+        }
+        let report = extract::extract(input, side.root.as_fd(), &whole, false, inwards());
+        report.map(Copied::from).map_err(|error| explain(error, container))
     }
 
     /// Puts the files of a tar archive, compressed or not, into a directory of a container.

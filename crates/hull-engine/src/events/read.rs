@@ -140,6 +140,19 @@ impl Lines {
 /// # Errors
 /// When they cannot be read.
 pub fn read(engine: &Engine, query: &Query, each: &mut dyn FnMut(&Event) -> bool) -> Result<(), Error> {
+    follow(engine, query, each, &mut || true)
+}
+
+/// As [`read`], and also ends when `going` says so, which is asked about once a second.
+///
+/// # Errors
+/// As [`read`].
+pub fn follow(
+    engine: &Engine,
+    query: &Query,
+    each: &mut dyn FnMut(&Event) -> bool,
+    going: &mut dyn FnMut() -> bool,
+) -> Result<(), Error> {
     let directory = directory(engine);
     let (path, before) = (directory.join("log"), directory.join("log.1"));
     let fail = || Error::io("read", &path);
@@ -165,7 +178,7 @@ pub fn read(engine: &Engine, query: &Query, each: &mut dyn FnMut(&Event) -> bool
         }
     }
     let Some(watch) = watch else { return Ok(()) };
-    loop {
+    while going() {
         let left = query.until.map(|until| Duration::from_nanos(until.saturating_sub(now())));
         watch.wait(left.map(|left| Instant::now() + left));
         let inode = std::fs::metadata(&path).map(|meta| meta.ino()).ok();
@@ -193,6 +206,7 @@ pub fn read(engine: &Engine, query: &Query, each: &mut dyn FnMut(&Event) -> bool
             return Ok(());
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

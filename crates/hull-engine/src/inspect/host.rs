@@ -220,7 +220,7 @@ pub(super) fn config(container: &Container, image: Option<&hull_image::Config>) 
     env.extend(image.env.iter().filter(|one| !own.contains(&key(one))).cloned());
     let entrypoint: Vec<String> = match &config.entrypoint {
         Some(program) if program.is_empty() => Vec::new(),
-        Some(program) => vec![program.clone()],
+        Some(program) => [std::slice::from_ref(program), &config.entrypoint_words].concat(),
         None => image.entrypoint.clone(),
     };
     let command = if config.command.is_empty() && config.entrypoint.is_none() { &image.cmd } else { &config.command };

@@ -219,7 +219,7 @@ impl Engine {
         // A signal that comes while the container starts is the program's.
         let signals = (wants != 0).then(attach::redirect).transpose()?;
         let tied = if tied { Some(self.intend(&id, Work::Tied)?) } else { None };
-        let socket = self.spawn_monitor(request, wants)?;
+        let socket = self.spawn_monitor(request, wants, Vec::new())?;
         let client = Client { wants, tty, sig_proxy: options.sig_proxy, detach_keys: options.detach_keys };
         let result = attach::await_start(&socket, options.warn).and_then(|()| match signals {
             Some(signals) => self.follow(&id, &socket, &client, signals, options.warn),
@@ -260,7 +260,7 @@ impl Engine {
                 }
                 Phase::Created | Phase::Exited => self.await_monitor(&container.id, &state),
             }
-            let socket = self.spawn_monitor(Request::Again(Box::new(container.clone()), 0), wants)?;
+            let socket = self.spawn_monitor(Request::Again(Box::new(container.clone()), 0), wants, Vec::new())?;
             attach::await_start(&socket, options.warn)?;
             socket
         };
@@ -272,16 +272,45 @@ impl Engine {
         self.follow(&container.id, &socket, &client, attach::redirect()?, options.warn)
     }
 
-    /// Forks the process that makes, starts and watches a container. What it says comes over the socket.
-    fn spawn_monitor(&self, request: Request, wants: u8) -> Result<OwnedFd, Error> {
+    /// Starts a container that has a record, for clients that are there before it: the other ends of their sockets, and
+    /// which streams they want, as bits of [`protocol`]. Returns whether it did not run already.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start_for(
+        &self,
+        container: &Container,
+        clients: Vec<(OwnedFd, u8)>,
+        warn: &mut dyn FnMut(&str),
+    ) -> Result<bool, Error> {
+        let _lock = self.lock(&container.id)?;
+        let container = self.container(&container.id)?;
+        let state = self.state(&container.id)?;
+        match state.phase {
+            Phase::Running if self.is_paused(&container.id) => {
+                let status = "paused: unpause it first".to_owned();
+                return Err(Error::Status { operation: "start", id: container.id, status });
+            }
+            Phase::Running | Phase::Restarting => return Ok(false),
+            Phase::Created | Phase::Exited => self.await_monitor(&container.id, &state),
+        }
+        let socket = self.spawn_monitor(Request::Again(Box::new(container), 0), 0, clients)?;
+        attach::await_start(&socket, warn).map(|()| true)
+    }
+
+    /// Forks the process that makes, starts and watches a container. What it says comes over the socket; others may be
+    /// clients of it from the beginning too.
+    fn spawn_monitor(&self, request: Request, wants: u8, others: Vec<(OwnedFd, u8)>) -> Result<OwnedFd, Error> {
         // The monitor opens the store itself.
         self.images.close();
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .map_err(Error::io("create", "socket"))?;
         match clone3(CloneFlags::empty(), None).map_err(Error::io("clone", "monitor"))? {
             Cloned::Child => {
-                close_inherited(&[&theirs], self.sockets.count);
-                monitor::main(self, request, theirs, wants);
+                let mut keep: Vec<&OwnedFd> = others.iter().map(|(socket, _)| socket).collect();
+                keep.push(&theirs);
+                close_inherited(&keep, self.sockets.count);
+                monitor::main(self, request, (theirs, wants), others);
                 exit_now(0);
             }
             Cloned::Parent(..) => Ok(ours),

@@ -21,7 +21,7 @@ use crate::records::{Container, now};
 use crate::time::SECOND;
 
 pub(crate) use options::{Plan, check};
-pub use read::{Options, Take, driver, read, show};
+pub use read::{Options, Take, driver, put, read, show};
 
 use files::Files;
 use options::Driver;

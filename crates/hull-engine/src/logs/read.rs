@@ -440,7 +440,7 @@ fn details(entry: &Entry) -> String {
 }
 
 /// Adds an entry as `logs` shows it.
-fn put(into: &mut Vec<u8>, entry: &Entry, options: Options) {
+pub fn put(into: &mut Vec<u8>, entry: &Entry, options: Options) {
     if options.timestamps {
         into.extend_from_slice(time::fixed(entry.time).as_bytes());
         into.push(b' ');

@@ -122,9 +122,9 @@ fn nonblocking(fd: &OwnedFd) -> Result<(), Error> {
     rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK).map_err(Error::io("set flags of", "stream"))
 }
 
-/// The whole life of a monitor, in a process that was forked for it. `client` hears how the start went and is attached
-/// with what it `wants`.
-pub(crate) fn main(engine: &Engine, request: Request, client: OwnedFd, wants: u8) {
+/// The whole life of a monitor, in a process that was forked for it. The first client hears how the start went and is
+/// attached with what it wants; the others are from the moment that the program runs.
+pub(crate) fn main(engine: &Engine, request: Request, (client, wants): (OwnedFd, u8), others: Vec<(OwnedFd, u8)>) {
     let _ = rustix::process::setsid();
     let mut first = Client::new(
         client,
@@ -191,6 +191,10 @@ pub(crate) fn main(engine: &Engine, request: Request, client: OwnedFd, wants: u8
             if wants == 0 {
                 // It only wanted to know.
                 monitor.dismiss();
+            }
+            for (socket, wants) in others {
+                let feeds = wants & protocol::WANTS_STDIN != 0;
+                monitor.clients.push(Client::new(socket, client::Facts { greeted: true, wants, feeds, first: false }));
             }
             monitor.live(program);
         }

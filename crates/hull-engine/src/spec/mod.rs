@@ -180,7 +180,7 @@ fn process(config: &RunConfig, context: &Context, capabilities: &[String], hostn
     let image = &context.image;
     let entrypoint: Vec<String> = match &config.entrypoint {
         Some(program) if program.is_empty() => Vec::new(),
-        Some(program) => vec![program.clone()],
+        Some(program) => [std::slice::from_ref(program), &config.entrypoint_words].concat(),
         None => image.entrypoint.clone(),
     };
     // A replaced entry point does not get the arguments that were meant for the image's own.

@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use clap::ArgAction;
-use hull_engine::config::{
-    IpcMode, Level, NamespaceChoice, Namespaces, RunConfig, SeccompChoice, Security, Source, UserChoice,
-};
+use hull_engine::config::{IpcMode, Level, NamespaceChoice, Namespaces, RunConfig, Security, Source, UserChoice};
 use hull_engine::{cdi, flags, seccomp};
 
 use super::{all, named, optional, read_text};
@@ -155,7 +153,12 @@ impl Isolation {
             ..Security::default()
         };
         for option in &self.security {
-            named("--security-opt", security_option(&mut security, option))?;
+            let read = |path: &str| {
+                read_text(Path::new(path), seccomp::MAX_BYTES)
+                    .map_err(|reason| format!("opening seccomp profile failed: {reason}"))
+                    .and_then(|text| seccomp::parse(text.as_bytes()).map_err(|reason| format!("{path}: {reason}")))
+            };
+            named("--security-opt", flags::security_option(&mut security, option, read))?;
         }
         Ok(security)
     }
@@ -181,52 +184,6 @@ fn conflicts(config: &RunConfig) -> Result<(), Failure> {
     }
     if config.security.writable_cgroups && spaces.cgroup != NamespaceChoice::Private {
         return refuse("--security-opt: writable-cgroups needs a private cgroup namespace");
-    }
-    Ok(())
-}
-
-/// `KEY=VALUE`, or Docker's older `KEY:VALUE`.
-fn security_option(security: &mut Security, option: &str) -> Result<(), String> {
-    let (key, value) = option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, ""));
-    let truth = || match value {
-        "" | "true" | "1" => Ok(true),
-        "false" | "0" => Ok(false),
-        _ => Err(format!("{option:?}: expected true or false")),
-    };
-    match (key, value) {
-        ("no-new-privileges", _) => security.no_new_privileges = truth()?,
-        ("writable-cgroups", _) => security.writable_cgroups = truth()?,
-        ("systempaths", "unconfined") => security.system_paths_unconfined = true,
-        ("seccomp", "unconfined") => security.seccomp = SeccompChoice::Unconfined,
-        ("seccomp", "builtin") => security.seccomp = SeccompChoice::Builtin,
-        ("seccomp", path) if !path.is_empty() => {
-            let text = read_text(Path::new(path), seccomp::MAX_BYTES)
-                .map_err(|reason| format!("opening seccomp profile failed: {reason}"))?;
-            security.seccomp = seccomp::parse(text.as_bytes()).map_err(|reason| format!("{path}: {reason}"))?;
-        }
-        ("apparmor", "unconfined") => security.apparmor = None,
-        ("apparmor", profile) if !profile.is_empty() => {
-            if !Path::new("/sys/kernel/security/apparmor").exists() {
-                return Err(format!(
-                    "AppArmor is not supported on this host, but the profile '{profile}' was specified"
-                ));
-            }
-            security.apparmor = Some(profile.to_owned());
-        }
-        ("label", "disable") => security.label = None,
-        // Parts of a label: they mean something only to SELinux.
-        ("label", part)
-            if ["user:", "role:", "type:", "level:", "filetype:", "nested"].iter().any(|one| part.starts_with(one)) =>
-        {
-            if Path::new("/sys/fs/selinux/enforce").exists() {
-                return Err(format!("{option:?}: give the whole label, USER:ROLE:TYPE:LEVEL"));
-            }
-        }
-        ("label", label) if label.split(':').count() >= 4 => security.label = Some(label.to_owned()),
-        _ => {
-            let known = "seccomp=, apparmor=, label=, no-new-privileges, systempaths=unconfined, writable-cgroups";
-            return Err(format!("invalid --security-opt: {option:?}: expected one of {known}"));
-        }
     }
     Ok(())
 }

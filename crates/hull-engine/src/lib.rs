@@ -1,6 +1,7 @@
 //! The engine: containers from what the user asked for to what is left of them.
 //!
 //! * [`flags`] and [`config`]: what was asked for, as plain data.
+//! * `defaults`: what the settings say where the flags say nothing.
 //! * [`spec`]: that data to a runtime specification, without touching anything.
 //! * [`records`]: what is kept on disk, and what a killed process leaves to its successor.
 //! * [`launch`]: an image, a record and a specification become a running container.
@@ -31,6 +32,7 @@ mod console;
 pub mod control;
 mod copy;
 pub mod cp;
+mod defaults;
 pub mod diff;
 pub mod error;
 pub mod events;

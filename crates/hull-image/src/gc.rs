@@ -18,7 +18,7 @@ use hull_db::Sync;
 
 /// Setting and environment variable of the budget.
 const SETTING: &str = "disk-budget";
-const VARIABLE: &str = "HULL_DISK_BUDGET";
+const KEY: &str = "disk-budget";
 
 /// What a deletion takes from the disk.
 pub(crate) enum Victim {
@@ -241,8 +241,8 @@ impl Store {
         let parse = |setting: &str, value: String| {
             value.parse().map_err(|reason| Error::Setting { setting: setting.to_owned(), value, reason })
         };
-        match std::env::var(VARIABLE) {
-            Ok(value) if !value.is_empty() => parse(VARIABLE, value),
+        match hull_config::text_of(KEY) {
+            Some((value, origin)) if !value.is_empty() => parse(&format!("{KEY} of {origin}"), value),
             _ => self.setting(SETTING)?.map_or(Ok(Budget::Default), |value| parse(SETTING, value)),
         }
     }

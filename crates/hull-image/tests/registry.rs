@@ -20,6 +20,7 @@ fn client() -> Arc<Client> {
         containers: vec![none.clone()],
         daemon: none.clone(),
         certificates: vec![],
+        ..Sources::default()
     };
     let http = hull_http::Client::new("hull-test/1", hull_http::proxy::Proxies::default());
     Client::new(http, Credentials::file(none), sources)
@@ -311,7 +312,8 @@ fn a_credential_stays_with_its_host() {
     let host = format!("127.0.0.1:{}", registry.port);
     std::fs::write(&file, format!(r#"{{"auths":{{"{host}":{{"username":"u","password":"p"}}}}}}"#)).expect("write");
     let none = PathBuf::from("/nonexistent");
-    let sources = Sources { containerd: vec![], containers: vec![], daemon: none, certificates: vec![] };
+    let sources =
+        Sources { containerd: vec![], containers: vec![], daemon: none, certificates: vec![], ..Sources::default() };
     let http = hull_http::Client::new("hull-test/1", hull_http::proxy::Proxies::default());
     let client = Client::new(http, Credentials::file(file), sources);
     let machine = machine();
@@ -343,7 +345,8 @@ fn a_token_goes_only_to_servers_of_the_same_domain() {
     let host = format!("127.0.0.1:{}", registry.port);
     std::fs::write(&file, format!(r#"{{"auths":{{"{host}":{{"username":"u","password":"p"}}}}}}"#)).expect("write");
     let none = PathBuf::from("/nonexistent");
-    let sources = Sources { containerd: vec![], containers: vec![], daemon: none, certificates: vec![] };
+    let sources =
+        Sources { containerd: vec![], containers: vec![], daemon: none, certificates: vec![], ..Sources::default() };
     let http = hull_http::Client::new("hull-test/1", hull_http::proxy::Proxies::default());
     let client = Client::new(http, Credentials::file(file), sources);
     let machine = machine();

@@ -44,6 +44,7 @@ impl Machine {
             containers: vec![none.clone()],
             daemon: none.clone(),
             certificates: vec![],
+            ..Sources::default()
         };
         let http = hull_http::Client::new("hull-test/1", hull_http::proxy::Proxies::default());
         let client = Client::new(http, Credentials::file(none), sources);

@@ -230,7 +230,7 @@ fn make(host: &mut Host, state: &Path, network: &Network, number: u32) -> Result
         // Ours, but down: made by somebody who was killed, or taken down by the user.
         host.remove_link(&name)?;
     }
-    let mtu = match options.mtu {
+    let mtu = match options.mtu.or_else(|| hull_config::text("mtu")?.parse().ok()) {
         Some(mtu) => mtu,
         None => host.uplinks()?.first().map_or(0, |(_, link)| link.mtu),
     };

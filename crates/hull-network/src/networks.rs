@@ -163,7 +163,10 @@ impl Networks {
                     taken.extend(routed.iter().cloned());
                     network.ipv6 = ipv6;
                     network.device = device.clone().unwrap_or_else(|| format!("{PREFIX}-{}", &network.id[..8]));
-                    network.pools.push(default_pool(pool::default_ipv4(&taken)?)?);
+                    network.pools.push(match pool::of_bip()? {
+                        Some(pool) => pool,
+                        None => default_pool(pool::default_ipv4(&taken)?)?,
+                    });
                     if ipv6 {
                         network.pools.push(default_pool(pool::default_ipv6(connection, &taken)?)?);
                     }

@@ -38,18 +38,61 @@ pub(crate) fn of_networks(networks: &[Network]) -> Vec<Taken> {
         .collect()
 }
 
+/// `base=SUBNET,size=BITS` as the settings have it.
+fn parse_pool(text: &str) -> Result<(Subnet, u8), Error> {
+    let wrong = |reason: &str| Error::invalid(format!("default-address-pools {text:?}"), reason);
+    let (mut base, mut size) = (None, None);
+    for part in text.split(',') {
+        match part.trim().split_once('=') {
+            Some(("base", value)) => base = Some(value.parse::<Subnet>()?),
+            Some(("size", value)) => size = value.parse::<u8>().ok(),
+            _ => return Err(wrong("give base=SUBNET,size=BITS")),
+        }
+    }
+    let (Some(base), Some(size)) = (base, size) else { return Err(wrong("give base=SUBNET,size=BITS")) };
+    if size < base.prefix() || size > if base.is_ipv4() { 30 } else { 126 } {
+        return Err(wrong("the size is the prefix of a part of the base"));
+    }
+    Ok((base, size))
+}
+
+/// Where default subnets come from, and how large they are: the setting, or Hull's own.
+fn pools() -> Result<Vec<(Subnet, u8)>, Error> {
+    let given = hull_config::list("default-address-pools");
+    if given.is_empty() {
+        let own = DEFAULTS.iter().filter_map(|(base, prefix)| Some((Subnet::new((*base).into(), *prefix)?, SIZE)));
+        return Ok(own.collect());
+    }
+    let pools = given.iter().map(|text| parse_pool(text)).collect::<Result<Vec<_>, _>>()?;
+    Ok(pools.into_iter().filter(|(base, _)| base.is_ipv4()).collect())
+}
+
+/// The subnet and gateway that the setting `bip` wants for the network `bridge`.
+pub(crate) fn of_bip() -> Result<Option<Pool>, Error> {
+    let Some(text) = hull_config::text("bip").filter(|text| !text.is_empty()) else { return Ok(None) };
+    let wrong = || Error::invalid(format!("bip {text:?}"), "give an address with its prefix, as 172.20.0.1/16");
+    let (gateway, prefix) = text.split_once('/').ok_or_else(wrong)?;
+    let gateway: IpAddr = gateway.parse().map_err(|_| wrong())?;
+    let subnet = prefix.parse().ok().and_then(|prefix| Subnet::new(gateway, prefix)).ok_or_else(wrong)?;
+    let pool = Pool { subnet, range: None, gateway: Some(gateway), auxiliary: Default::default(), chosen: true };
+    complete(pool, true).map(Some)
+}
+
 /// The first default IPv4 subnet that nobody has.
 pub(crate) fn default_ipv4(taken: &[Taken]) -> Result<Subnet, Error> {
-    for (base, prefix) in DEFAULTS {
-        let Some(whole) = Subnet::new(base.into(), prefix) else { continue };
-        let start = if whole.contains(FIRST.into()) { FIRST } else { base };
-        let mut candidate = Subnet::new(start.into(), SIZE);
+    first_free(&pools()?, taken)
+}
+
+fn first_free(pools: &[(Subnet, u8)], taken: &[Taken]) -> Result<Subnet, Error> {
+    for (whole, size) in pools.iter().copied() {
+        let start = if whole.contains(FIRST.into()) { FIRST.into() } else { whole.address() };
+        let mut candidate = Subnet::new(start, size);
         while let Some(subnet) = candidate.filter(|one| whole.covers(one)) {
             match taken.iter().find(|one| one.subnet.overlaps(&subnet)) {
                 None => return Ok(subnet),
                 // Go on behind what is in the way: it may be much larger.
                 Some(other) if other.subnet.covers(&subnet) => {
-                    candidate = other.subnet.next().and_then(|next| Subnet::new(next.address(), SIZE));
+                    candidate = other.subnet.next().and_then(|next| Subnet::new(next.address(), size));
                 }
                 Some(_) => candidate = subnet.next(),
             }
@@ -185,6 +228,17 @@ mod tests {
 
     fn taken(text: &str) -> Taken {
         Taken { subnet: text.parse().unwrap(), by: text.to_owned() }
+    }
+
+    #[test]
+    fn pools_of_the_settings() {
+        let pools = [parse_pool("base=10.9.0.0/16,size=24").unwrap()];
+        assert_eq!(first_free(&pools, &[]).unwrap().to_string(), "10.9.0.0/24");
+        assert_eq!(first_free(&pools, &[taken("10.9.0.0/24")]).unwrap().to_string(), "10.9.1.0/24");
+        assert!(first_free(&pools, &[taken("10.0.0.0/8")]).is_err());
+        for wrong in ["10.9.0.0/16", "base=10.9.0.0/16", "base=10.9.0.0/16,size=8", "base=x,size=24", "size=24"] {
+            assert!(parse_pool(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -138,8 +138,8 @@ fn quoted(text: &str) -> String {
 
 /// Requests to the machine, over one ssh that is started with the first of them.
 pub(crate) fn pipe(address: &Address) -> Pipe {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
-    let (ssh, hull) = (variable("HULL_SSH"), variable("HULL_SSH_HULL"));
+    let setting = |key: &str| hull_config::text(key).filter(|value| !value.trim().is_empty());
+    let (ssh, hull) = (setting("ssh"), setting("ssh-hull"));
     let address = address.clone();
     Pipe::new(Box::new(move || {
         let (program, args) = address.command(ssh.as_deref(), hull.as_deref());

@@ -23,6 +23,7 @@ fn client(credentials: &Path) -> Arc<Client> {
         containers: vec![none.clone()],
         daemon: none.clone(),
         certificates: vec![none],
+        ..Sources::default()
     };
     let http = hull_http::Client::new("hull-test/1", hull_http::proxy::Proxies::default());
     Client::new(http, Credentials::file(credentials.to_owned()), sources)

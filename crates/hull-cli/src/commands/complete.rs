@@ -57,6 +57,8 @@ pub(super) fn main(args: &Args) -> Done {
 /// Answers a shell: the words after the program's name, the last one being typed.
 pub(super) fn answer(words: &[OsString]) -> ExitCode {
     let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    // What is wrong with them is said by the command that is completed.
+    let _ = hull_config::init();
     let command = Cli::command();
     print(Line::read(&command, &words).answer());
     ExitCode::SUCCESS

@@ -193,7 +193,8 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
         print(tree(engine, &images)?);
         return Ok(0);
     }
-    let format = if args.quiet { "{{.ID}}" } else { &args.format };
+    let wanted = super::config::format(&args.format, "images-format");
+    let format = if args.quiet { "{{.ID}}" } else { &wanted };
     let table = if args.digests { TABLE_DIGESTS } else { TABLE };
     let listing = Listing { format, table, raw: Some(RAW), headers: HEADERS };
     let digests = args.digests || format.contains("{{.Digest}}");

@@ -88,6 +88,8 @@ pub(super) struct Rename {
 
 /// Keys as the flag names them.
 pub(super) fn keys(text: &str) -> Result<Vec<u8>, Failure> {
+    let setting = if text.is_empty() { hull_config::text("detach-keys") } else { None };
+    let text = setting.as_deref().unwrap_or(text);
     attach::detach_keys(text).map_err(|reason| Failure::usage(format!("invalid detach keys ({text}): {reason}")))
 }
 

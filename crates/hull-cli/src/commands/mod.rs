@@ -8,6 +8,7 @@ mod bootstrap;
 mod build;
 mod commit;
 mod complete;
+mod config;
 mod containers;
 mod cp;
 mod df;
@@ -204,6 +205,9 @@ enum Command {
     Info(info::Args),
     /// Show the version
     Version(info::Version),
+    /// Commands on settings
+    #[command(subcommand)]
+    Config(config::Config),
     /// Print the completion script of a shell
     Completion(complete::Args),
     /// Write man pages into a directory
@@ -242,6 +246,11 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         output::error(error);
         return ExitCode::from(USAGE);
     }
+    if let Err(error) = hull_config::init() {
+        output::error(error);
+        return ExitCode::from(USAGE);
+    }
+    let flags = config::Flags { root: cli.root.is_some(), state: cli.state.is_some() };
     let engine = engine(cli.root, cli.state);
     let engine = if starts { engine.with_sockets(Sockets::of_environment()) } else { engine };
     if let Err(error) = engine.repair() {
@@ -304,6 +313,7 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         Command::ApiStep(args) => Ok(api::step(&engine, &args)),
         Command::Info(args) => info::main(&engine, &args),
         Command::Version(args) => info::version(&args),
+        Command::Config(command) => command.main(&engine, flags),
         Command::Completion(args) => complete::main(&args),
         Command::Man(args) => man::main(&args),
         Command::Oci => Err(Failure::usage("'oci' must be the first word: hull oci ...")),
@@ -372,15 +382,16 @@ fn moment(flag: &str, text: Option<&str>) -> Result<Option<u64>, Failure> {
     parsed.transpose().map_err(|reason| Failure::new(format!("invalid value for {flag:?}: {reason}")))
 }
 
-/// The directories: given, or the system's for root and the user's own otherwise.
+/// The directories: given, or the settings', or the system's for root and the user's own otherwise.
 fn engine(root: Option<PathBuf>, state: Option<PathBuf>) -> Engine {
     let user = !rustix::process::geteuid().is_root();
     let variable = |name: &str| std::env::var_os(name).filter(|_| user).map(PathBuf::from);
-    let root = root.unwrap_or_else(|| {
+    let setting = |key: &str| hull_config::text(key).filter(|text| !text.is_empty()).map(PathBuf::from);
+    let root = root.or_else(|| setting("root")).unwrap_or_else(|| {
         let data = variable("XDG_DATA_HOME").or_else(|| Some(variable("HOME")?.join(".local/share")));
         data.map_or_else(|| PathBuf::from("/var/lib/hull"), |data| data.join("hull"))
     });
-    let state = state.unwrap_or_else(|| {
+    let state = state.or_else(|| setting("state")).unwrap_or_else(|| {
         variable("XDG_RUNTIME_DIR").map_or_else(|| PathBuf::from("/run/hull"), |runtime| runtime.join("hull"))
     });
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);

@@ -127,7 +127,8 @@ pub(super) fn list(engine: &Engine, args: &Ls) -> Done {
         }
         shown.push(network);
     }
-    let format = if args.quiet { "{{.ID}}" } else { &args.format };
+    let wanted = super::config::format(&args.format, "networks-format");
+    let format = if args.quiet { "{{.ID}}" } else { &wanted };
     let listing = Listing {
         format,
         table: TABLE,

@@ -273,7 +273,8 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
     if args.size {
         table.push_str("\t{{.Size}}");
     }
-    let format = if args.quiet { "{{.ID}}" } else { &args.format };
+    let wanted = super::config::format(&args.format, "ps-format");
+    let format = if args.quiet { "{{.ID}}" } else { &wanted };
     let listing = Listing { format, table: &table, raw: Some(RAW), headers: HEADERS };
     let sized = args.size || listing.mentions(".Size");
     let now = SystemTime::now();

@@ -272,6 +272,19 @@ pub(super) fn own_variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// The variables of `proxies` of Docker's `config.json`, in both spellings; what the user gives comes behind.
+fn proxies(map: &std::collections::BTreeMap<String, String>) -> Vec<String> {
+    const NAMES: [(&str, &str); 5] = [
+        ("httpProxy", "HTTP_PROXY"),
+        ("httpsProxy", "HTTPS_PROXY"),
+        ("noProxy", "NO_PROXY"),
+        ("ftpProxy", "FTP_PROXY"),
+        ("allProxy", "ALL_PROXY"),
+    ];
+    let found = NAMES.iter().filter_map(|(key, name)| Some((*name, map.get(*key).filter(|value| !value.is_empty())?)));
+    found.flat_map(|(name, value)| [format!("{name}={value}"), format!("{}={value}", name.to_lowercase())]).collect()
+}
+
 /// `-e` after `--env-file`, so that a single variable replaces one of a file.
 pub(super) fn environment(files: &[PathBuf], variables: &[String]) -> Result<Vec<String>, Failure> {
     let mut list = Vec::new();
@@ -332,7 +345,8 @@ impl Args {
             storage_size = Some(named("--storage-opt", storage_option(option))?);
         }
         all("--volumes-from", &self.volumes_from, |text| flags::volumes_from(text).map(drop))?;
-        let env = environment(&self.env_files, &self.env)?;
+        let mut env = proxies(&hull_config::map("container-proxies"));
+        env.extend(environment(&self.env_files, &self.env)?);
         let mut words = self.words;
         let source = match self.rootfs {
             Some(directory) => Source::Directory(directory),

@@ -85,7 +85,8 @@ fn row(name: &str, container: &Container, whole: bool, before: Option<&Sample>, 
 }
 
 pub(super) fn main(engine: &Engine, args: &Args) -> Done {
-    let listing = Listing { format: &args.format, table: TABLE, raw: None, headers: HEADERS };
+    let wanted = super::config::format(&args.format, "stats-format");
+    let listing = Listing { format: &wanted, table: TABLE, raw: None, headers: HEADERS };
     let mut list = chosen(engine, args)?;
     // A wrong template is told before anybody waits.
     listing.render([]).map_err(Failure::new)?;

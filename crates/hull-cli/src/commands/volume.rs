@@ -259,7 +259,8 @@ pub(super) fn row(engine: &Engine, volume: &Volume, users: &Users, sized: bool) 
 
 fn ls(engine: &Engine, args: &Ls) -> Done {
     let filters = Filters::new(&args.filters, &["dangling", "driver", "label", "label!", "name"])?;
-    let format = if args.quiet { "{{.Name}}" } else { &args.format };
+    let wanted = super::config::format(&args.format, "volumes-format");
+    let format = if args.quiet { "{{.Name}}" } else { &wanted };
     let fits = |volume: &Volume| {
         filters.any("driver", |driver| volume.driver == driver)
             && filters.any("name", |name| volume.name.contains(name))

@@ -122,7 +122,7 @@ impl Engine {
         let transfer = self.images.begin()?;
         let work = transfer.directory()?;
         let machine = hull_debian::apt::Machine::read(Path::new("/"));
-        let client = Client::new(Proxies::new(&machine.conf, &|name| std::env::var(name).ok()));
+        let client = Client::new(Proxies::new(&machine.conf, &hull_config::proxy));
         let cache = Cache::new(&self.root().join("cache/debian"), &work)?;
         let mut lock = if let Some(lock) = &options.locked {
             lock.clone()

@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::monitor::{self, Ends, protocol};
 use crate::network::{self, Reach};
 use crate::records::{Container, Engine, Phase, State, Work, now, own_pid};
-use crate::{events, init, names, terminal};
+use crate::{defaults, events, init, names, terminal};
 
 pub(crate) use prepare::Prepared;
 
@@ -172,7 +172,8 @@ impl Engine {
     ///
     /// # Errors
     /// Any [`Error`]; nothing is left of the container then.
-    pub fn create(&self, config: RunConfig, cidfile: Option<&Path>) -> Result<String, Error> {
+    pub fn create(&self, mut config: RunConfig, cidfile: Option<&Path>) -> Result<String, Error> {
+        defaults::apply(&mut config)?;
         check(&config)?;
         let request = new_request(config)?;
         let id = request.id().to_owned();
@@ -206,7 +207,8 @@ impl Engine {
     ///
     /// # Errors
     /// Any [`Error`]; nothing is left of the container then. [`Error::exit_code`] says what the command returns.
-    pub fn run(&self, config: RunConfig, options: Options<'_>) -> Result<Outcome, Error> {
+    pub fn run(&self, mut config: RunConfig, options: Options<'_>) -> Result<Outcome, Error> {
+        defaults::apply(&mut config)?;
         check(&config)?;
         if !config.detach {
             check_terminal(config.tty, config.interactive)?;

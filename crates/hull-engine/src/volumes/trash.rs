@@ -43,10 +43,10 @@ fn seconds() -> u64 {
     now() / 1_000_000_000
 }
 
-/// How long volumes stay in the trash: `HULL_TRASH_TIME` as `90s`, `36h`, `7d`, or seconds.
+/// How long volumes stay in the trash: the setting `trash-time` as `90s`, `36h`, `7d`, or seconds.
 #[must_use]
 pub fn kept() -> Duration {
-    let Ok(text) = std::env::var("HULL_TRASH_TIME") else { return KEPT };
+    let Some(text) = hull_config::text("trash-time") else { return KEPT };
     let (number, unit) = match text.char_indices().last() {
         Some((at, 's')) => (&text[..at], 1),
         Some((at, 'm')) => (&text[..at], 60),

@@ -95,7 +95,7 @@ impl Client {
     #[must_use]
     pub fn with_credentials(credentials: Credentials) -> Arc<Self> {
         let agent = concat!("hull/", env!("CARGO_PKG_VERSION"));
-        let http = hull_http::Client::new(agent, hull_http::proxy::Proxies::from_environment());
+        let http = hull_http::Client::new(agent, hull_http::proxy::Proxies::from_variables(&hull_config::proxy));
         Self::new(http, credentials, Sources::system())
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use hull_oci::Reference;
 use serde::Deserialize;
 
-use super::{Endpoint, HostsError, Scheme, default_host, read, without_port};
+use super::{Endpoint, HostsError, Scheme, Sources, default_host, read, without_port};
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -16,14 +16,21 @@ struct Daemon {
 }
 
 /// The registry itself, after the mirrors if it is Docker's own.
-pub(super) fn endpoints(path: &Path, reference: &Reference) -> Result<Vec<Endpoint>, HostsError> {
+pub(super) fn endpoints(sources: &Sources, reference: &Reference) -> Result<Vec<Endpoint>, HostsError> {
+    let path: &Path = &sources.daemon;
     let fail = |reason: String| HostsError::File { path: path.to_owned(), reason };
-    let daemon: Daemon = match read(path)? {
+    let mut daemon: Daemon = match read(path)? {
         Some(text) => {
             serde_json::from_str(&text).map_err(|error| fail(hull_oci::spec::one_line(&error.to_string())))?
         }
         None => Daemon::default(),
     };
+    if !sources.mirrors.is_empty() {
+        daemon.registry_mirrors.clone_from(&sources.mirrors);
+    }
+    if !sources.insecure.is_empty() {
+        daemon.insecure_registries.clone_from(&sources.insecure);
+    }
     let mut found = Vec::new();
     if reference.domain() == "docker.io" {
         for mirror in &daemon.registry_mirrors {

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | `certs.d/HOST/hosts.toml` | containerd | mirrors with capabilities, headers, certificates: see [`containerd`] |
 //! | `registries.conf`, `registries.conf.d/` | the containers tools | mirrors, renamed and blocked places: see [`containers`] |
+//! | `config.toml` | Hull | the same lists as `daemon.json`, before its |
 //! | `daemon.json`, `certs.d/HOST/*.crt` | Docker | mirrors of Docker's own registry, plain HTTP, certificates: see [`docker`] |
 //!
 //! A host with a `hosts.toml` is described by it alone; else `registries.conf` is asked, else Docker's files. The
@@ -127,7 +128,7 @@ pub enum HostsError {
 }
 
 /// Where the files are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// Directories with a directory for each host, `hosts.toml` in it.
     pub containerd: Vec<PathBuf>,
@@ -137,6 +138,10 @@ pub struct Sources {
     pub daemon: PathBuf,
     /// Directories with a directory for each host, certificates in it.
     pub certificates: Vec<PathBuf>,
+    /// Mirrors of Docker's registry by Hull's own settings, in the place of `daemon.json`'s.
+    pub mirrors: Vec<String>,
+    /// Insecure registries likewise.
+    pub insecure: Vec<String>,
 }
 
 impl Sources {
@@ -158,12 +163,22 @@ impl Sources {
             containers: named.into_iter().chain(below(&["containers/registries.conf"])).collect(),
             daemon: below(&["docker/daemon.json"]).into_iter().find(|path| path.exists()).unwrap_or_default(),
             certificates: below(&["docker/certs.d", "containers/certs.d"]),
+            mirrors: own_setting("registry-mirrors"),
+            insecure: own_setting("insecure-registries"),
         }
     }
 
     /// No files.
     pub(crate) fn none() -> Self {
-        Self { containerd: Vec::new(), containers: Vec::new(), daemon: PathBuf::new(), certificates: Vec::new() }
+        Self::default()
+    }
+}
+
+/// A list of Hull's own settings; what `daemon.json` says is read from there, with its errors.
+fn own_setting(key: &str) -> Vec<String> {
+    match hull_config::get(key) {
+        Ok(Some((_, hull_config::Origin::Docker(_)))) => Vec::new(),
+        _ => hull_config::list(key),
     }
 }
 
@@ -176,7 +191,7 @@ pub fn endpoints(sources: &Sources, reference: &Reference) -> Result<Vec<Endpoin
         Some(found) => found,
         None => match containers::endpoints(&sources.containers, reference)? {
             Some(found) => found,
-            None => docker::endpoints(&sources.daemon, reference)?,
+            None => docker::endpoints(sources, reference)?,
         },
     };
     for endpoint in &mut found {

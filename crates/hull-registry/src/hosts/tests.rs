@@ -15,6 +15,8 @@ impl Machine {
             containerd: vec![at("containerd")],
             containers: vec![at("registries.conf")],
             daemon: at("daemon.json"),
+            mirrors: Vec::new(),
+            insecure: Vec::new(),
             certificates: vec![at("certs.d")],
         };
         Self { directory, sources }

@@ -39,8 +39,8 @@ const SYSTEM: &str = "/etc/containers/policy.json";
 /// The user's policy below the home directory, which replaces the system's.
 const USER: &str = ".config/containers/policy.json";
 
-/// Names a policy that replaces both.
-const VARIABLE: &str = "HULL_POLICY";
+/// The setting that names a policy which replaces both.
+const KEY: &str = "policy";
 
 /// Which images may be used.
 #[derive(Clone, Debug)]
@@ -84,7 +84,7 @@ impl Policy {
     /// # Errors
     /// When there is one that cannot be read or is malformed, or when one that was named is missing.
     pub fn load(explicit: Option<&Path>) -> Result<Option<Self>, Error> {
-        let variable = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let variable = hull_config::text(KEY).filter(|value| !value.is_empty()).map(PathBuf::from);
         if let Some(path) = explicit.map(Path::to_owned).or(variable) {
             return Self::read(&path).map(Some);
         }

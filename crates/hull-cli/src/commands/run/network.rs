@@ -55,9 +55,9 @@ pub(in crate::commands) struct Network {
     hosts: Vec<String>,
 }
 
-/// The network of a container that names none: `HULL_DEFAULT_NETWORK`, or Docker's.
+/// The network of a container that names none: the setting's, or Docker's.
 fn default_network() -> String {
-    super::own_variable("HULL_DEFAULT_NETWORK").filter(|name| !name.is_empty()).unwrap_or_else(|| "bridge".to_owned())
+    hull_config::text("default-network").filter(|name| !name.is_empty()).unwrap_or_else(|| "bridge".to_owned())
 }
 
 impl Network {

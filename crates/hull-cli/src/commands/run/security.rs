@@ -142,7 +142,7 @@ impl Isolation {
     fn security(&self) -> Result<Security, Failure> {
         let level = match &self.level {
             Some(text) => named("--security", Level::parse(text))?,
-            None => named("HULL_SECURITY", Level::parse(&super::own_variable("HULL_SECURITY").unwrap_or_default()))?,
+            None => named("security", Level::parse(&hull_config::text("security").unwrap_or_default()))?,
         };
         let mut security = Security {
             level,

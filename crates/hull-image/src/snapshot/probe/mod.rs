@@ -90,8 +90,7 @@ impl Key {
 
 /// What the environment asks for.
 fn wish() -> Result<Option<Kind>, Error> {
-    let Some(value) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) else { return Ok(None) };
-    let value = value.to_string_lossy().into_owned();
+    let Some(value) = hull_config::text("snapshotter").filter(|value| !value.is_empty()) else { return Ok(None) };
     match value.parse() {
         Ok(kind) => Ok(Some(kind)),
         Err(reason) => Err(Error::Setting { setting: VARIABLE.to_owned(), value, reason }),

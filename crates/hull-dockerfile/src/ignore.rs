@@ -1,7 +1,10 @@
 //! `.dockerignore`: which files of a context are not part of it.
 //!
-//! The last pattern that matches a path or a directory above it decides; `!` lets in again. An excluded directory needs
-//! to be entered only if a later `!` pattern can match below it, which [`Ignore::prunes`] says.
+//! Patterns are taken in order: one that matches a path, or decided about a directory above it, excludes it, and `!` lets
+//! it in again. A pattern is only looked at if it would change something, so one that matches a directory which is
+//! excluded already does not count for what another lets in below it: `a`, `!a/b/c`, `a/b` leaves `a/b/c` in. That is
+//! how `BuildKit` has it, and files are the same only if this is. An excluded directory needs to be entered only if a `!`
+//! pattern can match below it, which [`Ignore::prunes`] says.
 
 use crate::pattern::{BadPattern, MAX_PATTERN, Pattern, clean};
 
@@ -52,11 +55,16 @@ pub struct Ignore {
 /// What the patterns say of a directory; what they say of its entries begins with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// One more than the index of the pattern that decided; 0 if none did.
+    /// Patterns that had a say, by index.
+    decided: u128,
+    /// Beyond as many patterns as there are bits: one more than the index of the one that decided.
     by: usize,
     /// The path is excluded.
     pub excluded: bool,
 }
+
+/// Patterns that a [`Verdict`] keeps apart. Of more than these simply the last one that matches decides.
+const APART: usize = u128::BITS as usize;
 
 impl Ignore {
     /// Reads a file: a pattern each line, comments and empty lines aside, relative to the context's root.
@@ -71,25 +79,25 @@ impl Ignore {
         let mut ignore = Self::default();
         for (index, line) in text.lines().enumerate() {
             if !line.starts_with('#') {
-                ignore.add(line, index + 1)?;
+                ignore.add(line, index + 1, true)?;
             }
         }
         Ok(ignore)
     }
 
-    /// Takes patterns as they come, `--exclude`'s for instance.
+    /// Takes patterns as they come, `--exclude`'s for instance. One that begins with `/` matches nothing.
     ///
     /// # Errors
     /// As for [`Ignore::parse`]; the line is the pattern's number.
     pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
         let mut ignore = Self::default();
         for (index, pattern) in patterns.into_iter().enumerate() {
-            ignore.add(pattern, index + 1)?;
+            ignore.add(pattern, index + 1, false)?;
         }
         Ok(ignore)
     }
 
-    fn add(&mut self, text: &str, line: usize) -> Result<(), Error> {
+    fn add(&mut self, text: &str, line: usize, rooted: bool) -> Result<(), Error> {
         let text = text.trim();
         let (lets_in, text) = match text.strip_prefix('!') {
             Some(text) => (true, text.trim()),
@@ -102,7 +110,7 @@ impl Ignore {
             return Err(Error::LongPattern { line });
         }
         let cleaned = clean(text);
-        let relative = if cleaned.len() > 1 { cleaned.strip_prefix('/').unwrap_or(&cleaned) } else { &cleaned };
+        let relative = cleaned.strip_prefix('/').filter(|rest| rooted && !rest.is_empty()).unwrap_or(&cleaned);
         let pattern = Pattern::parse(relative).map_err(|source| Error::Pattern { line, source })?;
         self.rules.push(Rule { pattern, lets_in });
         Ok(())
@@ -129,12 +137,22 @@ impl Ignore {
     /// verdict. Paths have no leading `/`.
     #[must_use]
     pub fn verdict(&self, above: Verdict, path: &str) -> Verdict {
-        // An earlier pattern cannot overrule the one that decided about the directory.
-        let found = self.rules[above.by..].iter().rposition(|rule| rule.pattern.matches(path));
-        match found {
-            Some(index) => Verdict { by: above.by + index + 1, excluded: !self.rules[above.by + index].lets_in },
-            None => above,
+        if self.rules.len() > APART {
+            let found = self.rules[above.by..].iter().rposition(|rule| rule.pattern.matches(path));
+            return match found.map(|index| above.by + index) {
+                Some(index) => Verdict { decided: 0, by: index + 1, excluded: !self.rules[index].lets_in },
+                None => above,
+            };
         }
+        let mut verdict = Verdict { excluded: false, ..above };
+        for (index, rule) in self.rules.iter().enumerate() {
+            let bit = 1 << index;
+            if above.decided & bit != 0 || rule.lets_in == verdict.excluded && rule.pattern.matches(path) {
+                verdict.decided |= bit;
+                verdict.excluded = !rule.lets_in;
+            }
+        }
+        verdict
     }
 
     /// Whether a path is excluded, whatever is known of the directories above it.
@@ -150,8 +168,12 @@ impl Ignore {
     /// Whether nothing below an excluded directory can be let in, so that it need not be read.
     #[must_use]
     pub fn prunes(&self, verdict: Verdict, directory: &str) -> bool {
+        // What excludes the directory excludes what an earlier pattern would let in below it.
+        let excluding = (0..self.rules.len().min(APART)).rev();
+        let mut excluding = excluding.filter(|index| verdict.decided >> index & 1 != 0 && !self.rules[*index].lets_in);
+        let later = if self.rules.len() > APART { verdict.by } else { excluding.next().map_or(0, |index| index + 1) };
         let lets_in = |rule: &Rule| rule.lets_in && rule.pattern.may_match_below(directory);
-        verdict.excluded && !self.rules[verdict.by..].iter().any(lets_in)
+        verdict.excluded && !self.rules[later..].iter().any(lets_in)
     }
 }
 
@@ -183,6 +205,11 @@ mod tests {
         ] {
             assert_eq!(ignore.excludes(path), excluded, "{path}");
         }
+        let many: String = (0..200).map(|i| format!("x{i}\n")).collect();
+        let many = Ignore::parse(format!("{many}sub\n!sub/a\nsub/a/x\n").as_bytes()).unwrap();
+        assert!(
+            many.excludes("x7/y") && many.excludes("sub/b") && !many.excludes("sub/a/b") && many.excludes("sub/a/x")
+        );
         let verdict = |path: &str| ignore.verdict(Verdict::default(), path);
         assert!(ignore.prunes(verdict("node_modules"), "node_modules"));
         assert!(!ignore.prunes(verdict("sub"), "sub"));

@@ -135,7 +135,9 @@ pub(crate) fn read(source: &[u8]) -> Result<Source, Error> {
         out.nodes.push(node);
     }
     if out.nodes.is_empty() {
-        return Err(Error::new("file with no instructions", lines(physical.number, physical.number)));
+        // The last line; a file of nothing but a byte order mark has one, too.
+        let last = physical.number.max(1);
+        return Err(Error::new("file with no instructions", lines(last, last)));
     }
     Ok(out)
 }

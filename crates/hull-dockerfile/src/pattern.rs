@@ -202,6 +202,9 @@ fn class(text: &str) -> Option<(Token, &str)> {
         if let Some(after) = rest.strip_prefix('-') {
             (high, rest) = class_character(after)?;
         }
+        if high < low {
+            return None;
+        }
         ranges.push((low, high));
     }
     Some((Token::Class { negated, ranges }, &rest[1..]))
@@ -328,7 +331,7 @@ mod tests {
 
     #[test]
     fn bad_patterns_are_refused() {
-        for pattern in ["[", "[]", "[a", "[a-", "a\\", "[-]", "[a-]", "[^]", &"x".repeat(5000)] {
+        for pattern in ["[", "[]", "[a", "[a-", "a\\", "[-]", "[a-]", "[z-a]", "[^]", &"x".repeat(5000)] {
             assert!(Pattern::parse(pattern).is_err(), "{pattern}");
         }
     }

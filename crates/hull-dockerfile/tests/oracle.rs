@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use hull_dockerfile::ast::{Command, Dockerfile, Kind};
 use hull_dockerfile::expand::Expander;
 use hull_dockerfile::expose::Ports;
-use hull_dockerfile::ignore::Ignore;
+use hull_dockerfile::ignore::{Ignore, Verdict};
 use hull_dockerfile::lint::{self, Base, Options};
+use hull_dockerfile::pattern::{self, Pattern};
 use hull_dockerfile::stages::{self, Origin};
 use serde_json::{Value, json};
 
@@ -389,4 +390,72 @@ fn heredocs_become_the_files_that_buildkit_makes() {
         }
     }
     judge("heredocs", differing);
+}
+
+/// Files of `tree` that the patterns leave out, as a walk finds them that enters no directory in vain.
+fn missing<'a>(tree: &[&'a str], ignore: &Ignore) -> Vec<&'a str> {
+    let gone = |path: &&&str| {
+        let (mut verdict, mut pruned) = (Verdict::default(), false);
+        for (at, _) in path.match_indices('/') {
+            verdict = ignore.verdict(verdict, &path[..at]);
+            pruned |= ignore.prunes(verdict, &path[..at]);
+        }
+        assert_eq!(ignore.verdict(verdict, path).excluded, ignore.excludes(path), "{path}");
+        pruned || ignore.verdict(verdict, path).excluded
+    };
+    tree.iter().filter(gone).copied().collect()
+}
+
+/// What a source of `COPY` brings into a directory: files by their names, directories by their content.
+fn copied(tree: &[&str], source: &str) -> Vec<String> {
+    let source = pattern::clean(&format!("/{source}"));
+    let source = source.trim_start_matches('/');
+    let wild = Pattern::wildcard(source).expect("a wildcard");
+    let mut files = std::collections::BTreeSet::new();
+    for path in tree {
+        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+        for end in ends.filter(|end| source.is_empty() || wild.matches(&path[..*end])) {
+            let name = if end == path.len() { path.rsplit('/').next().expect("a name") } else { &path[end + 1..] };
+            files.insert(if source.is_empty() { path.to_string() } else { name.to_owned() });
+        }
+    }
+    files.into_iter().collect()
+}
+
+#[test]
+fn patterns_pick_the_files_that_buildkit_picks() {
+    let all: Vec<Value> = records(include_str!("data/paths.jsonl")).collect();
+    let list = |value: &'_ Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let tree = list(&all[0]["tree"]);
+    let tree: Vec<&str> = tree.iter().map(String::as_str).collect();
+    let below: Vec<&str> = tree.iter().filter_map(|path| path.strip_prefix("src/")).collect();
+    let mut differing = Vec::new();
+    for record in &all[1..] {
+        let text = record["pattern"].as_str().expect("a pattern");
+        let (kind, expected) = (record["kind"].as_str().expect("a kind"), list(&record["missing"]));
+        let here = match kind {
+            "w" => {
+                let (here, there) = (copied(&tree, text), list(&record["files"]));
+                if here != there {
+                    differing.push((format!("w {text}"), format!("here {here:?}, there {there:?}")));
+                }
+                continue;
+            }
+            "i" => Ignore::parse(text.as_bytes()),
+            _ => Ignore::new([text]),
+        };
+        match (here, record["error"].as_str()) {
+            (Ok(ignore), None) => {
+                let here = missing(if kind == "f" { &below } else { &tree }, &ignore);
+                if here != expected {
+                    differing.push((format!("{kind} {text}"), format!("here {here:?}, there {expected:?}")));
+                }
+            }
+            (Err(_), Some(_)) => {}
+            (here, there) => differing.push((format!("{kind} {text}"), format!("here {here:?}, there {there:?}"))),
+        }
+    }
+    judge("patterns", differing);
 }

@@ -14,7 +14,7 @@ use crate::stages::{self, Graph, Origin};
 mod instructions;
 
 /// Most bytes that the variables of all stages take.
-const MAX_VARIABLES: usize = 64 << 20;
+const MAX_VARIABLES: usize = 16 << 20;
 /// Most stages.
 const MAX_STAGES: usize = 4096;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -101,7 +101,7 @@ fn variables_and_stages_are_bounded() {
     let found = report(&format!("FROM scratch AS s0\nENV a={big}\n{stages}"), &unknown);
     assert_eq!(
         found.error.map(|error| error.to_string()).as_deref(),
-        Some("the stages' variables take more than 67108864 bytes")
+        Some("the stages' variables take more than 16777216 bytes")
     );
     let found = report(&"FROM scratch\n".repeat(5000), &unknown);
     assert_eq!(found.error.map(|error| error.to_string()).as_deref(), Some("the Dockerfile has more than 4096 stages"));

@@ -13,8 +13,11 @@
 //! * [`solve`](mod@solve): every step to its layers.
 //! * [`files`]: contexts and other sources; `COPY`, `ADD` and `WORKDIR` to layers.
 //! * [`plan`](mod@plan): from a Dockerfile and a request to that graph.
+//! * [`cache`]: results of steps, kept from build to build.
+//! * [`run`]: a step is a container.
 //! * [`observer`]: what is told while it runs.
 
+pub mod cache;
 mod config;
 pub mod error;
 pub mod files;
@@ -23,6 +26,7 @@ pub mod observer;
 mod output;
 pub mod plan;
 pub mod request;
+pub mod run;
 pub mod solve;
 mod sources;
 

@@ -24,6 +24,9 @@ pub fn main() -> ExitCode {
         // A monitor that has shed its memory: there is nobody to tell what fails.
         return ExitCode::from(u8::from(hull_engine::monitor::resume(&args.split_off(1)).is_err()));
     }
+    if name == hull_build::run::NAME {
+        return ExitCode::from(hull_build::run::main(&args.split_off(1)));
+    }
     if name == hull_engine::init::NAME {
         return ExitCode::from(hull_engine::init::run(&args.split_off(1)));
     }

@@ -1,8 +1,8 @@
 -- Results of build steps. Times are seconds since 1970. step is what progress calls it; slot is the same whatever it
 -- depends on (--explain compares with what its last result came of); inputs is JSON: the parts of its content key. added
--- tells whether it has a layer of its own, the last one. scratch: its files serve another step and are in no image.
+-- tells whether it has a layer of its own, the last one. A number is never given twice: who has read one may use it later.
 CREATE TABLE build_results (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     step TEXT NOT NULL,
     slot TEXT NOT NULL,
     kind TEXT NOT NULL,
@@ -32,7 +32,7 @@ CREATE INDEX build_layers_layer ON build_layers (layer);
 
 -- Directories of RUN --mount=type=cache: ROOT/build/mounts/ID. slot counts those of one name that are private.
 CREATE TABLE cache_mounts (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL,
     slot INTEGER NOT NULL,
     ready INTEGER NOT NULL DEFAULT 0,

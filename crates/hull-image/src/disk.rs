@@ -100,7 +100,7 @@ pub(crate) fn names(path: &Path) -> Result<Vec<String>, Error> {
 }
 
 /// Bytes that a file or a whole tree occupies, as `du` counts them. What vanishes meanwhile does not count.
-pub(crate) fn occupied(path: &Path) -> u64 {
+pub fn occupied(path: &Path) -> u64 {
     occupied_together(&[path])
 }
 

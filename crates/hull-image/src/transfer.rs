@@ -465,11 +465,16 @@ impl Transfer {
         result.map_err(|error| error.full(&self.store.root))
     }
 
-    /// Whether all these layers are in the store; they stay for this transfer then.
+    /// Whether all these layers are in the store; they stay for this transfer then. `also` changes other records in the
+    /// same transaction.
     ///
     /// # Errors
-    /// When the database cannot be used.
-    pub fn lease_layers(&self, diff_ids: &[Digest]) -> Result<bool, Error> {
+    /// When the database cannot be used, and those of `also`.
+    pub fn lease_layers(
+        &self,
+        diff_ids: &[Digest],
+        also: impl FnOnce(&Transaction<'_>) -> Result<(), Error>,
+    ) -> Result<bool, Error> {
         self.store.write(Sync::Normal, |transaction| {
             for diff_id in diff_ids {
                 if known(transaction, diff_id)?.is_none() {
@@ -477,6 +482,7 @@ impl Transfer {
                 }
                 self.lease(transaction, "layer", diff_id)?;
             }
+            also(transaction)?;
             Ok(true)
         })
     }

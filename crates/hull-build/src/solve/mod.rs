@@ -17,6 +17,11 @@
 //! Independent nodes are done at the same time. The first error cancels whatever runs; what was finished stays in the
 //! cache. Of several builds that need the same step one does it, under a lock of its content key.
 
+mod define;
+pub mod key;
+mod perform;
+mod schedule;
+
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -182,6 +187,8 @@ pub fn solve(
     targets: &[NodeId],
     observer: &dyn Observer,
 ) -> Result<Vec<Snapshot>, Error> {
-    let _ = (solver, graph, targets, observer);
-    Err(Error::Request("steps cannot be run yet".to_owned()))
+    schedule::Solving::new(solver, graph, targets, observer)?.targets(targets)
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,7 +137,7 @@ impl Cache {
             .usage()?
             .into_iter()
             .filter(|one| filter.kinds.is_empty() || filter.kinds.contains(&one.kind))
-            .filter(|one| filter.ids.is_empty() || filter.ids.iter().any(|id| one.id == *id))
+            .filter(|one| filter.ids.is_empty() || filter.ids.contains(&one.id))
             .filter(|one| before.is_none_or(|before| one.used <= before))
             .filter(|one| {
                 let Some(keep) = filter.keep else { return true };

@@ -57,10 +57,16 @@ fn directories_are_shared_as_their_mode_says() {
 fn a_directory_that_was_not_filled_is_made_again() {
     let root = tempfile::tempdir().unwrap();
     let cache = Cache::new(&Store::new(root.path()));
-    let broken = cache.mount("a", Sharing::Shared, attributes(), || Ok(()), |directory| {
-        fs::write(format!("/proc/self/fd/{}/half", directory.as_raw_fd()), "").unwrap();
-        Err(Error::Canceled)
-    });
+    let broken = cache.mount(
+        "a",
+        Sharing::Shared,
+        attributes(),
+        || Ok(()),
+        |directory| {
+            fs::write(format!("/proc/self/fd/{}/half", directory.as_raw_fd()), "").unwrap();
+            Err(Error::Canceled)
+        },
+    );
     assert!(broken.is_err());
     let held = take(&cache, "a", Sharing::Shared).unwrap();
     assert!(!path(&held).join("half").exists());

@@ -79,8 +79,6 @@ struct Step {
     child: Child,
     socket: Option<OwnedFd>,
     output: [Option<File>; 2],
-    /// It has said that nothing of it is left.
-    finished: bool,
 }
 
 impl Step {
@@ -102,7 +100,7 @@ impl Step {
             .stderr(Stdio::from(err_end))
             .spawn()
             .map_err(Error::io("start", "the step's process"))?;
-        Ok(Self { child, socket: Some(ours), output: [Some(out.into()), Some(err.into())], finished: false })
+        Ok(Self { child, socket: Some(ours), output: [Some(out.into()), Some(err.into())] })
     }
 
     fn order(&mut self, order: &Order) -> Result<(), Error> {
@@ -223,11 +221,8 @@ impl Step {
     /// Waits until nothing is left of the step, whatever its result.
     fn end<T>(mut self, solver: &Solver<'_>, result: Result<T, Error>) -> Result<T, Error> {
         if result.is_ok() {
-            match self.frame() {
-                Ok(Frame { kind: Kind::Finished, .. }) => self.finished = true,
-                // What it could not remove the next command does; the layer is whole.
-                Ok(_) | Err(_) => {}
-            }
+            // What it could not remove its exit code tells; the layer is whole.
+            let _ = self.frame();
         }
         self.socket = None;
         let clean = self.gone();

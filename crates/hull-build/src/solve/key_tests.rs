@@ -81,8 +81,7 @@ fn every_field_of_a_step_counts_but_those_that_must_not() {
         |op| op.mounts.push(RunMount { spec: secret("a"), ..bind("/m") }),
         |op| op.mounts.push(RunMount { spec: secret("b"), ..bind("/m") }),
         |op| {
-            let spec =
-                MountSpec::Cache { id: "c".into(), sharing: Sharing::Locked, mode: 0o755, uid: 0, gid: 0 };
+            let spec = MountSpec::Cache { id: "c".into(), sharing: Sharing::Locked, mode: 0o755, uid: 0, gid: 0 };
             op.mounts.push(RunMount { spec, ..bind("/m") });
         },
     ];

@@ -19,7 +19,7 @@ use crate::run;
 const MAX_REASONS: usize = 20;
 
 /// The layers of a tree.
-fn layers_of<'t>(inputs: &'t BTreeMap<NodeId, Tree>, id: NodeId) -> Result<&'t [Digest], Error> {
+fn layers_of(inputs: &BTreeMap<NodeId, Tree>, id: NodeId) -> Result<&[Digest], Error> {
     match inputs.get(&id) {
         Some(Tree::Layers(layers)) => Ok(layers),
         _ => Err(Error::Request(format!("step {} is no file system", id.0))),

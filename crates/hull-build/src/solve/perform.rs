@@ -256,7 +256,8 @@ impl Solving<'_> {
     /// Says why a step is not in the cache.
     fn explain(&self, node: &Node, parts: &Parts, work: Work<'_>) -> Result<(), Error> {
         let say = |line: &str| {
-            work.log(Stream::Error, format!("not cached: {}\n", hull_oci::spec::one_line(line)).as_bytes())
+            let line = format!("not cached: {}\n", hull_oci::spec::one_line(line));
+            work.log(Stream::Error, line.as_bytes());
         };
         if node.ignore_cache {
             say("the cache is not used for it");

@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use hull_layer::compression::{Compression, peek};
 use hull_layer::tar::{Entry, EntryKind, Writer, WriterOptions};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -66,11 +67,38 @@ pub fn to_tar(tree: &dyn FileTree, output: impl Write, epoch: Option<i64>) -> Re
     writer.finish().map(drop).map_err(Error::io("write", "tar"))
 }
 
+/// What came where a context was expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// An archive, which was unpacked.
+    Files,
+    /// Anything else: a Dockerfile.
+    Text(Vec<u8>),
+}
+
+/// Takes a context that comes as a stream: an archive, compressed or not, is unpacked into an empty directory, which is
+/// made if it is missing; anything else of at most `max` bytes is a Dockerfile.
+///
+/// # Errors
+/// When the archive is refused or the text too long, or something cannot be written.
+pub fn receive(input: impl Read, destination: &Path, max: u64) -> Result<Received, Error> {
+    let (prefix, input) = peek(input)?;
+    if !prefix.is_empty() && Compression::detect(&prefix).is_some() {
+        return extract(input, destination).map(|_| Received::Files);
+    }
+    let mut text = Vec::new();
+    input.take(max + 1).read_to_end(&mut text).map_err(Error::io("read", "Dockerfile"))?;
+    if text.len() as u64 > max {
+        return Err(Error::Refused(format!("what came is no archive, and too long for a Dockerfile: {max} bytes")));
+    }
+    Ok(Received::Text(text))
+}
+
 /// Unpacks an archive, compressed or not, into an empty directory.
 ///
 /// # Errors
 /// When it is none, or is refused, or cannot be written.
-pub fn extract(archive: File, destination: &Path) -> Result<Exported, Error> {
+pub fn extract(archive: impl Read, destination: &Path) -> Result<Exported, Error> {
     let mut onto = Onto::new(None)?;
     let settings = Settings { time: 0, spool: &Beside(destination) };
     unpack::unpack(&mut onto, &[], archive, None, &settings)?;
@@ -392,6 +420,12 @@ mod tests {
         // All but the set-user-ID bit.
         assert_eq!(bytes.len(), second.len());
         assert_eq!(fs::metadata(extracted.join("tool")).unwrap().mode() & 0o7777, 0o755);
+        let received = |bytes: &[u8], max| receive(bytes, &out.path().join("r"), max);
+        assert_eq!(received(&bytes, 10).unwrap(), Received::Files);
+        assert!(out.path().join("r/d/f").exists());
+        fs::set_permissions(out.path().join("r/d/e"), fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(received(b"FROM x\n", 10).unwrap(), Received::Text(b"FROM x\n".to_vec()));
+        assert!(received(b"FROM too long\n", 10).is_err());
         assert!(extract(File::open(extracted.join("d/f")).unwrap(), &out.path().join("y")).is_err());
         fs::set_permissions(extracted.join("d/e"), fs::Permissions::from_mode(0o755)).unwrap();
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Read as _, Seek as _, Write as _};
+use std::io::{BufReader, Read, Seek as _, Write as _};
 use std::sync::Arc;
 
 use hull_layer::compression::{Compression, Decoder, peek};
@@ -43,12 +43,12 @@ pub(super) fn is_archive(file: File) -> Result<bool, Error> {
 pub(super) fn unpack(
     onto: &mut Onto<'_>,
     top: &[Vec<u8>],
-    file: File,
+    input: impl Read,
     owner: Option<Owner>,
     settings: &Settings<'_>,
 ) -> Result<(), Error> {
     let limits = Limits::default();
-    let (prefix, input) = peek(file)?;
+    let (prefix, input) = peek(input)?;
     let unknown = || Error::Refused("neither a tar nor compressed in a known way".to_owned());
     let compression = Compression::detect(&prefix).ok_or_else(unknown)?;
     let mut decoder = Decoder::new(compression, BufReader::with_capacity(BUFFER, input), &limits)?;

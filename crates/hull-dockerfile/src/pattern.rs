@@ -4,6 +4,8 @@
 //! and `ADD` ([`Pattern::wildcard`], to which `**` is nothing special). All alternatives are followed at once, so no
 //! pattern takes more than its length times the path's.
 
+use std::collections::BTreeSet;
+
 /// Longest pattern.
 pub const MAX_PATTERN: usize = 4096;
 
@@ -36,8 +38,11 @@ pub struct BadPattern(pub String);
 pub struct Pattern {
     text: String,
     tokens: Vec<Token>,
-    /// What every match begins with.
+    /// What every match begins with, and how many tokens that are.
     prefix: String,
+    prefix_tokens: usize,
+    /// What every match ends with, behind the prefix: most paths are told by it at once.
+    suffix: String,
     /// The prefix is all there is.
     literal: bool,
 }
@@ -106,8 +111,12 @@ impl Pattern {
         }
         let exact = |token: &Token| if let Token::Exactly(c) = token { Some(*c) } else { None };
         let prefix: String = tokens.iter().map_while(exact).collect();
-        let literal = tokens.iter().all(|token| exact(token).is_some());
-        Some(Self { text: text.to_owned(), tokens, prefix, literal })
+        let prefix_tokens = tokens.iter().map_while(exact).count();
+        let literal = prefix_tokens == tokens.len();
+        let mut suffix: Vec<char> = tokens[prefix_tokens..].iter().rev().map_while(exact).collect();
+        suffix.reverse();
+        let suffix = suffix.into_iter().collect();
+        Some(Self { text: text.to_owned(), tokens, prefix, prefix_tokens, suffix, literal })
     }
 
     /// Whether the pattern is that path: `/` between components, none at the ends.
@@ -116,7 +125,8 @@ impl Pattern {
         if self.literal {
             return path == self.prefix;
         }
-        path.starts_with(&self.prefix) && self.states(path, false).last() == Some(&self.tokens.len())
+        let Some(rest) = path.strip_prefix(&self.prefix) else { return false };
+        rest.ends_with(&self.suffix) && self.reads(rest, false).0
     }
 
     /// Whether some path below the directory can match.
@@ -132,26 +142,36 @@ impl Pattern {
         if self.prefix.len() > directory.len() {
             return self.prefix.as_bytes()[directory.len()] == b'/';
         }
-        self.states(directory, true).first().is_some_and(|state| *state < self.tokens.len())
+        self.reads(&directory[self.prefix.len()..], true).1
     }
 
-    /// Places in the pattern that are reached when `path` has been read, in order; `below` reads one more `/`.
-    fn states(&self, path: &str, below: bool) -> Vec<usize> {
-        let (mut here, mut next) = (Vec::with_capacity(8), Vec::with_capacity(8));
-        self.reach(&mut here, 0);
-        for c in path.chars().chain(below.then_some('/')) {
-            for state in here.drain(..) {
-                let Some(token) = self.tokens.get(state) else { continue };
+    /// Whether a match can end where `rest`, which follows the prefix, has been read, and whether one can go on there;
+    /// `below` reads one more `/`.
+    fn reads(&self, rest: &str, below: bool) -> (bool, bool) {
+        // Nearly every pattern is short enough for its places to be bits of a number.
+        if self.tokens.len() < u128::BITS as usize {
+            self.follow::<u128>(rest, below)
+        } else {
+            self.follow::<BTreeSet<usize>>(rest, below)
+        }
+    }
+
+    fn follow<P: Places>(&self, rest: &str, below: bool) -> (bool, bool) {
+        let (mut here, mut next) = (P::default(), P::default());
+        self.reach(&mut here, self.prefix_tokens);
+        for c in rest.chars().chain(below.then_some('/')) {
+            while let Some(place) = here.take() {
+                let Some(token) = self.tokens.get(place) else { continue };
                 match token {
-                    Token::Exactly(wanted) if *wanted == c => self.reach(&mut next, state + 1),
-                    Token::One if c != '/' => self.reach(&mut next, state + 1),
+                    Token::Exactly(wanted) if *wanted == c => self.reach(&mut next, place + 1),
+                    Token::One if c != '/' => self.reach(&mut next, place + 1),
                     Token::Class { negated, ranges } if c != '/' && holds(ranges, c) != *negated => {
-                        self.reach(&mut next, state + 1);
+                        self.reach(&mut next, place + 1);
                     }
-                    Token::Many if c != '/' => self.reach(&mut next, state),
-                    Token::Rest => self.reach(&mut next, state),
+                    Token::Many if c != '/' => self.reach(&mut next, place),
+                    Token::Rest => self.reach(&mut next, place),
                     Token::Components | Token::InComponents => {
-                        let inside = state + usize::from(*token == Token::Components);
+                        let inside = place + usize::from(*token == Token::Components);
                         self.reach(&mut next, inside);
                         if c == '/' {
                             self.reach(&mut next, inside + 1);
@@ -161,26 +181,56 @@ impl Pattern {
                 }
             }
             std::mem::swap(&mut here, &mut next);
-            if here.is_empty() {
-                break;
-            }
         }
-        here
+        let (mut ends, mut goes_on) = (false, false);
+        while let Some(place) = here.take() {
+            ends |= place == self.tokens.len();
+            goes_on |= place < self.tokens.len();
+        }
+        (ends, goes_on)
     }
 
     /// Adds a place, and those that are reached from it without reading anything.
-    fn reach(&self, states: &mut Vec<usize>, mut state: usize) {
-        loop {
-            match states.binary_search(&state) {
-                Ok(_) => return,
-                Err(at) => states.insert(at, state),
-            }
-            state += match self.tokens.get(state) {
+    fn reach(&self, places: &mut impl Places, mut place: usize) {
+        while places.add(place) {
+            place += match self.tokens.get(place) {
                 Some(Token::Many | Token::Rest) => 1,
                 Some(Token::Components) => 2,
                 _ => return,
             };
         }
+    }
+}
+
+/// A set of places in a pattern.
+trait Places: Default {
+    /// Adds a place; false if it is in the set already.
+    fn add(&mut self, place: usize) -> bool;
+    /// Takes a place out.
+    fn take(&mut self) -> Option<usize>;
+}
+
+impl Places for u128 {
+    fn add(&mut self, place: usize) -> bool {
+        let before = *self;
+        *self |= 1 << place;
+        *self != before
+    }
+
+    fn take(&mut self) -> Option<usize> {
+        let place = (*self != 0).then(|| self.trailing_zeros() as usize);
+        *self &= self.wrapping_sub(1);
+        place
+    }
+}
+
+impl Places for BTreeSet<usize> {
+    fn add(&mut self, place: usize) -> bool {
+        self.insert(place)
+    }
+
+    fn take(&mut self) -> Option<usize> {
+        self.pop_first()
     }
 }
 
@@ -334,6 +384,15 @@ mod tests {
         for pattern in ["[", "[]", "[a", "[a-", "a\\", "[-]", "[a-]", "[z-a]", "[^]", &"x".repeat(5000)] {
             assert!(Pattern::parse(pattern).is_err(), "{pattern}");
         }
+    }
+
+    #[test]
+    fn long_patterns_match_like_short_ones() {
+        let long = "a".repeat(200);
+        assert!(matches(&format!("**/{long}?*"), &format!("x/y/{long}bc")));
+        assert!(!matches(&format!("**/{long}?*"), &format!("x/y/{long}")));
+        assert!(Pattern::parse(&format!("x/*/{long}")).unwrap().may_match_below("x/y"));
+        assert!(!Pattern::parse(&format!("x/*/{long}")).unwrap().may_match_below("x/y/z"));
     }
 
     #[test]

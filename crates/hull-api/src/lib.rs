@@ -8,7 +8,7 @@
 //! * `router`: versions and paths; `query`: parameters and filters; `refusal`: statuses and texts; `guard`: who may what.
 //! * `step`: what needs a process with a single thread, done by another process of the same binary.
 //! * `system`, `containers`, `exec`, `images`, `commit`, `distribution`, `networks`, `volumes`, `swarm`: the endpoints;
-//!   `wire`: their documents; `lines`: answers that are lines of JSON; `registry`: who a client is to a registry.
+//!   `build`, `buildkit`: builds, which are `hull build` processes; `wire`: their documents; `lines`: answers that are lines of JSON; `registry`: who a client is to a registry.
 //!
 //! An endpoint is a function `fn(&Arc<Api>, &mut Request) -> Result<Reply, Refusal>` and a line in its file's `ROUTES`,
 //! which `router::TABLES` lists. It runs on a thread that may block. Parameters of the path come from
@@ -18,6 +18,8 @@
 //! [`Stream::is_gone`] says that nobody listens); or with [`Reply::hijack`], whose function gets the connection itself.
 //! Nothing in this process may clone: what starts something in a container is a step.
 
+mod build;
+mod buildkit;
 mod commit;
 mod containers;
 mod distribution;

@@ -48,8 +48,8 @@ impl Lines {
 /// The last line of something that failed.
 pub(crate) fn failure(refusal: &Refusal) -> Value {
     let mut detail = json!({ "message": refusal.message });
-    if refusal.status == 401 {
-        detail["code"] = 401.into();
+    if let Some(code) = refusal.code.or((refusal.status == 401).then_some(401)) {
+        detail["code"] = code.into();
     }
     json!({ "errorDetail": detail, "error": refusal.message })
 }

@@ -10,13 +10,15 @@ pub struct Refusal {
     pub status: u16,
     /// What `message` of its document says.
     pub message: String,
+    /// Exit code of the program that failed, in a stream's last line.
+    pub code: Option<i64>,
 }
 
 impl Refusal {
     /// Any status.
     #[must_use]
     pub fn new(status: u16, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self { status, message: message.into(), code: None }
     }
 
     /// 400: the request itself is wrong.

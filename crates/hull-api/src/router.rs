@@ -35,6 +35,8 @@ const TABLES: &[&[Route]] = &[
     crate::volumes::ROUTES,
     crate::commit::ROUTES,
     crate::distribution::ROUTES,
+    crate::build::ROUTES,
+    crate::buildkit::ROUTES,
     crate::swarm::ROUTES,
 ];
 

@@ -64,6 +64,11 @@ pub struct Api {
     pub options: Options,
     /// Who waits for the start of a container.
     pub(crate) waiting: Waiting,
+    /// Builds that can be ended by name.
+    pub(crate) builds: crate::build::Running,
+    /// Builds through BuildKit's protocol, and the clients that serve them.
+    pub(crate) buildkit: crate::buildkit::builds::Builds,
+    pub(crate) sessions: crate::buildkit::session::Sessions,
     /// Requests that are being answered, streams included.
     busy: AtomicUsize,
     /// Of them, those whose answer has not begun.
@@ -79,6 +84,9 @@ impl Api {
             engine,
             options,
             waiting: Waiting::default(),
+            builds: crate::build::Running::default(),
+            buildkit: crate::buildkit::builds::Builds::default(),
+            sessions: crate::buildkit::session::Sessions::default(),
             busy: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
             last: Mutex::new(Instant::now()),

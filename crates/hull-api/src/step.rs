@@ -142,7 +142,7 @@ fn not_started(error: hull_engine::Error) -> Refusal {
             Refusal::bad(format!("failed to create task for container: {text}{more}"))
         }
         _ => match Refusal::from(error) {
-            Refusal { status: 500, message } => Refusal::failed(format!("failed to set up container: {message}")),
+            Refusal { status: 500, message, .. } => Refusal::failed(format!("failed to set up container: {message}")),
             refusal => refusal,
         },
     }

@@ -1,0 +1,98 @@
+//! BuildKit's protocol, so that clients which know nothing else (`docker build` and `docker compose build` with the
+//! buildx plugin) build here: `POST /grpc` and `POST /session`, HTTP/2 on the connection of an HTTP/1 request.
+//!
+//! ```text
+//! /session: the client serves       session: files, secrets, agents, credentials
+//! /grpc:    Control, LLBBridge      control: what is asked for; solve: a build as a process on the client's files
+//! ```
+//!
+//! * [`grpc`]: calls; [`pb`]: messages; [`receive`], [`send`]: directories from and to the client.
+//! * [`session`]: clients that serve; [`control`]: calls of clients; [`builds`]: what is known of each build.
+//! * [`solve`], [`needs`]: the frontend `dockerfile.v0`, which is the only one; raw LLB is refused.
+//!
+//! A build ends with the connection that asked for it. Nothing survives the server; clients ask again.
+
+mod agents;
+pub(crate) mod builds;
+mod control;
+mod grpc;
+mod needs;
+pub(crate) mod pb;
+mod receive;
+mod send;
+pub(crate) mod session;
+mod solve;
+pub(crate) mod status;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::http::{Hijacked, Reply, Request};
+use crate::refusal::Refusal;
+use crate::router::Route;
+use crate::server::Api;
+
+pub(crate) const ROUTES: &[Route] =
+    &[Route::new("POST", "/grpc", serve_control), Route::new("POST", "/session", serve_session)];
+
+/// Stack of the thread of a connection.
+const STACK: usize = 2 << 20;
+
+/// Refuses what does not want HTTP/2.
+fn wants_http2(request: &Request) -> Result<(), Refusal> {
+    match request.upgrade().as_deref() {
+        Some("h2c") => Ok(()),
+        Some(other) => Err(Refusal::bad(format!("protocol {} not supported", hull_oci::spec::one_line(other)))),
+        None => Err(Refusal::bad("no upgrade proto in request")),
+    }
+}
+
+/// Runs the life of a connection on a thread with a runtime of its own, and waits for its end.
+fn live<F: Future<Output = ()>>(hijacked: Hijacked, life: impl FnOnce(Hijacked) -> F + Send + 'static) {
+    let run = move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        runtime.block_on(life(hijacked));
+        runtime.shutdown_background();
+    };
+    if let Ok(thread) = std::thread::Builder::new().name("grpc".to_owned()).stack_size(STACK).spawn(run) {
+        // What went wrong there ends the connection, which the client sees.
+        let _ = thread.join();
+    }
+}
+
+fn serve_control(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
+    wants_http2(request)?;
+    let api = Arc::clone(api);
+    Ok(Reply::hijack("application/grpc", move |hijacked| {
+        live(hijacked, move |hijacked| async move {
+            let Ok(connection) = grpc::Connection::new(hijacked) else { return };
+            // How it ended is the client's affair.
+            let _ = grpc::serve(connection, |call| {
+                tokio::spawn(control::answer(Arc::clone(&api), call));
+            })
+            .await;
+        });
+    }))
+}
+
+fn serve_session(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
+    wants_http2(request)?;
+    let id = request.header("x-docker-expose-session-uuid").unwrap_or_default().to_owned();
+    if id.is_empty() || id.len() > 256 {
+        return Err(Refusal::bad("invalid session: it has no ID"));
+    }
+    let methods = request.headers.get_all("x-docker-expose-session-grpc-method").iter();
+    let methods: BTreeSet<String> =
+        methods.filter_map(|value| value.to_str().ok()).map(str::to_ascii_lowercase).take(1000).collect();
+    let api = Arc::clone(api);
+    Ok(Reply::hijack("application/grpc", move |hijacked| {
+        live(hijacked, move |hijacked| async move {
+            let Ok(connection) = grpc::Connection::new(hijacked) else { return };
+            let Ok((caller, life)) = grpc::Caller::new(connection).await else { return };
+            // A second one of that name is turned away.
+            let Some(number) = api.sessions.add(id.clone(), caller, methods) else { return };
+            let _ = life.await;
+            api.sessions.remove(&id, number);
+        });
+    }))
+}

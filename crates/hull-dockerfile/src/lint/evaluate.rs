@@ -60,6 +60,8 @@ struct State {
     known: bool,
     declared: Rc<BTreeSet<String>>,
     workdir_set: bool,
+    /// The working directory is `/` for certain.
+    in_root: bool,
     shell: bool,
     /// Where `CMD`, `ENTRYPOINT` and `HEALTHCHECK` were last.
     last: [Option<Lines>; 3],
@@ -351,7 +353,7 @@ impl Evaluation<'_> {
                 triggers.extend(texts);
                 State { last: [None; 3], ..states[*base].clone().unwrap_or_default() }
             }
-            (Origin::Scratch, _) => State { known: true, ..State::default() },
+            (Origin::Scratch, _) => State { known: true, in_root: true, ..State::default() },
             (Origin::Image(_), None) => State::default(),
             (Origin::Image(_), Some(base)) => {
                 triggers = base.onbuild;
@@ -370,12 +372,17 @@ impl Evaluation<'_> {
         Ok(state)
     }
 
-    /// Sets a variable. A stage's variables are its own from its first change on, and count as such.
-    fn set(&mut self, state: &mut State, key: String, value: String, lines: Lines) -> Result<(), Error> {
+    /// Sets a variable, or forgets one whose value is not known. A stage's variables are its own from its first change on,
+    /// and count as such.
+    fn set(&mut self, state: &mut State, key: String, value: Option<String>, lines: Lines) -> Result<(), Error> {
         let shared = Rc::strong_count(&state.env) > 1;
         let inherited = if shared { state.env.iter().map(|(key, value)| key.len() + value.len()).sum() } else { 0 };
-        self.count(inherited + key.len() + value.len(), lines)?;
-        Rc::make_mut(&mut state.env).insert(key, value);
+        self.count(inherited + key.len() + value.as_ref().map_or(0, String::len), lines)?;
+        let env = Rc::make_mut(&mut state.env);
+        match value {
+            Some(value) => env.insert(key, value),
+            None => env.remove(&key),
+        };
         Ok(())
     }
 }

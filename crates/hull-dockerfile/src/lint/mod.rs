@@ -5,7 +5,7 @@
 //! ends at the first defect, which is part of the [`Report`] along with what was found before it.
 //!
 //! What is not known is not reported: where a base image cannot be looked at, variables that it may define are not called
-//! undefined. Stages and their variables are bounded, since each can be made of the one before twice over.
+//! undefined, and what depends on them is not judged. Stages and their variables are bounded, since each can be made of the one before twice over.
 
 mod evaluate;
 mod outline;
@@ -101,11 +101,21 @@ impl Report {
     }
 }
 
-/// Checks a file.
+/// Checks a file: the stages that the target needs, or all of them if no target is asked for.
 #[must_use]
 pub fn check(source: &[u8], options: &Options<'_>) -> Report {
+    report(source, options, options.target.is_none())
+}
+
+/// Checks what a build goes through: the stages that the target needs, which is the last one if none is asked for.
+#[must_use]
+pub fn check_build(source: &[u8], options: &Options<'_>) -> Report {
+    report(source, options, false)
+}
+
+fn report(source: &[u8], options: &Options<'_>, all: bool) -> Report {
     let mut linter = Linter::default();
-    let error = linter.check(source, options).err();
+    let error = linter.check(source, options, all).err();
     Report { findings: linter.findings, error }
 }
 
@@ -123,8 +133,8 @@ impl Linter {
         }
     }
 
-    fn check(&mut self, source: &[u8], options: &Options<'_>) -> Result<(), Error> {
-        self.evaluate(source, options, options.target.is_none())?;
+    fn check(&mut self, source: &[u8], options: &Options<'_>, all: bool) -> Result<(), Error> {
+        self.evaluate(source, options, all)?;
         if self.config.error && !self.findings.is_empty() {
             let mut names: Vec<&str> = Vec::new();
             for finding in &self.findings {

@@ -30,6 +30,33 @@ fn variables_of_an_unknown_base_are_not_called_undefined() {
 }
 
 #[test]
+fn what_depends_on_an_unknown_base_is_not_judged() {
+    let text = "FROM x\nENV a=1 b=${c:?must}\nENV a=$c\nSTOPSIGNAL $c\nVOLUME $c\nEXPOSE $c$a\nWORKDIR $a\nRUN --mount=type=$c \
+                true\nCOPY --chmod=$c $c /\nSTOPSIGNAL nonsense\n";
+    let found = report(text, &unknown);
+    assert_eq!(details(&found), [""; 0]);
+    assert_eq!(found.error.map(|error| error.to_string()).as_deref(), Some("invalid signal: nonsense"));
+}
+
+#[test]
+fn builds_are_told_of_their_own_stages_only() {
+    let text = "FROM scratch AS unused\nCMD x\nSTOPSIGNAL y\nFROM scratch\nCMD z\n";
+    let build_args = BTreeMap::new();
+    let options = Options {
+        build_args: &build_args,
+        target: None,
+        platform: "linux/amd64",
+        build_platform: "linux/amd64",
+        ignore: None,
+        base: &unknown,
+    };
+    let found = check_build(text.as_bytes(), &options);
+    assert_eq!(found.findings.iter().map(|finding| finding.lines.start).collect::<Vec<_>>(), [5]);
+    assert_eq!(found.error, None);
+    assert!(check(text.as_bytes(), &options).error.is_some());
+}
+
+#[test]
 fn a_known_base_brings_variables_triggers_and_its_platform() {
     let base = |name: &str, platform: &str| {
         assert_eq!((name, platform), ("golang", "linux/arm64"));

@@ -47,28 +47,30 @@ impl Evaluation<'_> {
             Kind::Run(run) => self.run(file, stage, instruction, run, state)?,
             Kind::Shell(_) => state.shell = true,
             Kind::StopSignal(text) => {
-                let text = self.word(text, instruction, state)?;
-                signal::check(&text).map_err(|reason| at(reason, instruction.lines))?;
+                if let Some(text) = self.word(text, instruction, state)? {
+                    signal::check(&text).map_err(|reason| at(reason, instruction.lines))?;
+                }
             }
             Kind::User(text) => {
                 self.word(text, instruction, state)?;
             }
             Kind::Volume(words) => {
                 let words = words.iter().map(|word| self.word(word, instruction, state));
-                let words: Vec<String> = words.collect::<Result<_, _>>()?;
-                if words.iter().any(String::is_empty) {
+                let words: Vec<Option<String>> = words.collect::<Result<_, _>>()?;
+                if words.iter().flatten().any(String::is_empty) {
                     return Err(at("VOLUME specified can not be an empty string", instruction.lines));
                 }
             }
             Kind::Workdir(path) => {
                 let path = self.word(path, instruction, state)?;
-                if !state.workdir_set && !path.starts_with('/') {
+                if let Some(path) = path.filter(|path| !state.workdir_set && !path.starts_with('/')) {
                     let path = quote(&path);
                     let detail =
                         format!("Relative workdir {path} can have unexpected results if the base image changes");
                     self.report(Rule::WorkdirRelativePath, instruction, detail);
                 }
                 state.workdir_set = true;
+                state.in_root = false;
             }
             Kind::Maintainer(_) | Kind::Onbuild(_) => {}
         }
@@ -79,8 +81,9 @@ impl Evaluation<'_> {
         self.linter.report(rule, instruction.lines, &instruction.comments, detail);
     }
 
-    /// Expands a word and reports the variables that are not there.
-    fn word(&mut self, text: &str, instruction: &Instruction, state: &State) -> Result<String, Error> {
+    /// Expands a word and reports the variables that are not there. Nothing comes of a word that depends on variables of
+    /// a base that is not known.
+    fn word(&mut self, text: &str, instruction: &Instruction, state: &State) -> Result<Option<String>, Error> {
         self.text(self.expander, text, instruction, state)
     }
 
@@ -90,16 +93,19 @@ impl Evaluation<'_> {
         text: &str,
         instruction: &Instruction,
         state: &State,
-    ) -> Result<String, Error> {
+    ) -> Result<Option<String>, Error> {
         let (out, result) = expander.expand_reporting(text, &*state.env);
-        let undefined = out.unset.iter().filter(|name| state.known && !state.declared.contains(*name));
+        if !state.known && !out.unset.is_empty() {
+            return Ok(None);
+        }
+        let undefined = out.unset.iter().filter(|name| !state.declared.contains(*name));
         for name in undefined.filter(|name| !NOT_VARIABLES.contains(&name.as_str())) {
             let near = suggest(name, state.env.keys().map(String::as_str), true);
             let hint = near.map(|near| format!(" (did you mean ${near}?)")).unwrap_or_default();
             self.report(Rule::UndefinedVar, instruction, format!("Usage of undefined variable '${name}'{hint}"));
         }
         result.map_err(|error| at(error, instruction.lines))?;
-        Ok(out.text)
+        Ok(Some(out.text))
     }
 
     /// Pairs of `ENV` (whose names are looked at) and `LABEL`, expanded.
@@ -110,12 +116,13 @@ impl Evaluation<'_> {
         instruction: &Instruction,
         pairs: &[KeyValue],
         state: &State,
-    ) -> Result<Vec<(String, String)>, Error> {
+    ) -> Result<Vec<(String, Option<String>)>, Error> {
         let mut expanded = Vec::with_capacity(pairs.len());
         for pair in pairs {
             let key = self.word(&pair.key, instruction, state)?;
             let value = self.word(pair.value.as_deref().unwrap_or(""), instruction, state)?;
-            self.count(key.len() + value.len(), instruction.lines)?;
+            let Some(key) = key else { continue };
+            self.count(key.len() + value.as_ref().map_or(0, String::len), instruction.lines)?;
             expanded.push((key, value));
         }
         let legacy = words::first(words::first(&instruction.original).1).0;
@@ -183,13 +190,13 @@ impl Evaluation<'_> {
             let inherited = given.is_none() && arg.value.is_none() && self.globals.contains_key(&arg.key);
             let value = match (given, &arg.value) {
                 (Some(given), _) => Some(given),
-                (None, Some(default)) => Some(self.word(default, instruction, state)?),
+                (None, Some(default)) => self.word(default, instruction, state)?,
                 (None, None) => self.globals.get(&arg.key).cloned(),
             };
             if let Some(value) = value {
                 info.value.clone_from(&value);
                 if !NOT_VARIABLES.contains(&arg.key.as_str()) {
-                    self.set(state, arg.key.clone(), value, instruction.lines)?;
+                    self.set(state, arg.key.clone(), Some(value), instruction.lines)?;
                 }
             }
             let offer = &mut self.offers[stage];
@@ -204,7 +211,11 @@ impl Evaluation<'_> {
 
     fn expose(&mut self, instruction: &Instruction, words: &[String], state: &State) -> Result<(), Error> {
         for word in words {
-            let out = self.expander.expand(word, &*state.env).map_err(|error| at(error, instruction.lines))?;
+            let (out, result) = self.expander.expand_reporting(word, &*state.env);
+            if !state.known && !out.unset.is_empty() {
+                continue;
+            }
+            result.map_err(|error| at(error, instruction.lines))?;
             for word in out.words {
                 let ports = Ports::parse(&word).map_err(|reason| at(reason, instruction.lines))?;
                 if ports.protocol != ports.protocol.to_lowercase() {
@@ -232,9 +243,15 @@ impl Evaluation<'_> {
         let lines = instruction.lines;
         let mut mounts = Vec::with_capacity(run.mounts.len());
         for mount in &run.mounts {
-            let resolved =
-                mount.resolve_with(&mut |word| self.word(word, instruction, state).map_err(|error| error.message));
-            mounts.push(resolved.map_err(|reason| at(reason, lines))?);
+            let mut known = true;
+            let resolved = mount.resolve_with(&mut |word| {
+                let text = self.word(word, instruction, state).map_err(|error| error.message)?;
+                known &= text.is_some();
+                Ok(text.unwrap_or_default())
+            });
+            if known {
+                mounts.push(resolved.map_err(|reason| at(reason, lines))?);
+            }
         }
         for mount in mounts {
             let target = mount.target.clone().unwrap_or_default();
@@ -258,7 +275,7 @@ impl Evaluation<'_> {
                     let id = mount.id.unwrap_or_else(|| "default".into());
                     remember(&mut self.offers[stage].ssh, id, mount.required, lines);
                 }
-                _ if pattern::clean(&target) == "/" || target.is_empty() && !state.workdir_set && state.known => {
+                _ if pattern::clean(&target) == "/" || target.is_empty() && state.in_root => {
                     return Err(at("invalid mount target \"/\"", lines));
                 }
                 _ => {}
@@ -282,7 +299,7 @@ impl Evaluation<'_> {
         flag(&copy.chown)?;
         let (chmod, checksum) = (flag(&copy.chmod)?, flag(&copy.checksum)?);
         let sources = copy.sources.iter().map(|source| self.word(source, instruction, state));
-        let sources: Vec<String> = sources.collect::<Result<_, _>>()?;
+        let sources: Vec<Option<String>> = sources.collect::<Result<_, _>>()?;
         self.word(&copy.destination, instruction, state)?;
         for heredoc in copy.heredocs.iter().filter(|heredoc| heredoc.expand) {
             self.text(Expander::heredoc(), &heredoc.content, instruction, state)?;
@@ -294,21 +311,18 @@ impl Evaluation<'_> {
             let (from, name) = (quote(from), quote(&stages::display_name(file, stage)));
             return fail(format!("cannot copy from stage {from}, it needs to be defined before current stage {name}"));
         }
-        if !chmod.is_empty() {
+        if let Some(chmod) = chmod.filter(|chmod| !chmod.is_empty()) {
             Mode::parse(&chmod).map_err(|reason| at(reason, lines))?;
         }
-        if !checksum.is_empty() && sources.len() != 1 {
+        if checksum.is_some_and(|checksum| !checksum.is_empty()) && sources.len() != 1 {
             return fail("checksum can't be specified for multiple sources".into());
         }
-        for source in &sources {
+        for source in sources.iter().flatten() {
             let web = source.starts_with("http://") || source.starts_with("https://");
             if web && !add {
                 return fail("source can't be a URL for COPY".into());
             }
             let remote = web || ["git@", "git://", "ssh://"].iter().any(|scheme| source.starts_with(scheme));
-            if !checksum.is_empty() && !remote {
-                return fail("checksum requires HTTP(S) or Git sources".into());
-            }
             if !remote && copy.from.is_none() {
                 self.ignored(instruction, source, add);
             }

@@ -23,6 +23,7 @@ mod buildkit;
 mod commit;
 mod containers;
 mod distribution;
+mod events;
 mod exec;
 mod guard;
 mod http;
@@ -38,6 +39,7 @@ mod server;
 mod step;
 mod swarm;
 mod system;
+mod usage;
 mod volumes;
 mod wire;
 

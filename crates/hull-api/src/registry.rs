@@ -67,6 +67,29 @@ impl AuthConfig {
     }
 }
 
+/// Asks a registry whether somebody is who they say. Nothing is kept: that is for the client.
+fn auth(_api: &Arc<crate::server::Api>, request: &mut Request) -> Result<crate::http::Reply, Refusal> {
+    let auth: AuthConfig = request.json()?;
+    let address = auth.serveraddress.clone().unwrap_or_default();
+    let domain = address.trim_start_matches("https://").trim_start_matches("http://").split('/').next().unwrap_or("");
+    let domain = match domain {
+        "" | "index.docker.io" | "registry-1.docker.io" => "docker.io",
+        domain => domain,
+    };
+    format!("{domain}/x")
+        .parse::<hull_oci::Reference>()
+        .map_err(|_| Refusal::bad(format!("invalid registry address: {}", one_line(&address))))?;
+    let none = || Refusal::bad("no username or password is given");
+    let credential = auth.credential().ok_or_else(none)?;
+    Client::with_credentials(Credentials::given(Vec::new().into_iter().collect()))
+        .log_in(domain, &credential)
+        .map_err(|error| Refusal { status: 401, ..refusal(error) })?;
+    let document = serde_json::json!({ "Status": "Login Succeeded", "IdentityToken": "" });
+    Ok(crate::http::Reply::json(200, &document))
+}
+
+pub(crate) const ROUTES: &[crate::router::Route] = &[crate::router::Route::new("POST", "/auth", auth)];
+
 /// All that the header `X-Registry-Config` says, by the registry's address.
 pub(crate) fn configs(header: Option<&str>) -> BTreeMap<String, AuthConfig> {
     let decoded = header.and_then(decode);

@@ -28,6 +28,9 @@ impl Route {
 /// Where routes are looked for, in this order.
 const TABLES: &[&[Route]] = &[
     crate::system::ROUTES,
+    crate::events::ROUTES,
+    crate::usage::ROUTES,
+    crate::registry::ROUTES,
     crate::containers::ROUTES,
     crate::exec::ROUTES,
     crate::images::ROUTES,

@@ -198,6 +198,10 @@ impl Work {
             body: Some(std::mem::take(&mut self.body)),
         };
         guard::check(&self.api.options, &request)?;
+        if !matches!(request.path.as_str(), "/_ping" | "/version") {
+            // What killed processes left; what cannot be repaired now may be later, and does not concern this request.
+            let _ = self.api.engine.repair();
+        }
         Ok((request, found.route.handler))
     }
 

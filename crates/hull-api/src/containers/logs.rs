@@ -75,9 +75,9 @@ pub(super) fn logs(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refus
         let mut each = |error: bool, bytes: &[u8]| {
             let mut out = Vec::new();
             if tty {
-                out.extend_from_slice(bytes)
+                out.extend_from_slice(bytes);
             } else {
-                frame(&mut out, error, bytes)
+                frame(&mut out, error, bytes);
             }
             stream.borrow_mut().write_all(&out).is_ok()
         };

@@ -20,6 +20,8 @@ use crate::router::Route;
 
 pub(crate) use attach::{size, stream_kind};
 pub(crate) use files::described;
+pub(crate) use list::document as list_document;
+pub(crate) use logs::moment;
 
 pub(crate) use wait::Waiting;
 

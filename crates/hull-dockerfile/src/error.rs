@@ -67,7 +67,18 @@ pub struct Excerpt<'a> {
 
 impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<&[u8]> = self.source.split(|byte| *byte == b'\n').collect();
+        self.write(f, &split(self.source))
+    }
+}
+
+/// A file's lines, without their line feeds.
+pub(crate) fn split(source: &[u8]) -> Vec<&[u8]> {
+    source.split(|byte| *byte == b'\n').collect()
+}
+
+impl Excerpt<'_> {
+    /// Writes it; `lines` are those of the file, so that many excerpts of one file cost no more than they show.
+    pub(crate) fn write(&self, f: &mut impl fmt::Write, lines: &[&[u8]]) -> fmt::Result {
         let (start, last) = (self.lines.start as usize, lines.len());
         if start < 1 || start > last {
             return Ok(());
@@ -138,12 +149,18 @@ pub(crate) fn quote(text: &str) -> String {
     out
 }
 
+/// Longest word for which, and most options among which, something similar is looked for.
+const SIMILAR: (usize, usize) = (40, 1000);
+
 /// The option nearest to `value`, at most two edits away; none if `value` is one of them.
 pub(crate) fn suggest<'a>(value: &str, options: impl IntoIterator<Item = &'a str>, case: bool) -> Option<String> {
     let fold = |text: &str| if case { text.to_owned() } else { text.to_lowercase() };
     let wanted = fold(value);
+    if wanted.len() > SIMILAR.0 {
+        return None;
+    }
     let mut best: Option<(usize, String)> = None;
-    for option in options {
+    for option in options.into_iter().filter(|option| option.len() <= SIMILAR.0 + 2).take(SIMILAR.1) {
         let option = fold(option);
         if option == wanted {
             return None;
@@ -176,7 +193,7 @@ pub(crate) fn with_suggestion<'a>(
 
 /// Edits between two words; anything beyond two counts as three.
 fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(66).collect(), b.chars().take(66).collect());
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     if a.len().abs_diff(b.len()) > 2 {
         return 3;
     }

@@ -14,6 +14,9 @@ pub const MAX_LINE: usize = 65_535;
 /// Longest file.
 pub const MAX_SOURCE: usize = 16 << 20;
 
+/// Most comment lines above an instruction that are kept, the nearest ones.
+const MAX_COMMENTS: usize = 100;
+
 /// Words of an instruction.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Args {
@@ -116,6 +119,9 @@ pub(crate) fn read(source: &[u8]) -> Result<Source, Error> {
             if comment.is_empty() {
                 comments.clear();
             } else if found.is_none() {
+                if comments.len() == MAX_COMMENTS {
+                    comments.remove(0);
+                }
                 comments.push(comment.to_owned());
             }
             continue;

@@ -7,6 +7,9 @@ use crate::error::{Error, quote, with_suggestion};
 use crate::expand::{Expander, Unset};
 use crate::parse::parse_onbuild;
 
+/// Most triggers that stages of one file set off in others.
+pub const MAX_TRIGGERS: usize = 10_000;
+
 /// Where files come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -66,11 +69,16 @@ pub fn target(file: &Dockerfile, name: Option<&str>) -> Result<usize, Error> {
     })
 }
 
-/// Stages by name.
-struct Names(HashMap<String, usize>);
+/// Stages by name: of several with one name the last.
+pub(crate) struct Names(HashMap<String, usize>);
 
 impl Names {
-    fn origin(&self, name: &str) -> Origin {
+    pub(crate) fn of(file: &Dockerfile) -> Self {
+        let names = file.stages.iter().enumerate();
+        Self(names.filter_map(|(index, stage)| Some((stage.name.as_ref()?.to_lowercase(), index))).collect())
+    }
+
+    pub(crate) fn origin(&self, name: &str) -> Origin {
         match self.0.get(&name.to_lowercase()) {
             Some(index) => Origin::Stage(*index),
             None if name == "scratch" => Origin::Scratch,
@@ -82,7 +90,8 @@ impl Names {
 /// How the stages of `file` depend on each other; `bases` are what the stages begin with, their variables expanded.
 ///
 /// # Errors
-/// An index that no stage has, a variable where none may be, or stages that need each other.
+/// An index that no stage has, a variable where none may be, stages that need each other, or more than
+/// [`MAX_TRIGGERS`] triggers.
 pub fn graph(file: &Dockerfile, bases: &[String]) -> Result<Graph, Error> {
     let mut names = Names(HashMap::new());
     let mut graph = Graph { bases: Vec::new(), needs: Vec::new(), images: Vec::new() };
@@ -93,6 +102,7 @@ pub fn graph(file: &Dockerfile, bases: &[String]) -> Result<Graph, Error> {
             names.0.insert(name.to_lowercase(), index);
         }
     }
+    let mut triggers = 0;
     for stage in &file.stages {
         let (mut needs, mut images) = (Vec::new(), Vec::new());
         let base = match graph.bases[graph.needs.len()] {
@@ -100,10 +110,13 @@ pub fn graph(file: &Dockerfile, bases: &[String]) -> Result<Graph, Error> {
             _ => &[],
         };
         for instruction in base {
+            let Kind::Onbuild(text) = &instruction.kind else { continue };
+            triggers += 1;
+            if triggers > MAX_TRIGGERS {
+                return Err(Error::new(format!("stages set off more than {MAX_TRIGGERS} triggers"), Some(stage.lines)));
+            }
             // What is wrong with a trigger is said where it is run.
-            if let Kind::Onbuild(text) = &instruction.kind
-                && let Ok(trigger) = parse_onbuild(text, stage.lines)
-            {
+            if let Ok(trigger) = parse_onbuild(text, stage.lines) {
                 origins(file, &names, &trigger, &mut needs, &mut images)?;
             }
         }
@@ -122,23 +135,24 @@ pub fn graph(file: &Dockerfile, bases: &[String]) -> Result<Graph, Error> {
 /// # Errors
 /// An index that no stage has, or a variable.
 pub fn copy_origin(file: &Dockerfile, from: &str) -> Result<Origin, String> {
-    let names = file.stages.iter().enumerate();
-    let names = names.filter_map(|(index, stage)| Some((stage.name.as_ref()?.to_lowercase(), index)));
-    named_or_numbered(file, &Names(names.collect()), from)
+    Names::of(file).numbered(file, from)
 }
 
-fn named_or_numbered(file: &Dockerfile, names: &Names, from: &str) -> Result<Origin, String> {
-    let plain = Expander::new(file.escape).expand(from, &Unset).map_err(|error| error.to_string())?;
-    if plain.text != from {
-        let way = "define a new stage with FROM using ARG from global scope as a workaround";
-        return Err(format!("variable expansion is not supported for --from, {way}"));
-    }
-    match from.parse::<i64>() {
-        Ok(index) => match usize::try_from(index).ok().filter(|index| *index < file.stages.len()) {
-            Some(index) => Ok(Origin::Stage(index)),
-            None => Err(format!("invalid stage index {index}")),
-        },
-        Err(_) => Ok(names.origin(from)),
+impl Names {
+    /// What `COPY --from` names.
+    pub(crate) fn numbered(&self, file: &Dockerfile, from: &str) -> Result<Origin, String> {
+        let plain = Expander::new(file.escape).expand(from, &Unset).map_err(|error| error.to_string())?;
+        if plain.text != from {
+            let way = "define a new stage with FROM using ARG from global scope as a workaround";
+            return Err(format!("variable expansion is not supported for --from, {way}"));
+        }
+        match from.parse::<i64>() {
+            Ok(index) => match usize::try_from(index).ok().filter(|index| *index < file.stages.len()) {
+                Some(index) => Ok(Origin::Stage(index)),
+                None => Err(format!("invalid stage index {index}")),
+            },
+            Err(_) => Ok(self.origin(from)),
+        }
     }
 }
 
@@ -159,7 +173,7 @@ fn origins(
     match &instruction.kind {
         Kind::Copy(copy) => {
             if let Some(from) = &copy.from {
-                add(named_or_numbered(file, names, from).map_err(|reason| Error::new(reason, Some(lines)))?);
+                add(names.numbered(file, from).map_err(|reason| Error::new(reason, Some(lines)))?);
             }
         }
         Kind::Run(run) => {

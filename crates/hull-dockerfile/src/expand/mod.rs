@@ -452,6 +452,7 @@ impl Walk<'_> {
                 };
                 let pattern = substitute::Pattern::parse(text)?;
                 let value = value.unwrap_or_default();
+                pattern.check(&value)?;
                 Ok(if kind == '#' { pattern.trim_start(&value, longest) } else { pattern.trim_end(&value, longest) })
             }
         }
@@ -470,7 +471,9 @@ impl Walk<'_> {
             return Ok(format!("${{{name}/{pattern}/{replacement}}}"));
         }
         let room = MAX_OUTPUT - self.handled.min(MAX_OUTPUT);
-        substitute::Pattern::parse(&pattern)?.replace(&value.unwrap_or_default(), &replacement, all, room)
+        let (pattern, value) = (substitute::Pattern::parse(&pattern)?, value.unwrap_or_default());
+        pattern.check(&value)?;
+        pattern.replace(&value, &replacement, all, room)
     }
 }
 

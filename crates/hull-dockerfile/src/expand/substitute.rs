@@ -7,6 +7,9 @@ enum Token {
     Many,
 }
 
+/// Most steps that one match may take: the pattern's length times the text's.
+const MAX_STEPS: usize = 16 << 20;
+
 #[derive(Debug)]
 pub(super) struct Pattern(Vec<Token>);
 
@@ -32,6 +35,16 @@ impl Pattern {
             });
         }
         Ok(Self(tokens))
+    }
+
+    /// Refuses a pattern that would take too long on `text`.
+    pub(super) fn check(&self, text: &str) -> Result<(), String> {
+        // Without `*` every place of the text is looked at once and for all.
+        let many = self.0.contains(&Token::Many);
+        if many && self.0.len().saturating_mul(text.len()) > MAX_STEPS {
+            return Err("the pattern is too long for the text that it is matched with".into());
+        }
+        Ok(())
     }
 
     /// `text` without the shortest or longest beginning that matches.

@@ -13,10 +13,10 @@ use crate::stages::{self, Graph, Origin};
 
 mod instructions;
 
-/// Most bytes that the variables of all stages take.
+/// Most bytes that the variables of all stages take, and that words are expanded to.
 const MAX_VARIABLES: usize = 16 << 20;
-/// Most stages.
-const MAX_STAGES: usize = 4096;
+/// Findings from which on it is not looked for what may have been meant.
+const MAX_SUGGESTIONS: usize = 100;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Images that are meant more often than others.
 const COMMON: [&str; 7] = ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
@@ -73,7 +73,9 @@ struct Evaluation<'a> {
     expander: Expander,
     /// Arguments of the file and of the platform.
     globals: Variables,
-    /// Bytes that stages' variables have taken so far.
+    /// Stages by name.
+    names: stages::Names,
+    /// Bytes that stages' variables and expanded words have taken so far.
     bytes: usize,
     offers: Vec<Offer>,
 }
@@ -112,12 +114,10 @@ pub(super) fn evaluate(
     options: &Options<'_>,
     all: bool,
 ) -> Result<Evaluated, Error> {
-    if file.stages.len() > MAX_STAGES {
-        return Err(Error::new(format!("the Dockerfile has more than {MAX_STAGES} stages"), None));
-    }
     let globals = builtin(options, &file);
     let expander = Expander::new(file.escape);
-    let mut evaluation = Evaluation { linter, options, expander, globals, bytes: 0, offers: Vec::new() };
+    let names = stages::Names::of(&file);
+    let mut evaluation = Evaluation { linter, options, expander, globals, names, bytes: 0, offers: Vec::new() };
     evaluation.check_defaults(&file);
     let args = evaluation.global_args(&file)?;
     let mut bases = Vec::new();
@@ -204,7 +204,7 @@ impl Evaluation<'_> {
     fn count(&mut self, bytes: usize, lines: Lines) -> Result<(), Error> {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes > MAX_VARIABLES {
-            return Err(at(format!("the stages' variables take more than {MAX_VARIABLES} bytes"), lines));
+            return Err(at(format!("the file's variables take more than {MAX_VARIABLES} bytes"), lines));
         }
         Ok(())
     }

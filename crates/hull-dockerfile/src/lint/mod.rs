@@ -119,6 +119,9 @@ fn report(source: &[u8], options: &Options<'_>, all: bool) -> Report {
     Report { findings: linter.findings, error }
 }
 
+/// Most findings that are kept.
+const MAX_FINDINGS: usize = 10_000;
+
 /// Findings as they are made, by the rules that are in force.
 #[derive(Debug, Default)]
 struct Linter {
@@ -128,7 +131,7 @@ struct Linter {
 
 impl Linter {
     fn report(&mut self, rule: Rule, lines: Lines, comments: &[String], detail: String) {
-        if self.config.applies(rule, comments) {
+        if self.findings.len() < MAX_FINDINGS && self.config.applies(rule, comments) {
             self.findings.push(Finding { rule, detail, lines });
         }
     }

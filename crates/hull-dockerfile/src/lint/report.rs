@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Report;
 use crate::ast::Lines;
-use crate::error::{Excerpt, one_line};
+use crate::error::{Excerpt, one_line, split};
 
 /// What a check prints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,8 +36,16 @@ pub(super) struct Location {
     ranges: Vec<Range>,
 }
 
+/// Most lines that are ranges of their own, and most bytes of a report: a finding shows its whole instruction.
+const MAX_RANGES: u32 = 1000;
+const MAX_TEXT: usize = 64 << 20;
+
 impl From<Lines> for Location {
     fn from(lines: Lines) -> Self {
+        if lines.end.saturating_sub(lines.start) > MAX_RANGES {
+            let (start, end) = (Position { line: lines.start }, Position { line: lines.end });
+            return Self { ranges: vec![Range { start, end }] };
+        }
         let one = |line| Range { start: Position { line }, end: Position { line } };
         Self { ranges: (lines.start..=lines.end).map(one).collect() }
     }
@@ -96,6 +104,7 @@ impl Report {
             1 => findings.push_str("Check complete, 1 warning has been found!\n"),
             count => findings.push_str(&format!("Check complete, {count} warnings have been found!\n")),
         }
+        let lines = split(source);
         let mut sorted: Vec<_> = self.findings.iter().collect();
         sorted.sort_by_key(|finding| finding.lines.start);
         for finding in sorted {
@@ -105,8 +114,11 @@ impl Report {
                 findings.push_str(&format!(" - {}", rule.url()));
             }
             let excerpt = Excerpt { file, source, lines: finding.lines };
-            // Writing to a string does not fail.
-            let _ = write!(findings, "\n{}\n{excerpt}", one_line(&finding.detail));
+            findings.push_str(&format!("\n{}\n", one_line(&finding.detail)));
+            if findings.len() < MAX_TEXT {
+                // Writing to a string does not fail.
+                let _ = excerpt.write(&mut findings, &lines);
+            }
         }
         if !self.findings.is_empty() && self.error.is_some() {
             findings.push('\n');

@@ -4,7 +4,7 @@ use super::{Linter, Rule};
 use crate::ast::{Dockerfile, Kind, Lines};
 use crate::error::{Error, quote};
 use crate::lex::{self, Node};
-use crate::parse::{Parsed, parsed};
+use crate::parse::{Parsed, check_stages, parsed};
 use crate::words;
 
 /// Parses a file, reporting what its instructions are found to be on the way.
@@ -36,9 +36,7 @@ pub(super) fn read(linter: &mut Linter, source: &[u8]) -> Result<Dockerfile, Err
             }
         }
     }
-    if file.stages.is_empty() {
-        return Err(Error::new("dockerfile contains no stages to build", None));
-    }
+    check_stages(&file)?;
     Ok(file)
 }
 

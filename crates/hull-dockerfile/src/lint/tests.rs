@@ -128,10 +128,31 @@ fn variables_and_stages_are_bounded() {
     let found = report(&format!("FROM scratch AS s0\nENV a={big}\n{stages}"), &unknown);
     assert_eq!(
         found.error.map(|error| error.to_string()).as_deref(),
-        Some("the stages' variables take more than 16777216 bytes")
+        Some("the file's variables take more than 16777216 bytes")
     );
     let found = report(&"FROM scratch\n".repeat(5000), &unknown);
     assert_eq!(found.error.map(|error| error.to_string()).as_deref(), Some("the Dockerfile has more than 4096 stages"));
+}
+
+/// Time is what a hostile file would take: each of these is gone through in far less than a test may take.
+#[test]
+fn long_files_take_no_time() {
+    let names: String = (0..20_000).map(|i| format!("ENV v{i:05}=1\n")).collect();
+    let uses: String = (0..20_000).map(|i| format!("USER $w{i:05}\n")).collect();
+    let found = report(&format!("FROM scratch\n{names}{uses}"), &unknown);
+    assert_eq!((found.findings.len(), found.error), (10_000, None));
+    let heredocs = format!("FROM scratch\nCOPY {}/x\n{}", "<<A ".repeat(15_000), "A\n".repeat(15_000));
+    assert_eq!(report(&heredocs, &unknown).error, None);
+    let triggers = format!("FROM scratch AS a\n{}", "ONBUILD RUN x\n".repeat(2000));
+    let found = report(&format!("{triggers}{}", "FROM a\n".repeat(3000)), &unknown);
+    assert!(found.error.unwrap().to_string().contains("more than 10000 triggers"));
+    let stars = format!("FROM scratch\nENV a={}\nUSER ${{a//{}b/x}}\n", "a".repeat(60_000), "*a".repeat(3000));
+    assert!(report(&stars, &unknown).error.unwrap().to_string().contains("the pattern is too long"));
+    let mounts = "RUN --mount=from=s1,target=/x true\n".repeat(5000);
+    let stages: String = (0..4000).map(|i| format!("FROM scratch AS s{i}\n")).collect();
+    assert_eq!(report(&format!("{stages}{mounts}"), &unknown).error, None);
+    let comments = format!("{}ARG {}\nFROM scratch\n", "# x y\n".repeat(20_000), "a ".repeat(30_000));
+    assert_eq!(report(&comments, &unknown).error, None);
 }
 
 #[test]

@@ -4,6 +4,8 @@ mod duration;
 mod flags;
 mod mount;
 
+use std::collections::HashMap;
+
 use crate::ast::{
     Command, Copy, Dockerfile, Healthcheck, Heredoc, Instruction, KeyValue, Kind, Lines, Mount, Run, Stage,
 };
@@ -87,10 +89,23 @@ pub fn parse(source: &[u8]) -> Result<(Dockerfile, Vec<Warning>), Error> {
             },
         }
     }
+    check_stages(&file)?;
+    Ok((file, source.warnings))
+}
+
+/// Most stages.
+const MAX_STAGES: usize = 4096;
+
+/// Refuses a file with no stage, or with more than can be meant.
+pub(crate) fn check_stages(file: &Dockerfile) -> Result<(), Error> {
     if file.stages.is_empty() {
         return Err(Error::new("dockerfile contains no stages to build", None));
     }
-    Ok((file, source.warnings))
+    if file.stages.len() > MAX_STAGES {
+        let lines = file.stages.get(MAX_STAGES).map(|stage| stage.lines);
+        return Err(Error::new(format!("the Dockerfile has more than {MAX_STAGES} stages"), lines));
+    }
+    Ok(())
 }
 
 /// Parses the text of a trigger, as an image's configuration has it; `lines` are those of the `FROM` that sets it off.
@@ -338,19 +353,25 @@ fn copy(node: &Node, name: &str) -> Result<Kind, String> {
     if operator(destination).is_some() {
         return Err(format!("{name} cannot accept a heredoc as a destination"));
     }
+    // Of several bodies with one name the last one counts.
     let bodies = heredocs(node);
+    let bodies: HashMap<&str, &str> = bodies.iter().map(|body| (body.name.as_str(), body.content.as_str())).collect();
+    let mut bytes = 0;
     let mut copy = Copy { destination: destination.clone(), ..Copy::default() };
     for source in sources {
         let Some(operator) = operator(source) else {
             copy.sources.push(source.clone());
             continue;
         };
-        // Of several bodies with one name the last one counts.
-        let content = bodies.iter().rev().find(|body| body.name == operator.name).map(|body| body.content.clone());
+        let content = bodies.get(operator.name.as_str()).copied().unwrap_or_default();
+        bytes += content.len();
+        if bytes > lex::MAX_SOURCE {
+            return Err(format!("the heredocs of {name} take more than {} bytes", lex::MAX_SOURCE));
+        }
         copy.heredocs.push(Heredoc {
             name: operator.name,
             fd: operator.fd,
-            content: content.unwrap_or_default(),
+            content: content.to_owned(),
             expand: operator.expand,
             chomp: operator.chomp,
         });

@@ -1,6 +1,6 @@
 //! One instruction of a stage: its words expanded, what rules say of it, and what it changes.
 
-use super::{Evaluation, State, args_of, at, info};
+use super::{Evaluation, MAX_SUGGESTIONS, State, args_of, at, info};
 use crate::ast::{Command, Copy, Dockerfile, Instruction, KeyValue, Kind, Lines, MountKind, Run};
 use crate::error::{Error, quote, suggest};
 use crate::expand::Expander;
@@ -44,7 +44,7 @@ impl Evaluation<'_> {
                 self.pairs(keyword, "", instruction, pairs, state)?;
             }
             Kind::Expose(words) => self.expose(instruction, words, state)?,
-            Kind::Run(run) => self.run(file, stage, instruction, run, state)?,
+            Kind::Run(run) => self.run(stage, instruction, run, state)?,
             Kind::Shell(_) => state.shell = true,
             Kind::StopSignal(text) => {
                 if let Some(text) = self.word(text, instruction, state)? {
@@ -100,11 +100,13 @@ impl Evaluation<'_> {
         }
         let undefined = out.unset.iter().filter(|name| !state.declared.contains(*name));
         for name in undefined.filter(|name| !NOT_VARIABLES.contains(&name.as_str())) {
-            let near = suggest(name, state.env.keys().map(String::as_str), true);
+            let few = self.linter.findings.len() < MAX_SUGGESTIONS;
+            let near = few.then(|| suggest(name, state.env.keys().map(String::as_str), true)).flatten();
             let hint = near.map(|near| format!(" (did you mean ${near}?)")).unwrap_or_default();
             self.report(Rule::UndefinedVar, instruction, format!("Usage of undefined variable '${name}'{hint}"));
         }
         result.map_err(|error| at(error, instruction.lines))?;
+        self.count(out.text.len(), instruction.lines)?;
         Ok(Some(out.text))
     }
 
@@ -122,7 +124,6 @@ impl Evaluation<'_> {
             let key = self.word(&pair.key, instruction, state)?;
             let value = self.word(pair.value.as_deref().unwrap_or(""), instruction, state)?;
             let Some(key) = key else { continue };
-            self.count(key.len() + value.as_ref().map_or(0, String::len), instruction.lines)?;
             expanded.push((key, value));
         }
         let legacy = words::first(words::first(&instruction.original).1).0;
@@ -232,14 +233,7 @@ impl Evaluation<'_> {
         Ok(())
     }
 
-    fn run(
-        &mut self,
-        file: &Dockerfile,
-        stage: usize,
-        instruction: &Instruction,
-        run: &Run,
-        state: &State,
-    ) -> Result<(), Error> {
+    fn run(&mut self, stage: usize, instruction: &Instruction, run: &Run, state: &State) -> Result<(), Error> {
         let lines = instruction.lines;
         let mut mounts = Vec::with_capacity(run.mounts.len());
         for mount in &run.mounts {
@@ -256,9 +250,9 @@ impl Evaluation<'_> {
         for mount in mounts {
             let target = mount.target.clone().unwrap_or_default();
             if let Some(from) = &mount.from
-                && let Some(other) = named(file, from).filter(|other| *other >= stage)
+                && let Origin::Stage(other) = self.names.origin(from)
+                && other >= stage
             {
-                debug_assert!(other < file.stages.len());
                 let (from, target) = (quote(from), quote(&target));
                 let reason = "stage needs to be defined before current command";
                 return Err(at(format!("cannot mount from stage {from} to {target}, {reason}"), lines));
@@ -305,7 +299,7 @@ impl Evaluation<'_> {
             self.text(Expander::heredoc(), &heredoc.content, instruction, state)?;
         }
         if let Some(from) = &copy.from
-            && let Ok(Origin::Stage(other)) = stages::copy_origin(file, from)
+            && let Ok(Origin::Stage(other)) = self.names.numbered(file, from)
             && other >= stage
         {
             let (from, name) = (quote(from), quote(&stages::display_name(file, stage)));
@@ -345,12 +339,6 @@ impl Evaluation<'_> {
             self.report(Rule::CopyIgnoredFile, instruction, detail);
         }
     }
-}
-
-/// The stage of that name, the last of several.
-fn named(file: &Dockerfile, name: &str) -> Option<usize> {
-    let wanted = name.to_lowercase();
-    file.stages.iter().rposition(|stage| stage.name.as_ref().is_some_and(|name| name.to_lowercase() == wanted))
 }
 
 fn remember(known: &mut Vec<(String, bool, Lines)>, id: String, required: bool, lines: Lines) {

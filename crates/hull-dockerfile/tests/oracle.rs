@@ -25,6 +25,10 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("e-stage-cycle", "one instruction is named, not each of the cycle's"),
     ("e-run-mount-secret3", "the instruction's line is named"),
     ("e-run-sec", "since 1.20 RUN has --security without labs"),
+    ("q-expose-nested", "what stands before a substitution with a default is not lost"),
+    ("q-arg-key-var", "of names that are equally near the first is suggested"),
+    ("q-hd-dash-space", "of names that are equally near the first is suggested"),
+    ("q-hd-unbalanced", "of names that are equally near the first is suggested"),
     ("l-inlineskip", "since 1.21 a check= above an instruction counts for it"),
     ("l-inline-nolegacy", "since 1.21 a check= above an instruction counts for it"),
     ("p-from-case", "names of stages have no case in FROM either"),
@@ -106,7 +110,8 @@ fn checks_find_what_buildkit_finds() {
             differing.push((name, format!("{text}\n  here {found} {error}\n  there {wanted} {expected}")));
         }
     }
-    for (name, reason) in DIFFERENT {
+    // What is only seen in an image's configuration is not among these.
+    for (name, reason) in DIFFERENT.iter().filter(|(name, _)| *name != "q-expose-nested") {
         assert!(differing.iter().any(|(other, _)| other == name), "{name} differs no longer: {reason}");
     }
     judge("checks", differing);
@@ -186,6 +191,7 @@ struct Config {
     scope: Vec<(String, String)>,
     shell: Vec<String>,
     config: BTreeMap<String, Value>,
+    own_cmd: bool,
 }
 
 impl Config {
@@ -232,9 +238,13 @@ impl Config {
                 }
             }
             Kind::Cmd(command) => {
+                self.own_cmd = true;
                 self.config.insert("Cmd".into(), self.command(command));
             }
             Kind::Entrypoint(command) => {
+                if !self.own_cmd {
+                    self.config.remove("Cmd");
+                }
                 self.config.insert("Entrypoint".into(), self.command(command));
             }
             Kind::Shell(words) => {
@@ -293,7 +303,13 @@ impl Config {
 
 fn configuration(file: &Dockerfile) -> Value {
     let mut globals: Vec<(String, String)> = Vec::new();
-    for (key, value) in [("BUILDPLATFORM", "linux/amd64"), ("TARGETARCH", "amd64"), ("BUILDOS", "linux")] {
+    for (key, value) in [
+        ("BUILDPLATFORM", "linux/amd64"),
+        ("BUILDOS", "linux"),
+        ("TARGETPLATFORM", "linux/amd64"),
+        ("TARGETOS", "linux"),
+        ("TARGETARCH", "amd64"),
+    ] {
         globals.push((key.into(), value.into()));
     }
     let expander = Expander::new(file.escape);
@@ -312,7 +328,7 @@ fn configuration(file: &Dockerfile) -> Value {
     for (index, stage) in file.stages.iter().enumerate() {
         let mut config = Config::default();
         if let Origin::Stage(base) = graph.bases[index] {
-            config = done[base].clone();
+            config = Config { own_cmd: false, ..done[base].clone() };
             let triggers = config.config.remove("OnBuild");
             for text in triggers.iter().flat_map(|list| list.as_array().into_iter().flatten()) {
                 let text = text.as_str().expect("a trigger");
@@ -327,7 +343,8 @@ fn configuration(file: &Dockerfile) -> Value {
     }
     let last = done.pop().expect("a stage");
     let mut config = last.config;
-    config.insert("Env".into(), last.env.iter().map(|(key, value)| json!(format!("{key}={value}"))).collect());
+    let env = last.env.iter().filter(|(key, _)| key != "PATH");
+    config.insert("Env".into(), env.map(|(key, value)| json!(format!("{key}={value}"))).collect());
     // An empty list counts as none.
     config.retain(|key, value| key == "Env" || !value.as_array().is_some_and(Vec::is_empty));
     json!(config)

@@ -118,7 +118,9 @@ pub fn parse_onbuild(text: &str, lines: Lines) -> Result<Instruction, Error> {
     let [node] = source.nodes.as_slice() else {
         return Err(Error::new("onbuild trigger should be a single expression", Some(lines)));
     };
-    match parsed(&Node { lines, ..node.clone() })? {
+    // The message cannot name a line: the text is not the file's.
+    let parsed = parsed(&Node { lines, ..node.clone() }).map_err(|error| Error { located: false, ..error })?;
+    match parsed {
         Parsed::Instruction(Instruction { kind: Kind::Onbuild(_), .. }) => {
             Err(Error::new("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed", Some(lines)))
         }

@@ -69,7 +69,7 @@ fn a_trigger_is_read_again_whole() {
     for (text, reason) in [
         ("RUN a\nRUN b", "onbuild trigger should be a single expression"),
         ("FROM x", "FROM isn't allowed as an ONBUILD trigger"),
-        ("RUNN x", "dockerfile parse error on line 3: unknown instruction: RUNN (did you mean RUN?)"),
+        ("RUNN x", "unknown instruction: RUNN (did you mean RUN?)"),
         ("", "the Dockerfile cannot be empty"),
     ] {
         assert_eq!(parse_onbuild(text, lines).unwrap_err().to_string(), reason);

@@ -308,7 +308,8 @@ impl Evaluation<'_> {
         if let Some(chmod) = chmod.filter(|chmod| !chmod.is_empty()) {
             Mode::parse(&chmod).map_err(|reason| at(reason, lines))?;
         }
-        if checksum.is_some_and(|checksum| !checksum.is_empty()) && sources.len() != 1 {
+        let checksum = checksum.is_some_and(|checksum| !checksum.is_empty());
+        if checksum && sources.len() != 1 {
             return fail("checksum can't be specified for multiple sources".into());
         }
         for source in sources.iter().flatten() {
@@ -316,7 +317,10 @@ impl Evaluation<'_> {
             if web && !add {
                 return fail("source can't be a URL for COPY".into());
             }
-            let remote = web || ["git@", "git://", "ssh://"].iter().any(|scheme| source.starts_with(scheme));
+            let remote = web || source.contains("://") || source.contains('@') || source.starts_with("github.com/");
+            if checksum && !remote {
+                return fail("checksum requires HTTP(S) or Git sources".into());
+            }
             if !remote && copy.from.is_none() {
                 self.ignored(instruction, source, add);
             }

@@ -13,6 +13,7 @@
 //! * [`bootstrap`]: an image from a distribution's packages.
 //! * [`exec`], [`control`], [`logs`], [`inspect`]: commands on containers that exist.
 //! * [`processes`], [`stats`], [`explain`]: what is seen of one from outside; [`update`]: other limits.
+//! * [`readiness`]: what the machine lacks, and what mends it.
 //! * [`diff`] and [`commit`]: what a container changed, as a list, a layer or an archive.
 //! * [`volumes`]: data that outlives containers, and everything else that is mounted into them.
 //! * [`cp`]: files between the host and a container.
@@ -53,6 +54,7 @@ mod network;
 mod own;
 pub mod pattern;
 pub mod processes;
+pub mod readiness;
 pub mod records;
 mod rootfs;
 mod sandbox;

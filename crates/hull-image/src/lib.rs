@@ -58,6 +58,7 @@ mod check;
 mod disk;
 mod downloads;
 mod error;
+pub mod explore;
 mod gc;
 pub mod hello;
 mod image;

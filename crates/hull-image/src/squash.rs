@@ -77,7 +77,7 @@ fn read(store: &Store, image: &Image, range: RangeInclusive<usize>) -> Result<(V
     Ok((trees, Archives::new(files)))
 }
 
-fn tree(archive: impl Read) -> Result<Tree, Error> {
+pub(crate) fn tree(archive: impl Read) -> Result<Tree, Error> {
     let mut reader = tar::Reader::new(archive, Limits::default()).end_optional();
     let mut builder = Builder::new(Limits::default());
     while let Some(entry) = reader.next()? {
@@ -87,7 +87,7 @@ fn tree(archive: impl Read) -> Result<Tree, Error> {
 }
 
 /// A layer's archive as a file: the one of the store, or a copy without name.
-fn tar_file(store: &Store, layer: &Layer) -> Result<File, Error> {
+pub(crate) fn tar_file(store: &Store, layer: &Layer) -> Result<File, Error> {
     if layer.kind == Snapshotter::Erofs {
         let path = store.layer_path(&layer.diff_id).join("tar");
         return File::open(&path).map_err(Error::io("open", &path));

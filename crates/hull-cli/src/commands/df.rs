@@ -48,15 +48,6 @@ pub(super) struct Df {
     verbose: bool,
 }
 
-/// Read everything that is stored, and name what is damaged
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  hull system check\n  hull system check --repair")]
-pub(super) struct Check {
-    /// Make again what can be made from what is whole, and remove what nothing needs
-    #[arg(long)]
-    repair: bool,
-}
-
 /// Everything that is measured.
 struct Measured {
     store: Usage,
@@ -185,18 +176,4 @@ fn verbose(engine: &Engine, measured: &Measured, format: &str) -> Result<String,
             vec![store_row]
         )?,
     ))
-}
-
-pub(super) fn check(engine: &Engine, args: &Check) -> Done {
-    let problems = engine.images.check(args.repair)?;
-    for problem in &problems {
-        print(format_args!("{problem}\n"));
-    }
-    let left = problems.iter().filter(|problem| !problem.repaired).count();
-    match (problems.len(), left) {
-        (0, _) => print("No problems found\n"),
-        (_, 0) => print("All problems are repaired\n"),
-        _ => return Ok(1),
-    }
-    Ok(0)
 }

@@ -4,8 +4,9 @@ use clap::Subcommand;
 use hull_engine::Engine;
 
 use super::{
-    Done, api, archives, build, commit, cp, df, events, exec, explain, history, image_inspect, images, info, inspect,
-    life, logs, mount, names, port, prune, ps, referrers, registry, rm, run, signals, stats, top, update, verify,
+    Done, api, archives, build, commit, cp, df, events, exec, explain, explore, history, image_inspect, images, info,
+    inspect, life, logs, mount, names, port, prune, ps, readiness, referrers, registry, rm, run, signals, stats, top,
+    update, verify,
 };
 
 /// Commands on images.
@@ -19,6 +20,8 @@ pub(super) enum Image {
     Inspect(image_inspect::Args),
     /// Show what made an image, with the size of each step
     History(history::Args),
+    /// Show an image's layers, their files, and what is wasted and why
+    Explore(explore::Args),
     /// Give an image another name
     Tag(names::Tag),
     /// Remove names of images, and images without names
@@ -57,6 +60,7 @@ impl Image {
             Self::Ls(args) => images::main(engine, &args),
             Self::Inspect(args) => image_inspect::main(engine, &args),
             Self::History(args) => history::main(engine, &args),
+            Self::Explore(args) => explore::main(engine, &args),
             Self::Tag(args) => names::tag(engine, &args),
             Self::Rm(args) => names::remove(engine, &args),
             Self::Pull(args) => registry::pull(engine, &args),
@@ -195,8 +199,8 @@ impl Container {
 pub(super) enum System {
     /// Show what images and containers occupy
     Df(df::Df),
-    /// Read everything that is stored, and name what is damaged
-    Check(df::Check),
+    /// Say what this machine lacks, and name what is damaged of what is stored
+    Check(readiness::Args),
     /// Remove stopped containers and images that nothing uses
     Prune(prune::System),
     /// Show what happens to containers, images, volumes and networks
@@ -211,7 +215,7 @@ impl System {
     pub(super) fn main(self, engine: &Engine) -> Done {
         match self {
             Self::Df(args) => df::df(engine, &args),
-            Self::Check(args) => df::check(engine, &args),
+            Self::Check(args) => readiness::main(engine, &args),
             Self::Prune(args) => prune::system(engine, &args),
             Self::Events(args) => events::main(engine, &args),
             Self::Info(args) => info::main(engine, &args),

@@ -14,6 +14,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("CreatedAt", "CREATED AT"),
     ("CreatedBy", "CREATED BY"),
     ("Size", "SIZE"),
+    ("Waste", "WASTE"),
     ("Comment", "COMMENT"),
 ];
 
@@ -46,6 +47,9 @@ pub(super) struct Args {
     /// Only IDs
     #[arg(short, long)]
     quiet: bool,
+    /// Show how much of each layer is wasted; 'hull image explore' says why
+    #[arg(long)]
+    waste: bool,
     /// Image
     #[arg(value_name = "IMAGE")]
     image: String,
@@ -54,6 +58,13 @@ pub(super) struct Args {
 pub(super) fn main(engine: &Engine, args: &Args) -> Done {
     let image = engine.images.find(&args.image)?;
     let now = SystemTime::now();
+    // Docker's fields are all that a format sees that does not ask for more.
+    let waste = args.waste || args.format.contains(".Waste");
+    let mut wasted = std::collections::HashMap::new();
+    if waste {
+        let report = hull_image::explore::explore(&engine.images, &image)?;
+        wasted.extend(report.layers.into_iter().map(|layer| (layer.diff_id, layer.wasted + layer.optional)));
+    }
     let rows = image.history().into_iter().enumerate().map(|(index, step)| {
         let id = match (index, args.no_trunc) {
             (0, true) => image.id.to_string(),
@@ -63,16 +74,22 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
         let instruction = step.created_by.replace('\t', " ");
         let since = step.created.map_or_else(|| "N/A".to_owned(), |created| units::ago(created, now));
         let date = step.created.map_or_else(String::new, units::rfc3339);
-        Row::new("historyContext")
+        let row = Row::new("historyContext")
             .with("ID", id)
             .with("CreatedSince", since)
             .with("CreatedAt", date)
             .with("CreatedBy", if args.no_trunc { instruction } else { ellipsis(&instruction, 45) })
             .with("Size", if args.human { units::size(step.size) } else { step.size.to_string() })
-            .with("Comment", step.comment)
+            .with("Comment", step.comment);
+        if !waste {
+            return row;
+        }
+        let bytes = step.layer.and_then(|layer| wasted.get(&layer).copied()).unwrap_or(0);
+        row.with("Waste", if args.human { units::size(bytes) } else { bytes.to_string() })
     });
     let created = if args.human { "CreatedSince" } else { "CreatedAt" };
-    let table = format!("{{{{.ID}}}}\t{{{{.{created}}}}}\t{{{{.CreatedBy}}}}\t{{{{.Size}}}}\t{{{{.Comment}}}}");
+    let waste = if args.waste { "{{.Waste}}\t" } else { "" };
+    let table = format!("{{{{.ID}}}}\t{{{{.{created}}}}}\t{{{{.CreatedBy}}}}\t{{{{.Size}}}}\t{waste}{{{{.Comment}}}}");
     let format = if args.quiet { "{{.ID}}" } else { &args.format };
     print(Listing { format, table: &table, raw: None, headers: HEADERS }.render(rows).map_err(Failure::new)?);
     Ok(0)

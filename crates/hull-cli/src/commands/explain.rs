@@ -20,7 +20,7 @@ pub(super) struct Args {
     container: String,
 }
 
-fn text(report: &Report) -> String {
+pub(super) fn text(report: &Report) -> String {
     let mut out = String::new();
     let mut line = |text: String| {
         out.push_str(&one_line(&text));

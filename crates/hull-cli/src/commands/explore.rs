@@ -101,7 +101,7 @@ fn why(waste: &Waste) -> String {
     }
 }
 
-fn text(report: &Report, all: bool) -> String {
+pub(super) fn text(report: &Report, all: bool) -> String {
     let mut out = String::new();
     let mut line = |text: String| {
         out.push_str(one_line(&text).trim_end());

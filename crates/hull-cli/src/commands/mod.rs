@@ -47,6 +47,7 @@ mod signals;
 mod stats;
 mod suggest;
 mod top;
+mod ui;
 mod update;
 mod verify;
 mod volume;
@@ -108,8 +109,10 @@ enum Command {
     /// List containers
     #[command(visible_alias = "ls")]
     Ps(ps::Args),
-    /// Show the processes of a container
+    /// Show the processes of a container; without a name, a screen of all containers
     Top(top::Args),
+    /// Watch containers on a screen: use, logs, processes, layers
+    Ui(ui::Args),
     /// Show what containers use
     Stats(stats::Args),
     /// Show which ports of the machine lead to a container
@@ -271,6 +274,7 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         Command::Exec(args) => exec::main(&engine, args),
         Command::Ps(args) => ps::main(&engine, &args),
         Command::Top(args) => top::main(&engine, &args),
+        Command::Ui(args) => ui::main(&engine, &args),
         Command::Stats(args) => stats::main(&engine, &args),
         Command::Port(args) => port::main(&engine, &args),
         Command::Explain(args) => explain::main(&engine, &args),

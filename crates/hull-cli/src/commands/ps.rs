@@ -94,7 +94,7 @@ pub(super) fn created(container: &Container) -> i64 {
     i64::try_from(container.created / 1_000_000_000).unwrap_or(i64::MAX)
 }
 
-fn image_name(container: &Container) -> String {
+pub(super) fn image_name(container: &Container) -> String {
     match &container.config.source {
         Source::Image(name) => name.clone(),
         Source::Directory(path) => path.display().to_string(),

@@ -1,4 +1,4 @@
-//! `hull top`.
+//! `hull top`; without a name it is `hull ui`.
 
 use hull_engine::Engine;
 use hull_oci::spec::one_line;
@@ -6,12 +6,12 @@ use hull_oci::spec::one_line;
 use super::{Done, Failure};
 use crate::output::print;
 
-/// Show the processes of a container
+/// Show the processes of a container; without a name, a screen of all containers
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  hull top web\n  hull top web -o pid,user,rss,comm")]
+#[command(after_help = "Examples:\n  hull top\n  hull top web\n  hull top web -o pid,user,rss,comm")]
 pub(super) struct Args {
     /// Name, ID or unique beginning of an ID
-    container: String,
+    container: Option<String>,
     /// Options of ps
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "PS OPTION")]
     options: Vec<String>,
@@ -42,7 +42,8 @@ fn table(titles: &[String], rows: &[Vec<String>]) -> String {
 }
 
 pub(super) fn main(engine: &Engine, args: &Args) -> Done {
-    let container = engine.find(&args.container)?;
+    let Some(name) = &args.container else { return super::ui::main(engine, &super::ui::Args::default()) };
+    let container = engine.find(name)?;
     let found = engine.processes(&container, &args.options).map_err(Failure::from)?;
     print(table(&found.titles, &found.rows));
     Ok(0)

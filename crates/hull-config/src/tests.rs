@@ -129,3 +129,14 @@ fn settings_are_listed_once_and_variables_follow_from_their_names() {
     assert_eq!(SETTINGS[0].variable(), "HULL_ROOT");
     assert!(Path::new("/").is_absolute() && get("no such setting").unwrap().is_none());
 }
+
+#[test]
+fn every_setting_is_documented() {
+    let text = include_str!("../../../docs/configuration.md");
+    for setting in SETTINGS {
+        let row = format!("| `{}` | {} | ", setting.key, setting.default);
+        let row = text.lines().find(|line| line.starts_with(&row));
+        let row = row.unwrap_or_else(|| panic!("docs/configuration.md: no row for {}", setting.key));
+        assert!(row.contains(setting.about) && row.contains(setting.daemon) && row.contains(setting.docker), "{row}");
+    }
+}

@@ -15,9 +15,11 @@
 //! * [`plan`](mod@plan): from a Dockerfile and a request to that graph.
 //! * [`cache`]: results of steps, kept from build to build.
 //! * [`run`]: a step is a container.
+//! * [`call`]: what is done with a Dockerfile instead of building it.
 //! * [`observer`]: what is told while it runs.
 
 pub mod cache;
+pub mod call;
 mod config;
 pub mod error;
 pub mod files;
@@ -34,6 +36,7 @@ pub use error::Error;
 pub use observer::Observer;
 pub use request::BuildRequest;
 pub use solve::{Snapshot, Solver, solve};
+pub use sources::begins_archive;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -104,7 +107,8 @@ pub fn build(
     cancel: &AtomicBool,
 ) -> Result<Built, Failure> {
     let transfer = engine.images.begin().map_err(Error::from)?;
-    let sources = Sources::new(engine, request, observer, engine.root().to_owned());
+    let files = files::Sources::new(engine).with_secrets(&request.secrets);
+    let sources = Sources::new(engine, request, observer, &transfer, &files);
     let definition = sources.definition()?;
     let of_it = |error: Error| {
         let excerpt =
@@ -112,8 +116,15 @@ pub fn build(
         Failure { error, excerpt }
     };
     let (file, _) = hull_dockerfile::parse(&definition.text).map_err(|error| of_it(error.into()))?;
+    let report = call::report(engine, request, &sources, &definition.text);
+    let warnings: Vec<observer::Warning> = report.findings.iter().map(call::warning).collect();
+    warnings.iter().for_each(|warning| observer.warning(warning));
+    caches(request, observer)?;
     let plan = plan::plan(&file, request, &sources).map_err(of_it)?;
-    let files = files::Sources::new(engine);
+    if let Some(error) = report.error {
+        // The file says that findings are errors.
+        return Err(of_it(error.into()));
+    }
     let solver = Solver {
         engine,
         defaults,
@@ -138,7 +149,23 @@ pub fn build(
         let config = config::assemble(planned, &snapshot.layers, &output::made_by(&made));
         ready.push(output::Ready { planned, layers: snapshot.layers, config: config::bytes(&config)? });
     }
-    let exporter = output::Exporter { engine, request, observer, sources: &sources, transfer: &transfer };
+    let exporter =
+        output::Exporter { engine, request, observer, sources: &sources, transfer: &transfer, files: &files };
     let images = exporter.export(&ready).map_err(of_it)?;
-    Ok(Built { images, warnings: Vec::new() })
+    Ok(Built { images, warnings })
+}
+
+/// Caches of other machines are not exchanged yet: what cannot be taken is said, what cannot be given is an error.
+fn caches(request: &BuildRequest, observer: &dyn Observer) -> Result<(), Error> {
+    if let Some(entry) = request.cache_to.iter().find(|entry| entry.kind != "inline") {
+        let kind = &entry.kind;
+        return Err(Error::Request(format!(
+            "cache export {kind:?} is not supported: results are kept in the store only"
+        )));
+    }
+    for entry in &request.cache_from {
+        let message = format!("cache import {:?} is not supported: results of the store are used", entry.kind);
+        observer.warning(&observer::Warning { message, detail: None, url: None, lines: None });
+    }
+    Ok(())
 }

@@ -2,7 +2,9 @@
 //! data.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use hull_oci::image::Platform;
 use hull_oci::{Digest, Reference};
@@ -76,8 +78,8 @@ pub enum Context {
     Empty,
     /// A directory of this machine.
     Directory(PathBuf),
-    /// A tar archive on standard input.
-    Stdin,
+    /// A tar archive, compressed or not, from its beginning.
+    Archive(Arc<File>),
     /// A Git repository.
     Git(GitSource),
     /// A tar archive, or a single file, by HTTP(S).

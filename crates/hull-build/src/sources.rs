@@ -3,22 +3,24 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hull_engine::Engine;
+use hull_image::Transfer;
 use hull_image::registry::{self, PullOptions};
 use hull_oci::image::{ImageConfig, Platform};
 use hull_oci::{Digest, Reference};
 use hull_registry::Client;
 use rustix::fs::OFlags;
 
-use crate::Error;
-use crate::graph::{GitSource, ImageSource, LocalSource, Op};
+use crate::graph::{GitSource, HttpSource, ImageSource, LocalSource, Op};
 use crate::observer::{Event, Observer, StepId};
 use crate::plan::{Inputs, Place, full};
 use crate::request::{BuildRequest, Context, DockerfileSource};
+use crate::{Error, files};
 
 /// An ignore file of more bytes is refused.
 const MAX_IGNORE: u64 = 1 << 20;
@@ -37,14 +39,16 @@ pub(crate) struct Sources<'a> {
     engine: &'a Engine,
     request: &'a BuildRequest,
     observer: &'a dyn Observer,
-    /// A directory for what must be fetched before there is a plan.
-    work: PathBuf,
+    transfer: &'a Transfer,
+    files: &'a files::Sources,
     steps: Cell<u32>,
     images: RefCell<BTreeMap<(String, String), (ImageSource, ImageConfig)>>,
     places: RefCell<BTreeMap<String, Place>>,
     /// Patterns of the Dockerfile's own ignore file.
     own_ignore: RefCell<Option<Vec<String>>>,
     client: RefCell<Option<Arc<Client>>>,
+    /// The main context, if it is a repository.
+    checkout: RefCell<Option<files::git::Checkout>>,
 }
 
 impl<'a> Sources<'a> {
@@ -52,18 +56,21 @@ impl<'a> Sources<'a> {
         engine: &'a Engine,
         request: &'a BuildRequest,
         observer: &'a dyn Observer,
-        work: PathBuf,
+        transfer: &'a Transfer,
+        files: &'a files::Sources,
     ) -> Self {
         Self {
             engine,
             request,
             observer,
-            work,
+            transfer,
+            files,
             steps: Cell::new(0),
             images: RefCell::default(),
             places: RefCell::default(),
             own_ignore: RefCell::default(),
             client: RefCell::default(),
+            checkout: RefCell::default(),
         }
     }
 
@@ -89,8 +96,19 @@ impl<'a> Sources<'a> {
     fn directory(&self) -> Result<Option<PathBuf>, Error> {
         match self.context("")? {
             Some(Place::Source(Op::Local(local))) => Ok(Some(local.directory)),
+            Some(Place::Source(Op::Git(repository))) => {
+                let checkout = self.files.repository(&repository, &|| false)?;
+                let directory = checkout.directory.clone();
+                *self.checkout.borrow_mut() = Some(checkout);
+                Ok(Some(directory))
+            }
             _ => Ok(None),
         }
+    }
+
+    /// The date of the commit that is built, if a repository is.
+    pub(crate) fn commit_date(&self) -> Option<i64> {
+        self.checkout.borrow().as_ref().map(|checkout| checkout.time)
     }
 
     /// Reads the Dockerfile.
@@ -134,8 +152,16 @@ impl<'a> Sources<'a> {
                 };
                 Ok(Some((text, own)))
             }
-            (source, _) => {
-                let Some(directory) = self.directory()? else { return Ok(None) };
+            (source, context) => {
+                let directory = self.directory()?;
+                if let (None, Context::Url(url), DockerfileSource::Default) = (&directory, context, source) {
+                    // What is no archive is the Dockerfile itself. It is here already.
+                    let found = self.files.download(&http(url), &|_, _| true)?;
+                    let mut file = found.file.file.try_clone().map_err(Error::io("open", url))?;
+                    file.seek(SeekFrom::Start(0)).map_err(Error::io("read", url))?;
+                    return Ok(Some((bounded(file, Path::new(url), most)?, None)));
+                }
+                let Some(directory) = directory else { return Ok(None) };
                 let names: Vec<PathBuf> = match source {
                     DockerfileSource::Path(path) => vec![path.clone()],
                     _ => vec![PathBuf::from("Dockerfile"), PathBuf::from("dockerfile")],
@@ -176,10 +202,38 @@ impl<'a> Sources<'a> {
                 Place::Image(id.to_string())
             }
             Context::Git(repository) => Place::Source(Op::Git(repository.clone())),
-            Context::Stdin | Context::Url(_) => {
-                return Err(Error::Request(format!("context {shown}: this kind of context is not possible here")));
+            Context::Archive(archive) => {
+                let directory = self.step("[internal] load remote build context", |_| self.unpacked(archive))?;
+                unpacked(shown, directory)
             }
+            Context::Url(url) => match self.step(&format!("[internal] load remote build context {url}"), |step| {
+                let file = self.fetched(url, step)?;
+                if is_archive(&file)? { self.unpacked(&file).map(Some) } else { Ok(None) }
+            })? {
+                Some(directory) => unpacked(shown, directory),
+                // It is a Dockerfile, or a single file.
+                None if name.is_empty() => Place::Empty,
+                None => Place::Source(Op::Http(http(url))),
+            },
         }))
+    }
+
+    /// An archive's files, in a directory that goes with the build.
+    fn unpacked(&self, archive: &File) -> Result<PathBuf, Error> {
+        let directory = self.transfer.directory()?;
+        let mut archive = archive.try_clone().map_err(Error::io("open", "archive of the context"))?;
+        archive.seek(SeekFrom::Start(0)).map_err(Error::io("read", "archive of the context"))?;
+        files::export::extract(archive, &directory)?;
+        Ok(directory)
+    }
+
+    /// A file by HTTP(S).
+    fn fetched(&self, url: &str, step: StepId) -> Result<Arc<File>, Error> {
+        let progress = |current: u64, total: u64| {
+            self.observer.step(step, Event::Status { id: "transferring", current, total, done: false });
+            true
+        };
+        Ok(self.files.download(&http(url), &progress)?.file.file)
     }
 
     /// A directory with what its ignore file says.
@@ -265,10 +319,36 @@ impl Inputs for Sources<'_> {
         Ok(found)
     }
 
-    fn repository(&self, text: &str) -> Option<GitSource> {
-        let _ = (&self.work, text);
-        None
+    fn commit_date(&self) -> Option<i64> {
+        Self::commit_date(self)
     }
+
+    fn repository(&self, text: &str) -> Option<Result<GitSource, String>> {
+        Some(files::git::parse(text)?.map_err(|error| error.to_string()))
+    }
+}
+
+/// What came as an archive is taken whole: its ignore file counts where it was packed.
+fn unpacked(name: &str, directory: PathBuf) -> Place {
+    Place::Source(Op::Local(LocalSource { name: name.to_owned(), directory, ignore: Vec::new() }))
+}
+
+fn http(url: &str) -> HttpSource {
+    HttpSource { url: url.to_owned(), checksum: None, auth: Vec::new() }
+}
+
+/// Whether a file begins like an archive, compressed or not.
+fn is_archive(file: &File) -> Result<bool, Error> {
+    let mut bytes = [0; 512];
+    let length = file.read_at(&mut bytes, 0).map_err(Error::io("read", "context"))?;
+    Ok(begins_archive(bytes.get(..length).unwrap_or_default()))
+}
+
+/// Whether bytes begin an archive, compressed or not.
+#[must_use]
+pub fn begins_archive(bytes: &[u8]) -> bool {
+    let compressed: [&[u8]; 4] = [b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
+    compressed.iter().any(|magic| bytes.starts_with(magic)) || bytes.get(257..262) == Some(b"ustar")
 }
 
 /// Tells of layers that come.

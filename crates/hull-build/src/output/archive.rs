@@ -1,13 +1,17 @@
 //! Archives of images, and of files.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use hull_image::archive::{Format, Layers, SaveOptions, save, save_directory};
 
+use hull_oci::image::media_type;
+
 use super::{Exporter, Ready};
 use crate::Error;
+use crate::files::export::{ExportOptions, to_directory, to_tar};
+use crate::observer::{Event, Warning};
 use crate::request::{Output, OutputKind};
 
 impl Exporter<'_> {
@@ -31,6 +35,8 @@ impl Exporter<'_> {
             Some(other) => return Err(Error::Request(format!("unsupported layer compression type: {other}"))),
         };
         let as_tar = !output.attributes.get("tar").is_some_and(|value| matches!(value.as_str(), "false" | "0"));
+        // Annotations are in a manifest of uncompressed layers.
+        let layers = if self.request.annotations.is_empty() { layers } else { Layers::Original };
         let options = SaveOptions { format, layers };
         self.sources.step(&format!("exporting to {words} image format"), |step| {
             let store = &self.engine.images;
@@ -38,7 +44,9 @@ impl Exporter<'_> {
             let mut own = Vec::new();
             for one in ready {
                 let known = store.has(&hull_oci::Digest::of(&one.config))?;
-                let image = self.transfer.image(&one.config, None, &[])?;
+                let manifest = self.manifest(one)?;
+                let annotated = manifest.as_deref().map(|bytes| (bytes, media_type::MANIFEST));
+                let image = self.transfer.image(&one.config, annotated, &[])?;
                 own.extend((!known).then(|| image.id.clone()));
                 images.push((image, names.clone()));
             }
@@ -59,10 +67,49 @@ impl Exporter<'_> {
         })
     }
 
-    /// The files themselves: a directory or a tar.
+    /// The files themselves: a directory or a tar. Several platforms are directories below it.
     pub(super) fn files(&self, output: &Output, ready: &[Ready<'_>]) -> Result<(), Error> {
-        let _ = ready;
-        Err(Error::Request(format!("output {:?}: files cannot be written yet", output.kind)))
+        let epoch = self.request.source_date_epoch;
+        let mirror = output.attributes.get("mode").is_some_and(|mode| mode == "delete");
+        if output.kind == OutputKind::Tar && ready.len() > 1 {
+            return Err(Error::Request("a tar has the files of one platform: use --output type=local".to_owned()));
+        }
+        let words = if output.kind == OutputKind::Tar {
+            "exporting to client tarball"
+        } else {
+            "exporting to client directory"
+        };
+        self.sources.step(words, |step| {
+            for one in ready {
+                let tree = self.files.layers(&one.layers)?;
+                let written = match (output.kind, &output.destination) {
+                    (OutputKind::Local, Some(path)) => {
+                        let mut path = path.clone();
+                        if ready.len() > 1 {
+                            path.push(one.planned.platform.to_string().replace('/', "_"));
+                        }
+                        let options = ExportOptions { epoch, mirror };
+                        let written = to_directory(&tree, &path, options)?;
+                        if !written.skipped.is_empty() {
+                            let names = written.skipped.join(", ");
+                            let message = format!("not written, because that is not permitted: {names}");
+                            self.observer.warning(&Warning { message, detail: None, url: None, lines: None });
+                        }
+                        written.bytes
+                    }
+                    (_, Some(path)) => {
+                        into_file(path, |file| Ok(to_tar(&tree, BufWriter::new(file), epoch)?))?;
+                        0
+                    }
+                    (_, None) => {
+                        to_tar(&tree, BufWriter::new(std::io::stdout().lock()), epoch)?;
+                        0
+                    }
+                };
+                self.observer.step(step, Event::Status { id: "copying files", current: written, total: 0, done: true });
+            }
+            Ok(())
+        })
     }
 }
 

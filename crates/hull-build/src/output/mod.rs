@@ -10,14 +10,15 @@ use std::collections::BTreeMap;
 
 use hull_engine::Engine;
 use hull_image::Transfer;
+use hull_oci::image::{Descriptor, Manifest, media_type};
 use hull_oci::{Digest, Reference};
 
 use crate::graph::NodeId;
 use crate::observer::{Event, Observer, StepId};
 use crate::plan::Planned;
-use crate::request::{BuildRequest, Output, OutputKind};
+use crate::request::{Annotation, BuildRequest, Output, OutputKind};
 use crate::sources::Sources;
-use crate::{BuiltImage, Error};
+use crate::{BuiltImage, Error, files};
 
 /// What came out for one platform.
 pub(crate) struct Ready<'p> {
@@ -34,6 +35,7 @@ pub(crate) struct Exporter<'a> {
     pub(crate) observer: &'a dyn Observer,
     pub(crate) sources: &'a Sources<'a>,
     pub(crate) transfer: &'a Transfer,
+    pub(crate) files: &'a files::Sources,
 }
 
 impl Exporter<'_> {
@@ -78,6 +80,36 @@ impl Exporter<'_> {
         self.observer.step(step, Event::Status { id, current: 0, total: 0, done: true });
     }
 
+    /// A manifest, if annotations ask for one: they are nowhere else. It names the layers as they are, uncompressed.
+    pub(crate) fn manifest(&self, ready: &Ready<'_>) -> Result<Option<Vec<u8>>, Error> {
+        let for_it =
+            |one: &&Annotation| one.platform.as_ref().is_none_or(|platform| *platform == ready.planned.platform);
+        let annotations: Vec<&Annotation> = self.request.annotations.iter().filter(for_it).collect();
+        if annotations.is_empty() {
+            return Ok(None);
+        }
+        if let Some(other) = annotations.iter().find(|one| one.kind != "manifest") {
+            let kind = other.kind.split('-').next().unwrap_or_default();
+            return Err(Error::Request(format!("{kind} annotations not supported for single platform export")));
+        }
+        let layer = |diff_id: &Digest| {
+            let found = self.transfer.find_layer(diff_id)?;
+            let layer = found.ok_or_else(|| Error::Request(format!("layer {diff_id} is not in the store any more")))?;
+            Ok(Descriptor::new(media_type::LAYER, diff_id.clone(), layer.tar_size))
+        };
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: media_type::MANIFEST.to_owned(),
+            artifact_type: None,
+            config: Descriptor::of(media_type::CONFIG, &ready.config),
+            layers: ready.layers.iter().map(layer).collect::<Result<_, Error>>()?,
+            annotations: annotations.into_iter().map(|one| (one.key.clone(), one.value.clone())).collect(),
+            subject: None,
+        };
+        let failed = |error: serde_json::Error| Error::Request(format!("write the manifest: {error}"));
+        serde_json::to_vec(&manifest).map(Some).map_err(failed)
+    }
+
     /// Images of the store; with `push`, also of their registries.
     fn image(&self, output: &Output, ready: &[Ready<'_>], built: &mut [BuiltImage]) -> Result<(), Error> {
         let names = self.names(output)?;
@@ -103,7 +135,9 @@ impl Exporter<'_> {
             self.told(step, "exporting layers");
             for (one, built) in ready.iter().zip(built.iter_mut()) {
                 let kept: &[Reference] = if single && store { &names } else { &[] };
-                let image = self.transfer.image(&one.config, None, kept)?;
+                let manifest = self.manifest(one)?;
+                let manifest = manifest.as_deref().map(|bytes| (bytes, media_type::MANIFEST));
+                let image = self.transfer.image(&one.config, manifest, kept)?;
                 self.told(step, &format!("writing image {}", image.id));
                 for name in kept {
                     self.told(step, &format!("naming to {}", name_without_latest(name)));

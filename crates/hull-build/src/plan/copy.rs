@@ -119,10 +119,11 @@ impl Planner<'_> {
     ) -> Result<CopyAction, Error> {
         let wrong = |reason: String| Error::instruction(lines, reason);
         if from.is_none() {
-            if let Some(mut repository) = self.inputs.repository(source) {
+            if let Some(repository) = self.inputs.repository(source) {
                 if !add {
                     return Err(wrong("source can't be a git ref for COPY".to_owned()));
                 }
+                let mut repository = repository.map_err(wrong)?;
                 repository.checksum = checksum.map(str::to_owned).or(repository.checksum);
                 repository.keep_git_dir |= copy.keep_git_dir.unwrap_or(false);
                 let node = self.repository(state, repository, source, lines);

@@ -88,7 +88,15 @@ pub trait Inputs {
     fn context(&self, name: &str) -> Result<Option<Place>, Error>;
 
     /// A repository, if the text names one: `git@host:path`, `https://host/path.git#ref:directory`, ...
-    fn repository(&self, text: &str) -> Option<crate::graph::GitSource>;
+    ///
+    /// # Errors
+    /// What is wrong with its reference or directory.
+    fn repository(&self, text: &str) -> Option<Result<crate::graph::GitSource, String>>;
+
+    /// The date of the commit that is built, if a repository is: seconds since 1970.
+    fn commit_date(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// Where a context's files are.
@@ -214,7 +222,12 @@ impl<'a> Planner<'a> {
             base_layers,
             config,
             rows: state.rows,
-            created: state.epoch.unwrap_or(NO_DATE),
+            created: self
+                .request
+                .source_date_epoch
+                .or_else(|| self.inputs.commit_date())
+                .or(state.epoch)
+                .unwrap_or(NO_DATE),
         })
     }
 

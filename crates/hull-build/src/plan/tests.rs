@@ -35,8 +35,8 @@ impl Inputs for Machine {
         })
     }
 
-    fn repository(&self, text: &str) -> Option<GitSource> {
-        text.ends_with(".git").then(|| GitSource { url: text.to_owned(), ..GitSource::default() })
+    fn repository(&self, text: &str) -> Option<Result<GitSource, String>> {
+        text.ends_with(".git").then(|| Ok(GitSource { url: text.to_owned(), ..GitSource::default() }))
     }
 }
 

@@ -194,10 +194,14 @@ pub(super) fn main(engine: &Engine, args: Args) -> Done {
     let way = progress::Way::choose(args.progress.as_deref(), args.quiet)?;
     let (iidfile, metadata_file) = (args.iidfile.clone(), args.metadata_file.clone());
     let call = request::Call::parse(&args.call, args.check)?;
-    let request = request::request(&args).map_err(failed)?;
-    let defaults = request::defaults(&args)?;
+    let request = request::request(engine, &args).map_err(failed)?;
+    let defaults = request::defaults(&args).map_err(failed)?;
+    let wanted = |text: &Option<String>| text.as_deref().is_some_and(|text| text != "false");
+    if !args.attest.is_empty() || wanted(&args.sbom) || wanted(&args.provenance) {
+        say("WARNING: attestations are not made: --attest, --sbom and --provenance change nothing");
+    }
     if let Some(call) = call {
-        return call.main(&request);
+        return call.main(engine, &request);
     }
     let cancel = Arc::new(AtomicBool::new(false));
     watch_signals(&cancel)?;
@@ -216,17 +220,18 @@ pub(super) fn main(engine: &Engine, args: Args) -> Done {
             say(&format!("ERROR: failed to build: failed to solve: {failure}"));
             Err(Failure { code: INTERRUPTED, ..Failure::new("") })
         }
-        Err(failure) => {
-            if let Some(excerpt) = &failure.excerpt {
-                say(excerpt.trim_end());
-            }
-            say(&format!(
-                "ERROR: failed to build: failed to solve: {}",
-                hull_oci::spec::one_line(&failure.to_string())
-            ));
-            Err(Failure::new(""))
-        }
+        Err(failure) => Err(told(failure)),
     }
+}
+
+/// Says why a build failed, in the words of `docker build`.
+fn told(failure: hull_build::Failure) -> Failure {
+    if let Some(excerpt) = &failure.excerpt {
+        say(excerpt.trim_end());
+    }
+    let reason = hull_oci::spec::one_line(&failure.to_string());
+    say(&format!("ERROR: failed to build: failed to solve: {reason}"));
+    Failure::new("")
 }
 
 /// What is wrong with the command line, in the words of `docker build`.

@@ -1,15 +1,19 @@
 //! Flags to a request, in the words of `docker buildx build`.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hull_build::BuildRequest;
+use hull_build::call::{self, Method};
 use hull_build::graph::Network;
 use hull_build::request::{Annotation, CacheEntry, Context, DockerfileSource, Output, OutputKind, Secret};
-use hull_engine::{RunConfig, flags};
+use hull_engine::{Engine, RunConfig, flags};
 use hull_oci::Reference;
 use hull_oci::image::Platform;
+use rustix::fs::{Mode, OFlags};
 
 use super::super::{Failure, run};
 use super::Args;
@@ -22,13 +26,6 @@ const MAX_DOCKERFILE: u64 = 16 << 20;
 pub(super) struct Call {
     method: Method,
     json: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Method {
-    Check,
-    Outline,
-    Targets,
 }
 
 impl Call {
@@ -55,14 +52,18 @@ impl Call {
         Ok(method.map(|method| Self { method, json }))
     }
 
-    pub(super) fn main(self, request: &BuildRequest) -> super::Done {
-        let _ = (self.method, self.json, request);
-        Err(Failure::new("--call: Dockerfiles cannot be checked yet"))
+    pub(super) fn main(self, engine: &Engine, request: &BuildRequest) -> super::Done {
+        let called = call::call(engine, request, self.method, self.json).map_err(super::told)?;
+        crate::output::print(&called.output);
+        if !called.error.is_empty() {
+            super::say(called.error.trim_end());
+        }
+        Ok(u8::from(called.failed))
     }
 }
 
 /// Everything that is asked for.
-pub(super) fn request(args: &Args) -> Result<BuildRequest, Failure> {
+pub(super) fn request(engine: &Engine, args: &Args) -> Result<BuildRequest, Failure> {
     let mut request = BuildRequest {
         target: Some(args.target.clone()).filter(|target| !target.is_empty()),
         extra_hosts: hosts(&args.hosts)?,
@@ -124,7 +125,7 @@ pub(super) fn request(args: &Args) -> Result<BuildRequest, Failure> {
     request.cache_to = args.cache_to.iter().map(|text| cache(text)).collect::<Result<_, _>>()?;
     request.outputs = outputs(args)?;
     epoch(&mut request)?;
-    contexts(args, &mut request)?;
+    contexts(engine, args, &mut request)?;
     Ok(request)
 }
 
@@ -143,7 +144,7 @@ fn epoch(request: &mut BuildRequest) -> Result<(), Failure> {
 }
 
 /// The contexts, and where the Dockerfile is.
-fn contexts(args: &Args, request: &mut BuildRequest) -> Result<(), Failure> {
+fn contexts(engine: &Engine, args: &Args, request: &mut BuildRequest) -> Result<(), Failure> {
     let Some(word) = &args.context else {
         return Err(Failure::new("'hull build' requires 1 argument: the context, such as '.'"));
     };
@@ -151,7 +152,7 @@ fn contexts(args: &Args, request: &mut BuildRequest) -> Result<(), Failure> {
     if from_stdin && word == "-" {
         return Err(Failure::new("invalid argument: can't use stdin for both build context and dockerfile"));
     }
-    request.context = if word == "-" { stdin(request, args)? } else { context(word, true)? };
+    request.context = if word == "-" { stdin(engine, request, args)? } else { context(word, true)? };
     for text in &args.contexts {
         let Some((name, value)) = text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty())
         else {
@@ -173,13 +174,20 @@ fn contexts(args: &Args, request: &mut BuildRequest) -> Result<(), Failure> {
 }
 
 /// Standard input is a Dockerfile, or an archive of the context.
-fn stdin(request: &mut BuildRequest, args: &Args) -> Result<Context, Failure> {
+fn stdin(engine: &Engine, request: &mut BuildRequest, args: &Args) -> Result<Context, Failure> {
     let failed = |error: std::io::Error| Failure::new(format!("read the context from standard input: {error}"));
     let mut text = Vec::new();
     let mut input = std::io::stdin().lock();
     input.by_ref().take(512).read_to_end(&mut text).map_err(failed)?;
-    if is_archive(&text) {
-        return Ok(Context::Stdin);
+    if hull_build::begins_archive(&text) {
+        // It is read more than once.
+        std::fs::create_dir_all(engine.root()).map_err(failed)?;
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = rustix::fs::open(engine.root(), flags, Mode::from_raw_mode(0o600));
+        let mut file = file.map(File::from).map_err(|errno| failed(errno.into()))?;
+        file.write_all(&text).map_err(failed)?;
+        std::io::copy(&mut input, &mut file).map_err(failed)?;
+        return Ok(Context::Archive(Arc::new(file)));
     }
     input.take(MAX_DOCKERFILE).read_to_end(&mut text).map_err(failed)?;
     if args.file.is_some() {
@@ -187,12 +195,6 @@ fn stdin(request: &mut BuildRequest, args: &Args) -> Result<Context, Failure> {
     }
     request.dockerfile = DockerfileSource::Text(text);
     Ok(Context::Empty)
-}
-
-/// Whether bytes begin an archive, compressed or not.
-fn is_archive(bytes: &[u8]) -> bool {
-    let compressed: [&[u8]; 4] = [b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
-    compressed.iter().any(|magic| bytes.starts_with(magic)) || bytes.get(257..262) == Some(b"ustar")
 }
 
 /// A context as a word.
@@ -216,6 +218,10 @@ fn context(word: &str, main: bool) -> Result<Context, Failure> {
             _ => (rest, None),
         };
         return Ok(Context::OciLayout { path: absolute(path), tag, digest });
+    }
+    let is_directory = |word: &str| std::fs::metadata(absolute(word)).is_ok_and(|metadata| metadata.is_dir());
+    if let Some(repository) = hull_build::files::git::parse(word).filter(|_| !is_directory(word)) {
+        return repository.map(Context::Git).map_err(|error| Failure::new(format!("context {word}: {error}")));
     }
     if word.starts_with("http://") || word.starts_with("https://") {
         return Ok(Context::Url(word.to_owned()));

@@ -72,8 +72,13 @@ pub fn call(engine: &Engine, request: &BuildRequest, method: Method, json: bool)
     }
 }
 
+/// What the rules say of the stages that are built.
+pub(crate) fn warnings(engine: &Engine, request: &BuildRequest, sources: &Sources<'_>, text: &[u8]) -> Report {
+    with_options(engine, request, sources, |options| lint::check_build(text, options))
+}
+
 /// What the rules say of a Dockerfile.
-pub(crate) fn report(engine: &Engine, request: &BuildRequest, sources: &Sources<'_>, text: &[u8]) -> Report {
+fn report(engine: &Engine, request: &BuildRequest, sources: &Sources<'_>, text: &[u8]) -> Report {
     with_options(engine, request, sources, |options| lint::check(text, options))
 }
 

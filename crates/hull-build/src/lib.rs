@@ -116,13 +116,13 @@ pub fn build(
         Failure { error, excerpt }
     };
     let (file, _) = hull_dockerfile::parse(&definition.text).map_err(|error| of_it(error.into()))?;
-    let report = call::report(engine, request, &sources, &definition.text);
+    let report = call::warnings(engine, request, &sources, &definition.text);
     let warnings: Vec<observer::Warning> = report.findings.iter().map(call::warning).collect();
     warnings.iter().for_each(|warning| observer.warning(warning));
     caches(request, observer)?;
     let plan = plan::plan(&file, request, &sources).map_err(of_it)?;
-    if let Some(error) = report.error {
-        // The file says that findings are errors.
+    // Defects are the plan's to tell; here it counts only whether the file says that findings are errors.
+    if let Some(error) = report.error.filter(|_| report.denied) {
         return Err(of_it(error.into()));
     }
     let solver = Solver {

@@ -91,6 +91,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// The defect that a build of the file ends with.
     pub error: Option<Error>,
+    /// That defect is nothing but the findings: the file says that they are errors.
+    pub denied: bool,
 }
 
 impl Report {
@@ -115,8 +117,12 @@ pub fn check_build(source: &[u8], options: &Options<'_>) -> Report {
 
 fn report(source: &[u8], options: &Options<'_>, all: bool) -> Report {
     let mut linter = Linter::default();
-    let error = linter.check(source, options, all).err();
-    Report { findings: linter.findings, error }
+    let mut error = linter.evaluate(source, options, all).err();
+    let denied = error.is_none() && linter.config.error && !linter.findings.is_empty();
+    if denied {
+        error = Some(linter.violation());
+    }
+    Report { findings: linter.findings, error, denied }
 }
 
 /// Most findings that are kept.
@@ -136,18 +142,14 @@ impl Linter {
         }
     }
 
-    fn check(&mut self, source: &[u8], options: &Options<'_>, all: bool) -> Result<(), Error> {
-        self.evaluate(source, options, all)?;
-        if self.config.error && !self.findings.is_empty() {
-            let mut names: Vec<&str> = Vec::new();
-            for finding in &self.findings {
-                if !names.contains(&finding.rule.name()) {
-                    names.push(finding.rule.name());
-                }
+    fn violation(&self) -> Error {
+        let mut names: Vec<&str> = Vec::new();
+        for finding in &self.findings {
+            if !names.contains(&finding.rule.name()) {
+                names.push(finding.rule.name());
             }
-            return Err(Error::new(format!("lint violation found for rules: {}", names.join(", ")), None));
         }
-        Ok(())
+        Error::new(format!("lint violation found for rules: {}", names.join(", ")), None)
     }
 
     /// Goes through the file; `all` means every stage, otherwise those that the target needs.

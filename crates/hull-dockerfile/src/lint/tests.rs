@@ -54,6 +54,13 @@ fn builds_are_told_of_their_own_stages_only() {
     assert_eq!(found.findings.iter().map(|finding| finding.lines.start).collect::<Vec<_>>(), [5]);
     assert_eq!(found.error, None);
     assert!(check(text.as_bytes(), &options).error.is_some());
+    let denied = |text: &str| {
+        let found = check_build(text.as_bytes(), &options);
+        (found.denied, found.error.is_some())
+    };
+    assert_eq!(denied("# check=error=true\nFROM scratch\nCMD z\n"), (true, true));
+    assert_eq!(denied("# check=error=true\nFROM scratch\nCMD z\nSTOPSIGNAL y\n"), (false, true));
+    assert_eq!(denied("# check=skip=all;error=true\nFROM scratch\nCMD z\n"), (false, false));
 }
 
 #[test]

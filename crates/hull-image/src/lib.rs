@@ -10,6 +10,7 @@
 //! ├─ registry/             what clients of `hull registry serve` pushed: a registry's directory, not of this crate
 //! ├─ partial/ALGORITHM-HEX what came of a blob whose transfer broke off: [`registry`]
 //! ├─ cache/debian/SHA256   files of Debian archives
+//! ├─ cache/context, http, git   what builds know of their sources: of `hull-build`, not of this crate
 //! └─ trash/RANDOM/         what a running deletion unlinks; locked likewise
 //! ```
 //!

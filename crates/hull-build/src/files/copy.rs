@@ -160,7 +160,8 @@ impl Action<'_> {
                 Kind::Character(major, minor) => What::Character(major, minor),
                 Kind::Block(major, minor) => What::Block(major, minor),
                 Kind::Fifo => What::Fifo,
-                Kind::Socket => continue,
+                // What a tar makes of it, too.
+                Kind::Socket => What::File { size: 0, content: Content::Bytes([].into()) },
             };
             let file = files.get(pick.first.as_deref().unwrap_or(&pick.path)).copied();
             onto.put(&path, Other { attributes, what, file })?;

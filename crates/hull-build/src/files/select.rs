@@ -104,6 +104,10 @@ pub fn select(tree: &dyn FileTree, action: &CopyAction) -> Result<Selected, Erro
             }
             return Err(missing(tree, &names, false));
         };
+        // What a pattern is looked for in must be a directory.
+        if include.is_some() && !found.meta.is_dir() {
+            continue;
+        }
         let hidden = tree.ignored().is_some_and(|ignored| ignored.excludes(&text(&join(&found.path))));
         let one = Match {
             name: names.last().cloned().unwrap_or_default(),
@@ -486,8 +490,7 @@ fn digest_of(cursor: &mut Cursor<'_>, path: &[u8], meta: &Meta, buffer: &mut [u8
         file => file.map_err(Error::at("open", path))?,
     };
     let same = |file: &File| unchanged(file, meta).map_err(Error::at("stat", path));
-    // A download is not what it was looked at as: its name and times are not its own.
-    let fixed = matches!(cursor.tree().root().map(|(handle, _)| handle), Ok(Handle::Single));
+    let fixed = !cursor.tree().may_change();
     if !fixed && !same(&file)? {
         return Err(Error::Changed(absolute(path)));
     }

@@ -1,10 +1,13 @@
 //! Copies as BuildKit does them: `testdata/copy.txt` is what docker 28.5 made of the same files.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 
+use hull_image::snapshot::merged::Merged;
 use hull_layer::compression::{Compression, Encoder};
 use hull_layer::tar::{Entry, EntryKind, Reader, Writer};
 
@@ -14,7 +17,7 @@ use super::error::Error;
 use super::onto::{Attributes, Onto, Seen};
 use super::select::select;
 use super::tree::{FileTree, components, join};
-use super::trees::MachineDirectory;
+use super::trees::{LayerTree, MachineDirectory};
 use super::write;
 use crate::graph::{CopyAction, LocalSource};
 
@@ -161,7 +164,18 @@ fn actions(line: &str) -> Vec<CopyAction> {
 }
 
 /// The layer that a copy makes, one line for each entry.
-fn layer(context: &Context, base: Option<&dyn FileTree>, line: &str) -> Result<Vec<String>, Error> {
+fn layer(context: &dyn FileTree, base: Option<&dyn FileTree>, line: &str) -> Result<Vec<String>, Error> {
+    let bytes = tar(context, base, line)?;
+    let mut reader = Reader::new(&bytes[..], hull_layer::Limits::default());
+    let mut lines = Vec::new();
+    while let Some(entry) = reader.next()? {
+        lines.push(shown(&entry));
+    }
+    Ok(lines)
+}
+
+/// The layer that a copy makes.
+fn tar(context: &dyn FileTree, base: Option<&dyn FileTree>, line: &str) -> Result<Vec<u8>, Error> {
     let mut onto = Onto::new(base)?;
     let mut trees: Vec<Option<&dyn FileTree>> = Vec::new();
     if let Some(path) = line.strip_prefix("WORKDIR ") {
@@ -182,27 +196,28 @@ fn layer(context: &Context, base: Option<&dyn FileTree>, line: &str) -> Result<V
     let mut writer = Writer::new(&mut bytes);
     write::write(&onto.root, &trees, &mut writer, &|| false)?;
     writer.finish().unwrap();
-    let mut reader = Reader::new(&bytes[..], hull_layer::Limits::default());
-    let mut lines = Vec::new();
-    while let Some(entry) = reader.next()? {
-        let (kind, target) = match &entry.kind {
-            EntryKind::Directory => ("d", None),
-            EntryKind::File { .. } => ("-", None),
-            EntryKind::Symlink(target) => ("l", Some(target)),
-            EntryKind::HardLink(target) => ("h", Some(target)),
-            other => panic!("{other:?}"),
-        };
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let target = target.map(|target| format!(" -> {}", text(target))).unwrap_or_default();
-        let time = match entry.mtime {
-            TIME => " @2020",
-            LINK_TIME => " @2019",
-            _ => "",
-        };
-        let (mode, uid, gid) = (entry.mode, entry.uid, entry.gid);
-        lines.push(format!("{kind} {mode:04o} {uid}:{gid} {}{target}{time}", text(&entry.path)));
-    }
-    Ok(lines)
+    Ok(bytes)
+}
+
+/// One line for an entry.
+fn shown(entry: &Entry) -> String {
+    let (kind, target) = match &entry.kind {
+        EntryKind::Directory => ("d", None),
+        EntryKind::File { .. } => ("-", None),
+        EntryKind::Symlink(target) => ("l", Some(target)),
+        EntryKind::HardLink(target) => ("h", Some(target)),
+        EntryKind::Fifo => ("p", None),
+        other => panic!("{other:?}"),
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let target = target.map(|target| format!(" -> {}", text(target))).unwrap_or_default();
+    let time = match entry.mtime {
+        TIME => " @2020",
+        LINK_TIME => " @2019",
+        _ => "",
+    };
+    let (mode, uid, gid) = (entry.mode, entry.uid, entry.gid);
+    format!("{kind} {mode:04o} {uid}:{gid} {}{target}{time}", text(&entry.path))
 }
 
 fn open(directory: &Path, ignore: &[&str]) -> Context {
@@ -233,4 +248,201 @@ fn copies_are_buildkit_s() {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// What docker 28.5 did with `.dockerignore` of `ign`, `!ign/keep`, `secret`.
+#[test]
+fn what_is_ignored_does_not_exist() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    for path in ["ign/keep", "ign/drop"] {
+        fs::create_dir_all(root.join(path)).unwrap();
+    }
+    for path in ["reg", "ign/keep/a", "ign/drop/b", "ign/c", "secret"] {
+        fs::write(root.join(path), "x").unwrap();
+    }
+    symlink("../../../../../../etc", root.join("up")).unwrap();
+    symlink("ign/c", root.join("goodlink")).unwrap();
+    symlink("secret", root.join("badlink")).unwrap();
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, root.join("fifo"), fifo, rustix::fs::Mode::from_raw_mode(0o644), 0).unwrap();
+    let _socket = UnixListener::bind(root.join("sock")).unwrap();
+    fs::set_permissions(root.join("sock"), fs::Permissions::from_mode(0o755)).unwrap();
+    let context = open(root, &["ign", "!ign/keep", "secret"]);
+    let made = |line: &str| layer(&context, None, line).map_err(|error| error.to_string());
+    let all = [
+        "d 0755 0:0 y",
+        "l 0777 0:0 y/badlink -> secret",
+        "p 0644 0:0 y/fifo",
+        "l 0777 0:0 y/goodlink -> ign/c",
+        "d 0755 0:0 y/ign",
+        "d 0755 0:0 y/ign/keep",
+        "- 0644 0:0 y/ign/keep/a",
+        "- 0644 0:0 y/reg",
+        "- 0755 0:0 y/sock",
+        "l 0777 0:0 y/up -> ../../../../../../etc",
+    ];
+    assert_eq!(made("COPY . /y").unwrap(), all);
+    assert_eq!(made("COPY ign /x").unwrap(), ["d 0755 0:0 x", "d 0755 0:0 x/keep", "- 0644 0:0 x/keep/a"]);
+    assert_eq!(made("COPY s* /x/").unwrap(), ["d 0755 0:0 x", "- 0755 0:0 x/sock"]);
+    assert_eq!(made("COPY fifo /x").unwrap(), ["p 0644 0:0 x"]);
+    for path in ["secret", "ign/drop", "goodlink", "badlink", "up/passwd", "ign/c"] {
+        let error = made(&format!("COPY {path} /x")).unwrap_err();
+        assert!(error.contains(&format!("\"/{path}\": not found")), "{error}");
+    }
+    assert!(made("COPY secret /x").unwrap_err().ends_with("(excluded by .dockerignore)"));
+}
+
+#[test]
+fn parents_are_made_below_the_destination() {
+    let directory = context();
+    let context = open(directory.path(), &[]);
+    let made = |line: &str| layer(&context, None, line).map_err(|error| error.to_string());
+    let deep = ["d 0755 0:0 p", "d 0755 0:0 p/b", "d 0755 0:0 p/b/deep", "d 0755 0:0 p/b/deep/er"];
+    let mut expected = deep.to_vec();
+    expected.push("- 0644 0:0 p/b/deep/er/x.txt");
+    assert_eq!(made("COPY --parents b/deep/er/x.txt /p/").unwrap(), expected);
+    assert_eq!(made("COPY --parents ./b/deep/er/*.txt /p/").unwrap(), expected);
+    let pivot = ["d 0755 0:0 p", "d 0755 0:0 p/er", "- 0644 0:0 p/er/x.txt"];
+    assert_eq!(made("COPY --parents b/deep/./er/x.txt /p/").unwrap(), pivot);
+    assert_eq!(made("COPY --parents b/*/./er/* /p/").unwrap(), pivot);
+    let mut all = expected.clone();
+    all.push("- 0644 0:0 p/b/deep/y.txt");
+    assert_eq!(made("COPY --parents b/**/*.txt /p/").unwrap(), all);
+    let directory = made("COPY --parents --chown=3:4 a/sub /p/").unwrap();
+    assert_eq!(directory[1..], ["d 0750 3:4 p/a @2020", "d 0700 3:4 p/a/sub @2020", "- 0644 3:4 p/a/sub/f2"]);
+    assert!(made("COPY --parents a/nope /p/").unwrap_err().contains("\"/a/nope\": not found"));
+    assert_eq!(made("COPY --parents a/*.nope /p/").unwrap(), ["d 0755 0:0 p"]);
+}
+
+#[test]
+fn stages_keep_their_owners() {
+    let directory = context();
+    let lower = OwnedFd::from(fs::File::open(directory.path()).unwrap());
+    let stage = LayerTree::from_merged(Merged::new(vec![Arc::new(lower)]), "stage");
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let found = layer(&stage, None, "COPY a/f1 /x/y").unwrap();
+    assert_eq!(found, ["d 0755 0:0 x".to_owned(), format!("- 0640 {uid}:{gid} x/y @2020")]);
+    let error = layer(&stage, None, "COPY lnk/abs /x").unwrap_err().to_string();
+    assert!(error.contains("\"/lnk/abs\": not found"), "{error}");
+    // The same is taken of a context and of a stage with root's files.
+    let context = open(directory.path(), &[]);
+    let digest = |tree: &dyn FileTree, owners| {
+        let mut selected = select(tree, &actions("COPY a /x")[0]).unwrap();
+        selected.read_contents(tree, &|| false).unwrap();
+        selected.digest(owners)
+    };
+    assert_eq!(digest(&stage, false), digest(&context, false));
+    let before = digest(&context, false);
+    touch(&directory.path().join("a/f1"), 5);
+    assert_eq!(digest(&context, false), before, "times do not count");
+    fs::set_permissions(directory.path().join("a/f1"), fs::Permissions::from_mode(0o600)).unwrap();
+    assert_ne!(digest(&context, false), before, "modes do");
+    fs::set_permissions(directory.path().join("a/f1"), fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(digest(&context, false), before);
+    fs::write(directory.path().join("a/f1"), "onE\n").unwrap();
+    assert_ne!(digest(&context, false), before, "contents do");
+}
+
+#[test]
+fn a_file_that_changes_fails_the_copy() {
+    let directory = context();
+    let context = open(directory.path(), &[]);
+    let action = &actions("COPY t.txt /x")[0];
+    let selected = Arc::new(select(&context, action).unwrap());
+    fs::write(directory.path().join("t.txt"), "longer than before").unwrap();
+    let mut onto = Onto::new(None).unwrap();
+    let settings = Settings { time: 0, spool: &Temporary };
+    let source = Source { tree: &context, selected };
+    copy::apply(&mut onto, 0, action, Some(&source), None, &settings).unwrap();
+    let mut writer = Writer::new(Vec::new());
+    let error = write::write(&onto.root, &[Some(&context)], &mut writer, &|| false).unwrap_err();
+    assert!(matches!(error, Error::Changed(_)), "{error}");
+}
+
+#[test]
+fn names_that_layers_cannot_have_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join(".wh.passwd"), "").unwrap();
+    let context = open(directory.path(), &[]);
+    let error = layer(&context, None, "COPY . /").unwrap_err().to_string();
+    assert!(error.contains(".wh."), "{error}");
+}
+
+mod nothing_leads_out {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A name or a target of a link.
+    fn path() -> impl Strategy<Value = String> {
+        let name = prop_oneof!["[abc]", Just("..".to_owned()), Just(".".to_owned())];
+        (any::<bool>(), proptest::collection::vec(name, 1..5))
+            .prop_map(|(rooted, names)| format!("{}{}", if rooted { "/" } else { "" }, names.join("/")))
+    }
+
+    /// Directories, files and links at random places below `root`.
+    fn fill(root: &Path, names: &[(String, Option<String>)], content: &str) {
+        for (place, target) in names {
+            let mut place = root.join(join_names(place));
+            if place == root {
+                place = root.join("a");
+            }
+            // Whatever cannot be made is left out.
+            let parent = place.parent().unwrap();
+            let inside = parent
+                .ancestors()
+                .all(|one| one.symlink_metadata().is_ok_and(|meta| !meta.is_symlink()) || !one.exists());
+            if !inside || fs::create_dir_all(parent).is_err() {
+                continue;
+            }
+            let _ = match target {
+                Some(target) => symlink(target, &place),
+                None => fs::write(&place, content),
+            };
+        }
+    }
+
+    /// A path of plain names.
+    fn join_names(path: &str) -> String {
+        path.split('/').filter(|name| !matches!(*name, "" | "." | "..")).collect::<Vec<_>>().join("/")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn of_a_context_or_a_base(
+            context in proptest::collection::vec((path(), proptest::option::of(path())), 1..12),
+            base in proptest::collection::vec((path(), proptest::option::of(path())), 0..12),
+            source in path(),
+            destination in path(),
+            slash in any::<bool>(),
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let (inside, below) = (directory.path().join("x/y/context"), directory.path().join("x/y/base"));
+            for root in [&inside, &below] {
+                fs::create_dir_all(root).unwrap();
+            }
+            // What links could lead to.
+            for name in ["a", "b", "c", "x/a", "x/b", "x/y/a", "x/y/b", "x/y/c"] {
+                fs::write(directory.path().join(name), "outside").unwrap();
+            }
+            fill(&inside, &context, "inside");
+            fill(&below, &base, "below");
+            let context = open(&inside, &[]);
+            let base = MachineDirectory::open(&below, "base").unwrap();
+            let slash = if slash { "/" } else { "" };
+            let line = format!("COPY {source} /{destination}{slash}");
+            // A reader refuses names with `..`; contents come from within.
+            if let Ok(bytes) = tar(&context, Some(&base), &line) {
+                let mut reader = Reader::new(&bytes[..], hull_layer::Limits::default());
+                while reader.next().unwrap().is_some() {
+                    let mut text = String::new();
+                    std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
+                    prop_assert!(text.is_empty() || text == "inside", "{}: {}", line, text);
+                }
+            }
+        }
+    }
 }

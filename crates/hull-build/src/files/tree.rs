@@ -159,6 +159,11 @@ pub trait FileTree: Send + Sync {
         false
     }
 
+    /// Whether its files may change while they are read.
+    fn may_change(&self) -> bool {
+        true
+    }
+
     /// The time of all that is in it, where its files have none of their own.
     fn fixed_time(&self) -> Option<i64> {
         None

@@ -236,6 +236,10 @@ impl FileTree for LayerTree {
     fn keeps_owners(&self) -> bool {
         true
     }
+
+    fn may_change(&self) -> bool {
+        false
+    }
 }
 
 fn xattr(link: &str, name: &str) -> Result<Option<Vec<u8>>, Errno> {
@@ -313,6 +317,10 @@ impl FileTree for SingleFile {
         // A place in the file of its own.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         regular(rustix::fs::openat(CWD, link_of(self.file.as_fd()), flags, Mode::empty())?)
+    }
+
+    fn may_change(&self) -> bool {
+        false
     }
 
     fn known_digest(&self, _: &Meta) -> Option<[u8; 32]> {

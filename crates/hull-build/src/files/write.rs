@@ -15,7 +15,7 @@ use super::cursor::Cursor;
 use super::error::{Error, absolute};
 use super::onto::{Attributes, Content, Directory, Entry, Onto, Other, What};
 use super::select::unchanged;
-use super::tree::{FileTree, Handle, Meta, below};
+use super::tree::{FileTree, Meta, below};
 
 /// What passes from the writer to the store at once, and how many of them may wait.
 const CHUNK: usize = 256 << 10;
@@ -233,7 +233,7 @@ fn file(
             let Some(cursor) = cursors.get_mut(*action).and_then(Option::as_mut) else {
                 return Err(Error::Changed(absolute(from)));
             };
-            let fixed = matches!(cursor.tree().root().map(|(handle, _)| handle), Ok(Handle::Single));
+            let fixed = !cursor.tree().may_change();
             let opened = match cursor.open(from) {
                 Err(Errno::NOENT | Errno::INVAL | Errno::LOOP | Errno::NOTDIR) => {
                     return Err(Error::Changed(absolute(from)));

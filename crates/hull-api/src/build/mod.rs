@@ -68,7 +68,7 @@ pub(crate) fn pruned(api: &Api, all: bool, keep: i64, space: i64) -> Result<(Vec
 
 fn run_prune(api: &Api, words: &[String]) -> Result<(Vec<String>, u64), Refusal> {
     let mut command = crate::step::own(&api.engine);
-    command.args(["builder", "prune", "--force"]).args(words).stdin(std::process::Stdio::null());
+    command.args(["builder", "prune", "--force", "--format=json"]).args(words).stdin(std::process::Stdio::null());
     let failed = |reason: &str| Refusal::failed(format!("prune the build cache: {}", hull_oci::spec::one_line(reason)));
     let output = command.output().map_err(|error| failed(&error.to_string()))?;
     if !output.status.success() {
@@ -99,27 +99,20 @@ fn prune(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     Ok(Reply::json(200, &json!({ "CachesDeleted": removed, "SpaceReclaimed": size })))
 }
 
-/// What the command printed: an ID for each entry, and the sum.
+/// What the command printed: a document for each entry, and one with the sum.
 fn listed(text: &str) -> (Vec<String>, u64) {
-    let total = text.lines().find_map(|line| line.strip_prefix("Total")?.split_once(':').map(|(_, size)| size.trim()));
-    let words = text.lines().filter_map(|line| line.split_whitespace().next());
-    let entries = words.filter(|word| word.len() >= 12 && word.bytes().all(|byte| byte.is_ascii_alphanumeric()));
-    (entries.map(str::to_owned).collect(), total.map_or(0, bytes))
+    let documents: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let ids = documents.iter().filter_map(|one| one["ID"].as_str().map(str::to_owned)).collect();
+    (ids, documents.iter().find_map(|one| one["Reclaimed"].as_u64()).unwrap_or(0))
 }
 
-/// `1.5MB` as a number.
-fn bytes(text: &str) -> u64 {
-    let end = text.find(|one: char| !(one.is_ascii_digit() || one == '.')).unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let factor = match unit {
-        "kB" => 1e3,
-        "MB" => 1e6,
-        "GB" => 1e9,
-        "TB" => 1e12,
-        _ => 1.0,
-    };
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "sizes of disks")]
-    number.parse::<f64>().map_or(0, |number| (number * factor) as u64)
+/// What the build cache has, a document for each entry.
+pub(crate) fn cached(api: &Api) -> Result<Vec<Value>, Refusal> {
+    let mut command = crate::step::own(&api.engine);
+    command.args(["builder", "du", "--format=json"]).stdin(std::process::Stdio::null());
+    let output = command.output().map_err(|error| Refusal::failed(format!("measure the build cache: {error}")))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
 /// Gives a build the credentials that its client sent, and takes those of who runs the server away.
@@ -151,9 +144,8 @@ mod tests {
 
     #[test]
     fn what_prune_prints_is_read() {
-        let text = "ID\tRECLAIMABLE\tSIZE\nabcdefghijkl01234\ttrue\t12MB\nTotal:\t1.5MB\n";
-        assert_eq!(listed(text), (vec!["abcdefghijkl01234".to_owned()], 1_500_000));
-        assert_eq!(listed("Total:\t0B\n"), (Vec::new(), 0));
-        assert_eq!(bytes("12kB"), 12_000);
+        let text = "{\"ID\":\"r1\",\"Size\":7}\n{\"Reclaimed\":1500000}\n";
+        assert_eq!(listed(text), (vec!["r1".to_owned()], 1_500_000));
+        assert_eq!(listed(""), (Vec::new(), 0));
     }
 }

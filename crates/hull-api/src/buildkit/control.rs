@@ -95,7 +95,7 @@ pub(super) async fn answer(api: Arc<Api>, mut call: Call) {
         ("/moby.buildkit.v1.Control", "Info") => {
             call.answer(Ok(pb::InfoResponse { buildkit_version: Some(version()) })).await;
         }
-        ("/moby.buildkit.v1.Control", "DiskUsage") => call.answer(Ok(pb::DiskUsageResponse::default())).await,
+        ("/moby.buildkit.v1.Control", "DiskUsage") => disk_usage(&api, call).await,
         ("/moby.buildkit.v1.Control", "Prune") => prune(&api, call).await,
         ("/moby.buildkit.v1.Control", "Status") => status(&api, call).await,
         ("/moby.buildkit.v1.Control", "Solve") => {
@@ -174,6 +174,37 @@ async fn status(api: &Arc<Api>, mut call: Call) {
             }
         }
     }
+}
+
+/// `DiskUsage`.
+async fn disk_usage(api: &Arc<Api>, call: Call) {
+    let own = Arc::clone(api);
+    let listed = tokio::task::spawn_blocking(move || crate::build::cached(&own)).await;
+    let record = |one: serde_json::Value| {
+        let text = |name: &str| one[name].as_str().unwrap_or_default().to_owned();
+        let time = |name: &str| {
+            let nanoseconds = hull_engine::time::date(&text(name))?;
+            Some(pb::Timestamp { seconds: i64::try_from(nanoseconds / 1_000_000_000).ok()?, nanos: 0 })
+        };
+        pb::UsageRecord {
+            id: text("ID"),
+            mutable: one["Mutable"] == true,
+            in_use: false,
+            size: one["Size"].as_i64().unwrap_or(0),
+            created_at: time("CreatedAt"),
+            last_used_at: time("LastUsedAt"),
+            usage_count: one["UsageCount"].as_i64().unwrap_or(0),
+            description: text("Description"),
+            record_type: text("Type"),
+            shared: one["Shared"] == true,
+        }
+    };
+    let result = match listed {
+        Ok(Ok(list)) => Ok(pb::DiskUsageResponse { record: list.into_iter().map(record).collect() }),
+        Ok(Err(refusal)) => Err(Failure::unknown(refusal.message)),
+        Err(_) => Err(Failure::unknown("the measuring broke off")),
+    };
+    call.answer(result).await;
 }
 
 /// `Prune`, which streams what it removed.

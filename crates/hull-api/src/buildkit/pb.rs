@@ -12,460 +12,460 @@ use prost::Message;
 
 /// `google.protobuf.Timestamp`.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct Timestamp {
+pub(crate) struct Timestamp {
     #[prost(int64, tag = "1")]
-    pub seconds: i64,
+    pub(crate) seconds: i64,
     #[prost(int32, tag = "2")]
-    pub nanos: i32,
+    pub(crate) nanos: i32,
 }
 
 /// `google.rpc.Status`.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct Status {
+pub(crate) struct Status {
     #[prost(int32, tag = "1")]
-    pub code: i32,
+    pub(crate) code: i32,
     #[prost(string, tag = "2")]
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// A message without fields.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct Empty {}
+pub(crate) struct Empty {}
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct BytesMessage {
+pub(crate) struct BytesMessage {
     #[prost(bytes = "vec", tag = "1")]
-    pub data: Vec<u8>,
+    pub(crate) data: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct Platform {
+pub(crate) struct Platform {
     #[prost(string, tag = "1")]
-    pub architecture: String,
+    pub(crate) architecture: String,
     #[prost(string, tag = "2")]
-    pub os: String,
+    pub(crate) os: String,
     #[prost(string, tag = "3")]
-    pub variant: String,
+    pub(crate) variant: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct BuildkitVersion {
+pub(crate) struct BuildkitVersion {
     #[prost(string, tag = "1")]
-    pub package: String,
+    pub(crate) package: String,
     #[prost(string, tag = "2")]
-    pub version: String,
+    pub(crate) version: String,
     #[prost(string, tag = "3")]
-    pub revision: String,
+    pub(crate) revision: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct WorkerRecord {
+pub(crate) struct WorkerRecord {
     #[prost(string, tag = "1")]
-    pub id: String,
+    pub(crate) id: String,
     #[prost(btree_map = "string, string", tag = "2")]
-    pub labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     #[prost(message, repeated, tag = "3")]
-    pub platforms: Vec<Platform>,
+    pub(crate) platforms: Vec<Platform>,
     #[prost(message, optional, tag = "5")]
-    pub buildkit_version: Option<BuildkitVersion>,
+    pub(crate) buildkit_version: Option<BuildkitVersion>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct ListWorkersResponse {
+pub(crate) struct ListWorkersResponse {
     #[prost(message, repeated, tag = "1")]
-    pub record: Vec<WorkerRecord>,
+    pub(crate) record: Vec<WorkerRecord>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct InfoResponse {
+pub(crate) struct InfoResponse {
     #[prost(message, optional, tag = "1")]
-    pub buildkit_version: Option<BuildkitVersion>,
+    pub(crate) buildkit_version: Option<BuildkitVersion>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct PruneRequest {
+pub(crate) struct PruneRequest {
     #[prost(string, repeated, tag = "1")]
-    pub filter: Vec<String>,
+    pub(crate) filter: Vec<String>,
     #[prost(bool, tag = "2")]
-    pub all: bool,
+    pub(crate) all: bool,
     #[prost(int64, tag = "3")]
-    pub keep_duration: i64,
+    pub(crate) keep_duration: i64,
     #[prost(int64, tag = "4")]
-    pub reserved_space: i64,
+    pub(crate) reserved_space: i64,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct UsageRecord {
+pub(crate) struct UsageRecord {
     #[prost(string, tag = "1")]
-    pub id: String,
+    pub(crate) id: String,
     #[prost(bool, tag = "2")]
-    pub mutable: bool,
+    pub(crate) mutable: bool,
     #[prost(bool, tag = "3")]
-    pub in_use: bool,
+    pub(crate) in_use: bool,
     #[prost(int64, tag = "4")]
-    pub size: i64,
+    pub(crate) size: i64,
     #[prost(message, optional, tag = "6")]
-    pub created_at: Option<Timestamp>,
+    pub(crate) created_at: Option<Timestamp>,
     #[prost(message, optional, tag = "7")]
-    pub last_used_at: Option<Timestamp>,
+    pub(crate) last_used_at: Option<Timestamp>,
     #[prost(int64, tag = "8")]
-    pub usage_count: i64,
+    pub(crate) usage_count: i64,
     #[prost(string, tag = "9")]
-    pub description: String,
+    pub(crate) description: String,
     #[prost(string, tag = "10")]
-    pub record_type: String,
+    pub(crate) record_type: String,
     #[prost(bool, tag = "11")]
-    pub shared: bool,
+    pub(crate) shared: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct DiskUsageResponse {
+pub(crate) struct DiskUsageResponse {
     #[prost(message, repeated, tag = "1")]
-    pub record: Vec<UsageRecord>,
+    pub(crate) record: Vec<UsageRecord>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct Exporter {
+pub(crate) struct Exporter {
     #[prost(string, tag = "1")]
-    pub kind: String,
+    pub(crate) kind: String,
     #[prost(btree_map = "string, string", tag = "2")]
-    pub attrs: BTreeMap<String, String>,
+    pub(crate) attrs: BTreeMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct CacheOptionsEntry {
+pub(crate) struct CacheOptionsEntry {
     #[prost(string, tag = "1")]
-    pub kind: String,
+    pub(crate) kind: String,
     #[prost(btree_map = "string, string", tag = "2")]
-    pub attrs: BTreeMap<String, String>,
+    pub(crate) attrs: BTreeMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct CacheOptions {
+pub(crate) struct CacheOptions {
     #[prost(message, repeated, tag = "4")]
-    pub exports: Vec<CacheOptionsEntry>,
+    pub(crate) exports: Vec<CacheOptionsEntry>,
     #[prost(message, repeated, tag = "5")]
-    pub imports: Vec<CacheOptionsEntry>,
+    pub(crate) imports: Vec<CacheOptionsEntry>,
 }
 
 /// `pb.Definition`: LLB, of which only its presence counts.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct Definition {
+pub(crate) struct Definition {
     #[prost(bytes = "vec", repeated, tag = "1")]
-    pub def: Vec<Vec<u8>>,
+    pub(crate) def: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct SolveRequest {
+pub(crate) struct SolveRequest {
     #[prost(string, tag = "1")]
-    pub reference: String,
+    pub(crate) reference: String,
     #[prost(message, optional, tag = "2")]
-    pub definition: Option<Definition>,
+    pub(crate) definition: Option<Definition>,
     #[prost(string, tag = "3")]
-    pub exporter: String,
+    pub(crate) exporter: String,
     #[prost(btree_map = "string, string", tag = "4")]
-    pub exporter_attrs: BTreeMap<String, String>,
+    pub(crate) exporter_attrs: BTreeMap<String, String>,
     #[prost(string, tag = "5")]
-    pub session: String,
+    pub(crate) session: String,
     #[prost(string, tag = "6")]
-    pub frontend: String,
+    pub(crate) frontend: String,
     #[prost(btree_map = "string, string", tag = "7")]
-    pub frontend_attrs: BTreeMap<String, String>,
+    pub(crate) frontend_attrs: BTreeMap<String, String>,
     #[prost(message, optional, tag = "8")]
-    pub cache: Option<CacheOptions>,
+    pub(crate) cache: Option<CacheOptions>,
     #[prost(string, repeated, tag = "9")]
-    pub entitlements: Vec<String>,
+    pub(crate) entitlements: Vec<String>,
     #[prost(message, repeated, tag = "13")]
-    pub exporters: Vec<Exporter>,
+    pub(crate) exporters: Vec<Exporter>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct SolveResponse {
+pub(crate) struct SolveResponse {
     #[prost(btree_map = "string, string", tag = "1")]
-    pub exporter_response: BTreeMap<String, String>,
+    pub(crate) exporter_response: BTreeMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct StatusRequest {
+pub(crate) struct StatusRequest {
     #[prost(string, tag = "1")]
-    pub reference: String,
+    pub(crate) reference: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct StatusResponse {
+pub(crate) struct StatusResponse {
     #[prost(message, repeated, tag = "1")]
-    pub vertexes: Vec<Vertex>,
+    pub(crate) vertexes: Vec<Vertex>,
     #[prost(message, repeated, tag = "2")]
-    pub statuses: Vec<VertexStatus>,
+    pub(crate) statuses: Vec<VertexStatus>,
     #[prost(message, repeated, tag = "3")]
-    pub logs: Vec<VertexLog>,
+    pub(crate) logs: Vec<VertexLog>,
     #[prost(message, repeated, tag = "4")]
-    pub warnings: Vec<VertexWarning>,
+    pub(crate) warnings: Vec<VertexWarning>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct Vertex {
+pub(crate) struct Vertex {
     #[prost(string, tag = "1")]
-    pub digest: String,
+    pub(crate) digest: String,
     #[prost(string, repeated, tag = "2")]
-    pub inputs: Vec<String>,
+    pub(crate) inputs: Vec<String>,
     #[prost(string, tag = "3")]
-    pub name: String,
+    pub(crate) name: String,
     #[prost(bool, tag = "4")]
-    pub cached: bool,
+    pub(crate) cached: bool,
     #[prost(message, optional, tag = "5")]
-    pub started: Option<Timestamp>,
+    pub(crate) started: Option<Timestamp>,
     #[prost(message, optional, tag = "6")]
-    pub completed: Option<Timestamp>,
+    pub(crate) completed: Option<Timestamp>,
     #[prost(string, tag = "7")]
-    pub error: String,
+    pub(crate) error: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct VertexStatus {
+pub(crate) struct VertexStatus {
     #[prost(string, tag = "1")]
-    pub id: String,
+    pub(crate) id: String,
     #[prost(string, tag = "2")]
-    pub vertex: String,
+    pub(crate) vertex: String,
     #[prost(string, tag = "3")]
-    pub name: String,
+    pub(crate) name: String,
     #[prost(int64, tag = "4")]
-    pub current: i64,
+    pub(crate) current: i64,
     #[prost(int64, tag = "5")]
-    pub total: i64,
+    pub(crate) total: i64,
     #[prost(message, optional, tag = "6")]
-    pub timestamp: Option<Timestamp>,
+    pub(crate) timestamp: Option<Timestamp>,
     #[prost(message, optional, tag = "7")]
-    pub started: Option<Timestamp>,
+    pub(crate) started: Option<Timestamp>,
     #[prost(message, optional, tag = "8")]
-    pub completed: Option<Timestamp>,
+    pub(crate) completed: Option<Timestamp>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct VertexLog {
+pub(crate) struct VertexLog {
     #[prost(string, tag = "1")]
-    pub vertex: String,
+    pub(crate) vertex: String,
     #[prost(message, optional, tag = "2")]
-    pub timestamp: Option<Timestamp>,
+    pub(crate) timestamp: Option<Timestamp>,
     #[prost(int64, tag = "3")]
-    pub stream: i64,
+    pub(crate) stream: i64,
     #[prost(bytes = "vec", tag = "4")]
-    pub msg: Vec<u8>,
+    pub(crate) msg: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct VertexWarning {
+pub(crate) struct VertexWarning {
     #[prost(string, tag = "1")]
-    pub vertex: String,
+    pub(crate) vertex: String,
     #[prost(int64, tag = "2")]
-    pub level: i64,
+    pub(crate) level: i64,
     #[prost(bytes = "vec", tag = "3")]
-    pub short: Vec<u8>,
+    pub(crate) short: Vec<u8>,
     #[prost(bytes = "vec", repeated, tag = "4")]
-    pub detail: Vec<Vec<u8>>,
+    pub(crate) detail: Vec<Vec<u8>>,
     #[prost(string, tag = "5")]
-    pub url: String,
+    pub(crate) url: String,
     #[prost(message, optional, tag = "6")]
-    pub info: Option<SourceInfo>,
+    pub(crate) info: Option<SourceInfo>,
     #[prost(message, repeated, tag = "7")]
-    pub ranges: Vec<Range>,
+    pub(crate) ranges: Vec<Range>,
 }
 
 /// `pb.SourceInfo`.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct SourceInfo {
+pub(crate) struct SourceInfo {
     #[prost(string, tag = "1")]
-    pub filename: String,
+    pub(crate) filename: String,
     #[prost(bytes = "vec", tag = "2")]
-    pub data: Vec<u8>,
+    pub(crate) data: Vec<u8>,
     #[prost(string, tag = "4")]
-    pub language: String,
+    pub(crate) language: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct Range {
+pub(crate) struct Range {
     #[prost(message, optional, tag = "1")]
-    pub start: Option<Position>,
+    pub(crate) start: Option<Position>,
     #[prost(message, optional, tag = "2")]
-    pub end: Option<Position>,
+    pub(crate) end: Option<Position>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct Position {
+pub(crate) struct Position {
     #[prost(int32, tag = "1")]
-    pub line: i32,
+    pub(crate) line: i32,
     #[prost(int32, tag = "2")]
-    pub character: i32,
+    pub(crate) character: i32,
 }
 
 /// `moby.buildkit.v1.apicaps.APICap`.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct ApiCap {
+pub(crate) struct ApiCap {
     #[prost(string, tag = "1")]
-    pub id: String,
+    pub(crate) id: String,
     #[prost(bool, tag = "2")]
-    pub enabled: bool,
+    pub(crate) enabled: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct PongResponse {
+pub(crate) struct PongResponse {
     #[prost(message, repeated, tag = "1")]
-    pub frontend_caps: Vec<ApiCap>,
+    pub(crate) frontend_caps: Vec<ApiCap>,
     #[prost(message, repeated, tag = "2")]
-    pub llb_caps: Vec<ApiCap>,
+    pub(crate) llb_caps: Vec<ApiCap>,
     #[prost(message, repeated, tag = "3")]
-    pub workers: Vec<WorkerRecord>,
+    pub(crate) workers: Vec<WorkerRecord>,
 }
 
 /// `moby.buildkit.v1.frontend.SolveRequest`.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct BridgeSolveRequest {
+pub(crate) struct BridgeSolveRequest {
     #[prost(message, optional, tag = "1")]
-    pub definition: Option<Definition>,
+    pub(crate) definition: Option<Definition>,
     #[prost(string, tag = "2")]
-    pub frontend: String,
+    pub(crate) frontend: String,
     #[prost(btree_map = "string, string", tag = "3")]
-    pub frontend_opt: BTreeMap<String, String>,
+    pub(crate) frontend_opt: BTreeMap<String, String>,
     #[prost(message, repeated, tag = "12")]
-    pub cache_imports: Vec<CacheOptionsEntry>,
+    pub(crate) cache_imports: Vec<CacheOptionsEntry>,
     #[prost(btree_map = "string, message", tag = "13")]
-    pub frontend_inputs: BTreeMap<String, Definition>,
+    pub(crate) frontend_inputs: BTreeMap<String, Definition>,
 }
 
 /// `moby.buildkit.v1.frontend.SolveResponse`.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct BridgeSolveResponse {
+pub(crate) struct BridgeSolveResponse {
     #[prost(string, tag = "1")]
-    pub reference: String,
+    pub(crate) reference: String,
     #[prost(message, optional, tag = "3")]
-    pub result: Option<BridgeResult>,
+    pub(crate) result: Option<BridgeResult>,
 }
 
 /// `moby.buildkit.v1.frontend.Result`, with the one of its forms that is used.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct BridgeResult {
+pub(crate) struct BridgeResult {
     #[prost(message, optional, tag = "3")]
-    pub reference: Option<BridgeRef>,
+    pub(crate) reference: Option<BridgeRef>,
     #[prost(btree_map = "string, bytes", tag = "10")]
-    pub metadata: BTreeMap<String, Vec<u8>>,
+    pub(crate) metadata: BTreeMap<String, Vec<u8>>,
 }
 
 /// `moby.buildkit.v1.frontend.Ref`.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct BridgeRef {
+pub(crate) struct BridgeRef {
     #[prost(string, tag = "1")]
-    pub id: String,
+    pub(crate) id: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct ReturnRequest {
+pub(crate) struct ReturnRequest {
     #[prost(message, optional, tag = "1")]
-    pub result: Option<BridgeResult>,
+    pub(crate) result: Option<BridgeResult>,
     #[prost(message, optional, tag = "2")]
-    pub error: Option<Status>,
+    pub(crate) error: Option<Status>,
 }
 
 /// `moby.buildkit.v1.frontend.WarnRequest`.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct WarnRequest {
+pub(crate) struct WarnRequest {
     #[prost(string, tag = "1")]
-    pub digest: String,
+    pub(crate) digest: String,
     #[prost(int64, tag = "2")]
-    pub level: i64,
+    pub(crate) level: i64,
     #[prost(bytes = "vec", tag = "3")]
-    pub short: Vec<u8>,
+    pub(crate) short: Vec<u8>,
     #[prost(bytes = "vec", repeated, tag = "4")]
-    pub detail: Vec<Vec<u8>>,
+    pub(crate) detail: Vec<Vec<u8>>,
     #[prost(string, tag = "5")]
-    pub url: String,
+    pub(crate) url: String,
 }
 
 /// `fsutil.types.Packet`.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct Packet {
+pub(crate) struct Packet {
     #[prost(int32, tag = "1")]
-    pub kind: i32,
+    pub(crate) kind: i32,
     #[prost(message, optional, tag = "2")]
-    pub stat: Option<Stat>,
+    pub(crate) stat: Option<Stat>,
     #[prost(uint32, tag = "3")]
-    pub id: u32,
+    pub(crate) id: u32,
     #[prost(bytes = "vec", tag = "4")]
-    pub data: Vec<u8>,
+    pub(crate) data: Vec<u8>,
 }
 
 /// Kinds of [`Packet`].
-pub mod packet {
-    pub const STAT: i32 = 0;
-    pub const REQ: i32 = 1;
-    pub const DATA: i32 = 2;
-    pub const FIN: i32 = 3;
-    pub const ERR: i32 = 4;
+pub(crate) mod packet {
+    pub(crate) const STAT: i32 = 0;
+    pub(crate) const REQ: i32 = 1;
+    pub(crate) const DATA: i32 = 2;
+    pub(crate) const FIN: i32 = 3;
+    pub(crate) const ERR: i32 = 4;
 }
 
 /// `fsutil.types.Stat`; the mode is Go's.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct Stat {
+pub(crate) struct Stat {
     #[prost(string, tag = "1")]
-    pub path: String,
+    pub(crate) path: String,
     #[prost(uint32, tag = "2")]
-    pub mode: u32,
+    pub(crate) mode: u32,
     #[prost(uint32, tag = "3")]
-    pub uid: u32,
+    pub(crate) uid: u32,
     #[prost(uint32, tag = "4")]
-    pub gid: u32,
+    pub(crate) gid: u32,
     #[prost(int64, tag = "5")]
-    pub size: i64,
+    pub(crate) size: i64,
     #[prost(int64, tag = "6")]
-    pub mod_time: i64,
+    pub(crate) mod_time: i64,
     #[prost(string, tag = "7")]
-    pub linkname: String,
+    pub(crate) linkname: String,
     #[prost(int64, tag = "8")]
-    pub devmajor: i64,
+    pub(crate) devmajor: i64,
     #[prost(int64, tag = "9")]
-    pub devminor: i64,
+    pub(crate) devminor: i64,
     #[prost(btree_map = "string, bytes", tag = "10")]
-    pub xattrs: BTreeMap<String, Vec<u8>>,
+    pub(crate) xattrs: BTreeMap<String, Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct CredentialsRequest {
+pub(crate) struct CredentialsRequest {
     #[prost(string, tag = "1")]
-    pub host: String,
+    pub(crate) host: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct CredentialsResponse {
+pub(crate) struct CredentialsResponse {
     #[prost(string, tag = "1")]
-    pub username: String,
+    pub(crate) username: String,
     #[prost(string, tag = "2")]
-    pub secret: String,
+    pub(crate) secret: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct GetSecretRequest {
+pub(crate) struct GetSecretRequest {
     #[prost(string, tag = "1")]
-    pub id: String,
+    pub(crate) id: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct GetSecretResponse {
+pub(crate) struct GetSecretResponse {
     #[prost(bytes = "vec", tag = "1")]
-    pub data: Vec<u8>,
+    pub(crate) data: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct CheckAgentRequest {
+pub(crate) struct CheckAgentRequest {
     #[prost(string, tag = "1")]
-    pub id: String,
+    pub(crate) id: String,
 }
 
 /// `moby.buildkit.v1.BuildHistoryRequest`.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct BuildHistoryRequest {
+pub(crate) struct BuildHistoryRequest {
     #[prost(bool, tag = "1")]
-    pub active_only: bool,
+    pub(crate) active_only: bool,
     #[prost(string, tag = "2")]
-    pub reference: String,
+    pub(crate) reference: String,
     #[prost(bool, tag = "3")]
-    pub early_exit: bool,
+    pub(crate) early_exit: bool,
 }

@@ -4,9 +4,9 @@ use clap::Subcommand;
 use hull_engine::Engine;
 
 use super::{
-    Done, api, archives, build, commit, cp, df, events, exec, explain, explore, history, image_inspect, images, info,
-    inspect, life, logs, mount, names, port, prune, ps, readiness, referrers, registry, rm, run, signals, stats, top,
-    update, verify,
+    Done, api, archives, build, builder, commit, cp, df, events, exec, explain, explore, history, image_inspect,
+    images, info, inspect, life, logs, mount, names, port, prune, ps, readiness, referrers, registry, rm, run, signals,
+    stats, top, update, verify,
 };
 
 /// Commands on images.
@@ -85,12 +85,18 @@ pub(super) enum Builder {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
     Build(Box<build::Args>),
+    /// Show what the build cache occupies
+    Du(builder::Du),
+    /// Remove what builds have kept
+    Prune(builder::Prune),
 }
 
 impl Builder {
     pub(super) fn main(self, engine: &Engine) -> Done {
         match self {
             Self::Build(args) => build::main(engine, *args),
+            Self::Du(args) => builder::du(engine, &args),
+            Self::Prune(args) => builder::prune(engine, &args),
         }
     }
 }

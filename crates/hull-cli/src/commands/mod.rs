@@ -6,6 +6,7 @@ mod archives;
 mod boot;
 mod bootstrap;
 mod build;
+mod builder;
 mod commit;
 mod complete;
 mod config;

@@ -304,8 +304,9 @@ impl Engine {
         }
         if !endpoints.is_empty() {
             result = result.and(networks.detach(id).map_err(Error::from));
-            let _ = fs::remove_file(self.settings_file(id));
         }
+        // One that has left its last network while it ran has it still.
+        let _ = fs::remove_file(self.settings_file(id));
         result
     }
 

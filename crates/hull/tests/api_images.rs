@@ -75,7 +75,8 @@ fn root_api_images_go_out_and_come_in() {
 
     let container = server.create("changed", &["true"], json!({}));
     let body = json!({ "Env": ["A=b"], "Cmd": ["x"], "Labels": { "k": "v" } });
-    let target = format!("/commit?container={container}&repo=committed&comment=c&author=a&changes={}", escape("USER 7"));
+    let target =
+        format!("/commit?container={container}&repo=committed&comment=c&author=a&changes={}", escape("USER 7"));
     let committed = server.post(&target, &body).is(201).json()["Id"].clone();
     let document = server.get("/images/committed/json").is(200).json();
     assert_eq!((&document["Id"], &document["Author"], &document["Comment"]), (&committed, &json!("a"), &json!("c")));
@@ -134,10 +135,14 @@ fn root_api_volumes_live_and_die() {
     let Some(server) = Server::with_image(&[]) else { return };
     let body = json!({ "Name": "data", "Labels": { "a": "b" }, "DriverOpts": null, "Driver": "local" });
     let volume = server.post("/volumes/create", &body).is(201).json();
-    assert_eq!((&volume["Name"], &volume["Labels"]["a"], &volume["Scope"]), (&json!("data"), &json!("b"), &json!("local")));
+    assert_eq!(
+        (&volume["Name"], &volume["Labels"]["a"], &volume["Scope"]),
+        (&json!("data"), &json!("b"), &json!("local"))
+    );
     assert_eq!(server.post("/volumes/create", &json!({ "Name": "data" })).is(201).json(), volume);
     assert_eq!(server.get("/volumes/data").is(200).json(), volume);
-    let anonymous = server.post("/volumes/create", &json!({})).is(201).json()["Name"].as_str().expect("name").to_owned();
+    let anonymous =
+        server.post("/volumes/create", &json!({})).is(201).json()["Name"].as_str().expect("name").to_owned();
     assert_eq!(anonymous.len(), 64);
     server.post("/volumes/create", &json!({ "Name": "../x" })).refused(400, "volume name");
     server.post("/volumes/create", &json!({ "Name": "y", "Driver": "nfs" })).refused(404, "plugin");

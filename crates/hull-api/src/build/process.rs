@@ -102,6 +102,8 @@ pub(crate) struct Ended {
     pub(crate) success: bool,
     /// Why not: its last words.
     pub(crate) reason: String,
+    /// Lines of the Dockerfile that are to blame.
+    pub(crate) lines: Vec<u32>,
 }
 
 impl Process {
@@ -136,7 +138,7 @@ impl Process {
             });
         }
         let success = self.child.wait().is_ok_and(|status| status.success());
-        Ended { success, reason: reason(&words) }
+        Ended { success, reason: reason(&words), lines: lines(&words) }
     }
 }
 
@@ -179,6 +181,12 @@ fn reason(words: &str) -> String {
     let text = text.strip_prefix("failed to build: ").unwrap_or(text);
     let text = text.strip_prefix("hull: ").unwrap_or(text);
     text.strip_prefix("failed to solve: ").unwrap_or(text).to_owned()
+}
+
+/// The marked lines of the excerpt that the command line shows: `   7 | >>> RUN x`.
+fn lines(words: &str) -> Vec<u32> {
+    let marked = words.lines().filter_map(|line| line.split_once(" | >>> ").map(|(number, _)| number.trim()));
+    marked.filter_map(|number| number.parse().ok()).collect()
 }
 
 /// A document of `--progress=rawjson`: BuildKit's `SolveStatus`.
@@ -294,6 +302,7 @@ mod tests {
     fn the_reason_is_the_last_error() {
         let words = "Dockerfile:2\n   1 | FROM scratch\n>>> 2 | RUNN x\nERROR: failed to build: failed to solve: dockerfile parse error on line 2: unknown instruction: RUNN\n";
         assert_eq!(reason(words), "dockerfile parse error on line 2: unknown instruction: RUNN");
+        assert_eq!(lines("Dockerfile:2\n----\n   1 |     FROM x\n   2 | >>> RUN a \\\n   3 | >>>   b\n"), [2, 3]);
         assert_eq!(reason("hull: something else"), "something else");
         assert_eq!(reason(""), "the build ended without a word");
     }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hull_oci::image::Platform;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::builds::{Build, Made};
-use super::grpc::{Call, Failure, code, end};
+use super::grpc::{Call, Connection, Failure, code, end};
 use super::{pb, solve};
 use crate::server::Api;
 
@@ -97,6 +98,7 @@ pub(super) async fn answer(api: Arc<Api>, mut call: Call) {
         }
         ("/moby.buildkit.v1.Control", "DiskUsage") => disk_usage(&api, call).await,
         ("/moby.buildkit.v1.Control", "Prune") => prune(&api, call).await,
+        ("/moby.buildkit.v1.Control", "Session") => session(&api, call).await,
         ("/moby.buildkit.v1.Control", "Status") => status(&api, call).await,
         ("/moby.buildkit.v1.Control", "Solve") => {
             let result = match call.message::<pb::SolveRequest>().await {
@@ -174,6 +176,42 @@ async fn status(api: &Arc<Api>, mut call: Call) {
             }
         }
     }
+}
+
+/// `Session`: what `POST /session` is, as a call whose messages are the bytes of the connection.
+async fn session(api: &Arc<Api>, mut call: Call) {
+    let (id, methods) = match super::offer(&call.headers) {
+        Ok(offer) => offer,
+        Err(refusal) => return call.fail(&Failure::new(code::INVALID_ARGUMENT, refusal.message)),
+    };
+    let Ok((ours, theirs)) = tokio::net::UnixStream::pair() else {
+        return call.fail(&Failure::unknown("no connection can be made"));
+    };
+    let Ok(mut out) = call.begin() else { return };
+    let (mut reader, mut writer) = ours.into_split();
+    let api = Arc::clone(api);
+    let served = tokio::spawn(async move { super::client(&api, Connection::of(theirs), id, methods).await });
+    let mut buffer = vec![0; 32 << 10];
+    loop {
+        tokio::select! {
+            read = reader.read(&mut buffer) => match read {
+                Ok(length) if length > 0 => {
+                    let message = pb::BytesMessage { data: buffer[..length].to_vec() };
+                    if out.send(&message).await.is_err() {
+                        break;
+                    }
+                }
+                _ => break,
+            },
+            message = call.incoming.next::<pb::BytesMessage>() => match message {
+                Ok(Some(message)) if writer.write_all(&message.data).await.is_ok() => {}
+                _ => break,
+            },
+        }
+    }
+    drop((reader, writer));
+    let _ = served.await;
+    end(&mut out, &Ok(()));
 }
 
 /// `DiskUsage`.
@@ -272,7 +310,9 @@ async fn bridge(api: &Arc<Api>, mut call: Call, method: &str) {
                 Err(failure) => Err(failure),
                 Ok(request) => {
                     let returned = match request.error {
-                        Some(error) => Err(Failure::new(error.code, error.message)),
+                        Some(error) => {
+                            Err(Failure { details: error.details, ..Failure::new(error.code, error.message) })
+                        }
                         None => {
                             let reference = request.result.and_then(|result| result.reference).map(|one| one.id);
                             Ok(reference.filter(|id| !id.is_empty()))

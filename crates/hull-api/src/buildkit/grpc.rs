@@ -16,10 +16,14 @@ use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
+use super::pb::{Any, Status};
 use crate::http::Hijacked;
 
 /// Messages larger than this are refused.
 const MAX_MESSAGE: usize = 16 << 20;
+
+/// Details of a failure that are longer are left out.
+const MAX_DETAILS: usize = 256 << 10;
 
 /// What may be on its way in one stream, and in all of them.
 const WINDOW: u32 = 1 << 20;
@@ -42,11 +46,13 @@ pub(crate) mod code {
 pub(crate) struct Failure {
     pub(crate) code: i32,
     pub(crate) message: String,
+    /// More, for clients that understand it.
+    pub(crate) details: Vec<Any>,
 }
 
 impl Failure {
     pub(crate) fn new(code: i32, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), details: Vec::new() }
     }
 
     pub(crate) fn unknown(message: impl Into<String>) -> Self {
@@ -71,6 +77,11 @@ impl Connection {
         let stream = std::os::unix::net::UnixStream::from(hijacked.socket);
         stream.set_nonblocking(true)?;
         Ok(Self { early: hijacked.early.into(), stream: UnixStream::from_std(stream)? })
+    }
+
+    /// A connection of which nothing was read.
+    pub(crate) fn of(stream: UnixStream) -> Self {
+        Self { early: Bytes::new(), stream }
     }
 }
 
@@ -286,6 +297,19 @@ pub(crate) fn end(out: &mut Outgoing, result: &Result<(), Failure>) {
     trailers.insert("grpc-status", HeaderValue::from(code));
     if let Ok(value) = HeaderValue::from_str(&encode(message)) {
         trailers.insert("grpc-message", value);
+    }
+    if let Err(Failure { details, .. }) = result
+        && !details.is_empty()
+    {
+        use base64::Engine as _;
+        let status = Status { code, message: message.to_owned(), details: details.clone() }.encode_to_vec();
+        let text = base64::engine::general_purpose::STANDARD_NO_PAD.encode(status);
+        // Headers are bounded where they are read.
+        if let Ok(value) = HeaderValue::from_str(&text)
+            && text.len() < MAX_DETAILS
+        {
+            trailers.insert("grpc-status-details-bin", value);
+        }
     }
     // The client may have gone.
     let _ = out.0.send_trailers(trailers);

@@ -27,6 +27,8 @@ pub(crate) mod status;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use hyper::http::HeaderMap;
+
 use crate::http::{Hijacked, Reply, Request};
 use crate::refusal::Refusal;
 use crate::router::Route;
@@ -75,24 +77,35 @@ fn serve_control(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal
     }))
 }
 
-fn serve_session(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
-    wants_http2(request)?;
-    let id = request.header("x-docker-expose-session-uuid").unwrap_or_default().to_owned();
+/// Who a client is, and what it offers.
+fn offer(headers: &HeaderMap) -> Result<(String, BTreeSet<String>), Refusal> {
+    let id = headers.get("x-docker-expose-session-uuid").and_then(|value| value.to_str().ok()).unwrap_or_default();
     if id.is_empty() || id.len() > 256 {
         return Err(Refusal::bad("invalid session: it has no ID"));
     }
-    let methods = request.headers.get_all("x-docker-expose-session-grpc-method").iter();
-    let methods: BTreeSet<String> =
-        methods.filter_map(|value| value.to_str().ok()).map(str::to_ascii_lowercase).take(1000).collect();
+    let methods = headers.get_all("x-docker-expose-session-grpc-method").iter();
+    let methods = methods.filter_map(|value| value.to_str().ok()).map(str::to_ascii_lowercase).take(1000).collect();
+    Ok((id.to_owned(), methods))
+}
+
+/// The life of a connection on which the client serves.
+async fn client(api: &Api, connection: grpc::Connection, id: String, methods: BTreeSet<String>) {
+    let Ok((caller, life)) = grpc::Caller::new(connection).await else { return };
+    // A second one of that name is turned away.
+    let Some(number) = api.sessions.add(id.clone(), caller, methods) else { return };
+    let _ = life.await;
+    api.sessions.remove(&id, number);
+}
+
+fn serve_session(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
+    wants_http2(request)?;
+    let (id, methods) = offer(&request.headers)?;
     let api = Arc::clone(api);
     Ok(Reply::hijack("application/grpc", move |hijacked| {
         live(hijacked, move |hijacked| async move {
-            let Ok(connection) = grpc::Connection::new(hijacked) else { return };
-            let Ok((caller, life)) = grpc::Caller::new(connection).await else { return };
-            // A second one of that name is turned away.
-            let Some(number) = api.sessions.add(id.clone(), caller, methods) else { return };
-            let _ = life.await;
-            api.sessions.remove(&id, number);
+            if let Ok(connection) = grpc::Connection::new(hijacked) {
+                client(&api, connection, id, methods).await;
+            }
         });
     }))
 }

@@ -4,8 +4,6 @@
 //! Packages `moby.buildkit.v1`, `moby.buildkit.v1.frontend`, `moby.buildkit.v1.types`, `moby.filesync.v1`,
 //! `moby.buildkit.secrets.v1`, `moby.sshforward.v1`, `moby.upload.v1`, `fsutil.types`.
 
-#![expect(missing_docs, clippy::doc_markdown, reason = "fields are named as in the protocol's definition")]
-
 use std::collections::BTreeMap;
 
 use prost::Message;
@@ -26,6 +24,17 @@ pub(crate) struct Status {
     pub(crate) code: i32,
     #[prost(string, tag = "2")]
     pub(crate) message: String,
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) details: Vec<Any>,
+}
+
+/// `google.protobuf.Any`.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Any {
+    #[prost(string, tag = "1")]
+    pub(crate) type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) value: Vec<u8>,
 }
 
 /// A message without fields.
@@ -365,21 +374,6 @@ pub(crate) struct ReturnRequest {
     pub(crate) error: Option<Status>,
 }
 
-/// `moby.buildkit.v1.frontend.WarnRequest`.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub(crate) struct WarnRequest {
-    #[prost(string, tag = "1")]
-    pub(crate) digest: String,
-    #[prost(int64, tag = "2")]
-    pub(crate) level: i64,
-    #[prost(bytes = "vec", tag = "3")]
-    pub(crate) short: Vec<u8>,
-    #[prost(bytes = "vec", repeated, tag = "4")]
-    pub(crate) detail: Vec<Vec<u8>>,
-    #[prost(string, tag = "5")]
-    pub(crate) url: String,
-}
-
 /// `fsutil.types.Packet`.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(crate) struct Packet {
@@ -457,15 +451,4 @@ pub(crate) struct GetSecretResponse {
 pub(crate) struct CheckAgentRequest {
     #[prost(string, tag = "1")]
     pub(crate) id: String,
-}
-
-/// `moby.buildkit.v1.BuildHistoryRequest`.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub(crate) struct BuildHistoryRequest {
-    #[prost(bool, tag = "1")]
-    pub(crate) active_only: bool,
-    #[prost(string, tag = "2")]
-    pub(crate) reference: String,
-    #[prost(bool, tag = "3")]
-    pub(crate) early_exit: bool,
 }

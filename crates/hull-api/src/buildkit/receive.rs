@@ -306,6 +306,8 @@ fn failed(operation: &str, path: &str, errno: Errno) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buildkit::grpc::{Call, Caller, Connection, end, serve};
+    use crate::buildkit::session::Sessions;
 
     #[test]
     fn names_that_lead_out_are_refused() {
@@ -329,5 +331,114 @@ mod tests {
         let metadata = wanted.metadata();
         assert!(metadata.contains(&("exclude-patterns-encoded".to_owned(), "1".to_owned())));
         assert!(metadata.contains(&("exclude-patterns".to_owned(), "%C3%A4%20b".to_owned())));
+    }
+
+    fn entry(path: &str, mode: u32, data: &[u8]) -> (Stat, Vec<u8>) {
+        let (path, size) = (path.to_owned(), i64::try_from(data.len()).expect("short"));
+        (Stat { path, mode, size, mod_time: 1_700_000_000_000_000_000, ..Stat::default() }, data.to_vec())
+    }
+
+    fn link(path: &str, mode: u32, target: &str) -> (Stat, Vec<u8>) {
+        let (mut stat, data) = entry(path, mode, b"");
+        stat.linkname = target.to_owned();
+        (stat, data)
+    }
+
+    /// A client that sends these names, and what is asked for of them.
+    async fn client(mut call: Call, entries: Vec<(Stat, Vec<u8>)>) {
+        let mut out = call.begin().expect("an answer");
+        for (stat, _) in &entries {
+            let packet = Packet { kind: packet::STAT, stat: Some(stat.clone()), ..Packet::default() };
+            let _ = out.send(&packet).await;
+        }
+        let _ = out.send(&Packet { kind: packet::STAT, ..Packet::default() }).await;
+        while let Ok(Some(next)) = call.incoming.next::<Packet>().await {
+            match next.kind {
+                packet::REQ => {
+                    let data = entries.get(next.id as usize).map(|(_, data)| data.clone()).unwrap_or_default();
+                    for data in [data, Vec::new()] {
+                        let _ = out.send(&Packet { kind: packet::DATA, id: next.id, data, ..Packet::default() }).await;
+                    }
+                }
+                packet::FIN => {
+                    let _ = out.send(&Packet { kind: packet::FIN, ..Packet::default() }).await;
+                    break;
+                }
+                _ => break,
+            }
+        }
+        end(&mut out, &Ok(()));
+    }
+
+    /// Receives these below a new directory.
+    fn received(entries: Vec<(Stat, Vec<u8>)>) -> (tempfile::TempDir, Result<Received, Failure>) {
+        let home = tempfile::tempdir().expect("a directory");
+        let place = home.path().join("place");
+        std::fs::create_dir(&place).expect("a directory");
+        let root = rustix::fs::open(&place, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).expect("open");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let result = runtime.block_on(async {
+            let (ours, theirs) = tokio::net::UnixStream::pair().expect("a pair");
+            tokio::spawn(async move {
+                let answer = |call: Call| {
+                    tokio::spawn(client(call, entries.clone()));
+                };
+                let _ = serve(Connection::of(theirs), answer).await;
+            });
+            let (caller, life) = Caller::new(Connection::of(ours)).await.expect("a connection");
+            tokio::spawn(life);
+            let sessions = Sessions::default();
+            let _ = sessions.add("s".to_owned(), caller, [METHOD.to_ascii_lowercase()].into());
+            let session = sessions.find("s").await.expect("a session");
+            receive(&session, &Wanted::default(), &root, &mut |_| ()).await
+        });
+        (home, result)
+    }
+
+    #[test]
+    fn a_directory_comes_whole() {
+        let big = vec![7; 3 << 20];
+        let mut entries = vec![
+            entry("d", 0o750 | DIRECTORY, b""),
+            entry("d/f", 0o640 | SETUID, b"hello"),
+            link("d/hard", 0o640, "d/f"),
+            entry("e", 0o755 | DIRECTORY, b""),
+            link("l", 0o777 | SYMLINK, "../outside"),
+            entry("pipe", 0o644 | 1 << 25, b""),
+            entry("z", 0o600, &big),
+        ];
+        entries.extend((0..200).map(|number| entry(&format!("zz{number:03}"), 0o644, b"x")));
+        let (home, result) = received(entries);
+        assert_eq!(result, Ok(Received { files: 203, bytes: 5 + big.len() as u64 + 200 }));
+        let place = home.path().join("place");
+        use std::os::unix::fs::MetadataExt as _;
+        let file = std::fs::metadata(place.join("d/f")).expect("a file");
+        assert_eq!((file.mode() & 0o7777, file.mtime(), file.nlink()), (0o4640, 1_700_000_000, 2));
+        assert_eq!(std::fs::read(place.join("d/hard")).expect("a link"), b"hello");
+        assert_eq!(std::fs::metadata(place.join("d")).expect("a directory").mode() & 0o777, 0o750);
+        assert_eq!(std::fs::read_link(place.join("l")).expect("a link"), Path::new("../outside"));
+        assert!(!place.join("pipe").exists() && place.join("e").is_dir());
+        assert_eq!(std::fs::read(place.join("z")).expect("a file"), big);
+    }
+
+    #[test]
+    fn nothing_leads_out_of_the_directory() {
+        for entries in [
+            vec![entry("../x", 0o644, b"bad")],
+            vec![entry("/tmp/x", 0o644, b"bad")],
+            vec![link("l", 0o777 | SYMLINK, ".."), entry("l/x", 0o644, b"bad")],
+            vec![link("l", 0o777 | SYMLINK, "/tmp"), entry("l/hull-escaped", 0o644, b"bad")],
+            vec![link("hard", 0o644, "../../../etc/passwd")],
+            vec![link("l", 0o777 | SYMLINK, ".."), link("hard", 0o644, "l/secret")],
+            vec![entry("f", 0o644, b"a"), entry("f", 0o644, b"b")],
+        ] {
+            let (home, _) = received(entries.clone());
+            let names: Vec<_> =
+                std::fs::read_dir(home.path()).expect("read").flatten().map(|one| one.file_name()).collect();
+            assert_eq!(names, ["place"], "{entries:?}");
+            assert!(!Path::new("/tmp/hull-escaped").exists());
+        }
+        let (_, result) = received(vec![entry("f", 0o644, b"a"), entry("f", 0o644, b"b")]);
+        assert!(result.is_err());
     }
 }

@@ -182,7 +182,8 @@ impl Solve<'_> {
         let (ended, output) = self.follow(process).await?;
         drop(agents);
         if !ended.success && call.is_none() {
-            return Err(Failure::unknown(ended.reason));
+            let source = dockerfile.as_deref().and_then(|path| options::source(&ended, path));
+            return Err(Failure { details: source.into_iter().collect(), ..Failure::unknown(ended.reason) });
         }
         if let Some(call) = call {
             return options::called(&call, &ended, &output);

@@ -196,6 +196,22 @@ pub(super) fn called(call: &str, ended: &Ended, output: &[u8]) -> Result<Solved,
     Ok(Solved { metadata, ..Solved::default() })
 }
 
+/// The lines of the Dockerfile that are to blame, as clients show them.
+pub(super) fn source(ended: &Ended, dockerfile: &Path) -> Option<pb::Any> {
+    use base64::Engine as _;
+    let (first, last) = (*ended.lines.first()?, *ended.lines.last()?);
+    let root = hull_fs::Root::open(dockerfile.parent()?).ok()?;
+    let name = Path::new(dockerfile.file_name()?);
+    let data = root.read_bounded(name, super::MAX_DOCKERFILE).ok()?;
+    let data = base64::engine::general_purpose::STANDARD.encode(data);
+    let document = serde_json::json!({
+        "info": { "filename": name.to_string_lossy(), "data": data, "language": "Dockerfile" },
+        "ranges": [{ "start": { "line": first }, "end": { "line": last } }],
+    });
+    let type_url = "github.com/moby/buildkit/errdefs.Source+json".to_owned();
+    Some(pb::Any { type_url, value: document.to_string().into_bytes() })
+}
+
 /// What the exporters answer: what the build wrote of its result.
 pub(super) fn made(iidfile: &Path, metadata: &Path, request: &pb::SolveRequest) -> BTreeMap<String, String> {
     use base64::Engine as _;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hull_engine::events::{self, Event, FILTERS, Query};
+use hull_engine::events::{self, Event, Query};
 use serde_json::{Value, json};
 
 use crate::http::{Reply, Request};
+use crate::query::Filters;
 use crate::refusal::Refusal;
 use crate::router::Route;
 use crate::server::Api;
@@ -29,7 +30,8 @@ fn document(event: &Event) -> Value {
 }
 
 fn follow(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
-    let filters = request.query.filters(&FILTERS)?;
+    // As Docker: a filter that nobody knows filters nothing.
+    let filters = Filters::parse(request.query.text("filters"))?;
     let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, list) in filters.iter() {
         values.insert(name.to_owned(), list.iter().cloned().collect());

@@ -174,7 +174,7 @@ fn random() -> Result<String, Refusal> {
 
 fn create(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let container = api.container(request.param("id"))?;
-    let body: Create = request.json()?;
+    let body: Create = request.optional_json()?.unwrap_or_default();
     if body.cmd.0.is_empty() {
         return Err(Refusal::bad("No exec command specified"));
     }
@@ -183,8 +183,10 @@ fn create(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
         let text = "is paused, unpause the container before exec";
         return Err(Refusal::conflict(format!("Container {} {text}", container.id)));
     }
-    let detach_keys = hull_engine::attach::detach_keys(&body.detach_keys)
-        .map_err(|reason| Refusal::bad(format!("invalid detach keys ({}): {reason}", body.detach_keys)))?;
+    let detach_keys = hull_engine::attach::detach_keys(&body.detach_keys).map_err(|_| {
+        let shown = hull_oci::spec::one_line(&body.detach_keys);
+        Refusal::bad(format!("Invalid detach keys ({shown}) provided"))
+    })?;
     sweep(&api.engine);
     let wants =
         [(body.attach_stdin, WANTS_STDIN), (body.attach_stdout, WANTS_STDOUT), (body.attach_stderr, WANTS_STDERR)];

@@ -50,7 +50,7 @@ pub use guard::Rule;
 pub use http::{Body, Hijacked, Reply, Request, Stream};
 pub use query::{Filters, Query};
 pub use refusal::Refusal;
-pub use router::{Route, Version};
+pub use router::{Route, Version, understand};
 pub use server::{Api, serve};
 pub use step::{COMMAND, step};
 pub use system::info;

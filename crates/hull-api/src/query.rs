@@ -119,9 +119,8 @@ impl Filters {
         if text.is_empty() {
             return Ok(Self::default());
         }
-        let parsed: Option<BTreeMap<String, Values>> = serde_json::from_str(text).map_err(|error| {
-            Refusal::bad(format!("invalid filter: {}", hull_oci::spec::one_line(&error.to_string())))
-        })?;
+        let parsed: Option<BTreeMap<String, Values>> =
+            serde_json::from_str(text).map_err(|_| Refusal::bad("invalid filter"))?;
         let values = |values| match values {
             Values::Map(map) => map.into_iter().filter(|(_, wanted)| *wanted).map(|(value, _)| value).collect(),
             Values::List(list) => list.into_iter().collect(),

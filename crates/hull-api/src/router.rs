@@ -156,6 +156,24 @@ pub(crate) fn find(method: &str, path: &str) -> Result<Found, Refusal> {
     Ok(Found { route, version, path: path.to_owned(), params })
 }
 
+/// Understands a request as the server does, and does nothing: `METHOD PATH?QUERY`, a line feed, and the body of a
+/// container that is to be made. For fuzzing.
+pub fn understand(bytes: &[u8]) {
+    let at = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let (line, body) = (String::from_utf8_lossy(&bytes[..at]), bytes.get(at + 1..).unwrap_or_default());
+    let (method, address) = line.split_once(' ').unwrap_or((&line, ""));
+    let (path, query) = address.split_once('?').unwrap_or((address, ""));
+    if let Some(path) = crate::query::decode(path, false) {
+        let _ = find(method, &path);
+    }
+    let query = crate::query::Query::parse(query);
+    let _ = query.filters(&["label", "name"]).map(|filters| filters.truth("name"));
+    let _ = query.number::<i64>("limit");
+    if let Ok(Some(body)) = crate::http::parse::<Option<crate::wire::create::Create>>(body) {
+        let _ = crate::containers::config(body);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

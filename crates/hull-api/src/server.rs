@@ -52,7 +52,9 @@ const DRAIN: u64 = 32 << 20;
 /// How long the end waits for requests that are being answered.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Between the answer that a connection is not HTTP any more and its first byte: some clients take both for one.
+/// Some clients lose what comes with the answer that a connection is not HTTP any more: they are given so long to take
+/// that answer, and in any case a moment.
+const TAKEN: Duration = Duration::from_millis(50);
 const GAP: Duration = Duration::from_millis(1);
 
 /// What answers are made from.
@@ -243,7 +245,7 @@ impl Work {
                     // It may last: the threads that answer are for those who ask.
                     let kept = (busy, self.place);
                     let serve = move || {
-                        std::thread::sleep(GAP);
+                        await_taken(&hijacked.socket);
                         take(hijacked);
                         drop(kept);
                     };
@@ -296,6 +298,15 @@ async fn taken(upgrade: OnUpgrade) -> Option<Hijacked> {
             Some(Hijacked { socket: theirs.into(), early: Vec::new() })
         }
     }
+}
+
+/// Waits until the client has read all that was sent to it.
+fn await_taken(socket: &OwnedFd) {
+    let until = Instant::now() + TAKEN;
+    while hull_sys::socket::untaken(socket.as_fd()).is_ok_and(|left| left > 0) && Instant::now() < until {
+        std::thread::sleep(GAP / 5);
+    }
+    std::thread::sleep(GAP / 5);
 }
 
 /// Older clients want no other protocol: what would go over the connection is the answer's body, and what is left of

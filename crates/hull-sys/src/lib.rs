@@ -14,6 +14,7 @@ pub mod mount;
 pub mod quota;
 pub mod seccomp;
 pub mod signal;
+pub mod socket;
 pub mod trace;
 
 pub use rustix::io::Errno;

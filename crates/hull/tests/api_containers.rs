@@ -52,7 +52,7 @@ fn root_api_life_of_a_container() {
     let stats = server.get("/containers/one/stats?stream=0&one-shot=1").is(200).json();
     assert_eq!(stats["name"], "/one");
     assert!(stats["memory_stats"]["limit"].as_u64().is_some_and(|limit| limit == 64 << 20), "{stats}");
-    server.delete("/containers/one").refused(409, "cannot remove container \"/one\": container is running");
+    server.delete("/containers/one").refused(409, "cannot remove container \"one\": container is running");
     server.post("/containers/one/rename?name=two", &Value::Null).is(204);
     let taken = json!({ "Image": "probe" });
     server
@@ -76,7 +76,9 @@ fn root_api_refuses_what_is_wrong_and_goes_on() {
     let Some(server) = Server::with_image(&[]) else { return };
     let create = "/containers/create";
     let kind = ("Content-Type", "application/json");
-    server.send("POST", create, &[kind], b"").refused(400, "config cannot be empty");
+    server.send("POST", create, &[kind], b"").refused(400, "invalid JSON: got EOF while reading request body");
+    server.send("POST", create, &[kind], b"null").refused(400, "config cannot be empty");
+    server.send("POST", create, &[kind], b"{}").refused(400, "config cannot be empty");
     server.send("POST", create, &[kind], b"{").refused(400, "invalid JSON");
     server.send("POST", create, &[kind], b"{} x").refused(400, "unexpected content after JSON");
     server.send("POST", create, &[kind], b"[1]").refused(400, "invalid JSON");
@@ -104,6 +106,9 @@ fn root_api_refuses_what_is_wrong_and_goes_on() {
             "bind source path does not exist: /a,readonly=x",
         ),
         (json!({ "Image": "probe", "StopSignal": "NOPE" }), 400, "invalid signal"),
+        (json!({ "Image": "Probe" }), 400, "repository name (library/Probe) must be lowercase"),
+        (json!({ "Image": "probe", "Entrypoint": [""] }), 400, "no command specified"),
+        (json!({ "Image": "probe", "Env": ["=x"] }), 400, "invalid environment variable: =x"),
         (json!({ "Image": "probe", "WorkingDir": "x" }), 400, "needs to be an absolute path"),
     ] {
         server.post(create, &body).refused(status, part);
@@ -185,7 +190,7 @@ fn root_api_files_go_in_and_out_of_containers_that_do_not_run() {
     server
         .get("/containers/files/archive?path=/absent")
         .refused(404, "Could not find the file /absent in container files");
-    server.get("/containers/files/archive").refused(400, "missing parameter: path");
+    server.get("/containers/files/archive").refused(400, "bad parameter: path");
     let changes = server.get("/containers/files/changes").is(200).json();
     assert!(
         changes.as_array().is_some_and(|list| list.contains(&json!({ "Path": "/etc/new", "Kind": 1 }))),

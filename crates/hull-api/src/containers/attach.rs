@@ -26,7 +26,8 @@ pub(crate) fn stream_kind(request: &Request, tty: bool) -> &'static str {
 /// Keys that detach, of a request.
 pub(super) fn keys(request: &Request) -> Result<Vec<u8>, Refusal> {
     let text = request.query.text("detachKeys");
-    keys_of::detach_keys(text).map_err(|reason| Refusal::bad(format!("invalid detach keys ({text}): {reason}")))
+    let wrong = |_| Refusal::bad(format!("Invalid detach keys ({}) provided", hull_oci::spec::one_line(text)));
+    keys_of::detach_keys(text).map_err(wrong)
 }
 
 /// What a client asks of an attachment.

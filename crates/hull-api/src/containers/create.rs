@@ -38,11 +38,39 @@ fn some(text: &str) -> Option<String> {
     Some(text.to_owned()).filter(|text| !text.is_empty())
 }
 
+/// Docker's words for a name that no image can have.
+fn lower(name: &str) -> Made<()> {
+    let last = name.rfind('/').map_or(0, |at| at + 1);
+    let end = name[last..].find([':', '@']).map_or(name.len(), |at| last + at);
+    let repository = &name[..end];
+    if repository.contains(|one: char| one.is_ascii_uppercase()) {
+        let shown = if repository.contains('/') { repository.to_owned() } else { format!("library/{repository}") };
+        let shown = one_line(&shown);
+        return Err(Refusal::bad(format!("invalid reference format: repository name ({shown}) must be lowercase")));
+    }
+    Ok(())
+}
+
 /// Makes a container.
 pub(super) fn create(api: &Arc<Api>, request: &mut Request) -> Made<Reply> {
-    let body: Option<Create> = request.optional_json()?;
+    let body: Option<Option<Create>> = request.optional_json()?;
+    let none = || Refusal::bad("invalid JSON: got EOF while reading request body");
     let empty = || Refusal::bad("config cannot be empty in order to create a container");
-    let mut body = body.ok_or_else(empty)?;
+    let mut body = body.ok_or_else(none)?.ok_or_else(empty)?;
+    if body.image.is_empty() {
+        return Err(if body.cmd.0.is_empty() { empty() } else { Refusal::bad("no image specified") });
+    }
+    // An image that this socket does not see is not there.
+    let image = api.image(&body.image).map_err(|refusal| match lower(&body.image) {
+        Err(wrong) if refusal.status == 404 => wrong,
+        _ => refusal,
+    })?;
+    let has_words = |words: &[String]| words.iter().any(|word| !word.is_empty());
+    let entrypoint = body.entrypoint.as_ref().map_or(&image.config.config.entrypoint, |words| &words.0);
+    let inherits = body.entrypoint.is_none() && body.cmd.0.is_empty();
+    if !has_words(entrypoint) && body.cmd.0.is_empty() && !(inherits && !image.config.config.cmd.is_empty()) {
+        return Err(Refusal::bad("no command specified"));
+    }
     let name = request.query.text("name");
     let name = name.strip_prefix('/').unwrap_or(name);
     if !name.is_empty() {
@@ -51,11 +79,6 @@ pub(super) fn create(api: &Arc<Api>, request: &mut Request) -> Made<Reply> {
             Refusal::bad(format!("Invalid container name ({shown}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"))
         })?;
     }
-    if body.image.is_empty() {
-        return Err(Refusal::bad("no image specified"));
-    }
-    // An image that this socket does not see is not there.
-    let image = api.image(&body.image)?;
     let mut warnings: Vec<String> = Vec::new();
     if let Some(platform) = request.query.get("platform").filter(|platform| !platform.is_empty()) {
         let mut parts = platform.split('/');
@@ -101,6 +124,9 @@ pub(crate) fn config(body: Create) -> Made<RunConfig> {
         }
     }
     all(&host.volumes_from, |text| flags::volumes_from(text).map(drop))?;
+    if let Some(wrong) = body.env.iter().find(|text| text.starts_with('=') || text.contains('\0')) {
+        return Err(Refusal::bad(format!("invalid environment variable: {}", one_line(wrong))));
+    }
     let attached = if body.open_stdin { body.stdin_once } else { body.attach_stdout || body.attach_stderr };
     let (entrypoint, entrypoint_words) = match body.entrypoint {
         None => (None, Vec::new()),
@@ -282,13 +308,23 @@ fn level() -> Level {
     told.map_or(Level::Compat, |text| Level::parse(&text).unwrap_or_default())
 }
 
+fn capabilities(field: &str, list: &[String]) -> Made<Vec<String>> {
+    all(list, |text| {
+        flags::capability(text).map_err(|_| {
+            let upper = one_line(&text.to_ascii_uppercase());
+            let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+            format!("invalid {field}: unknown capability: \"{full}\"")
+        })
+    })
+}
+
 fn security(host: &HostConfig) -> Made<Security> {
     let level = level();
     let mut security = Security {
         level,
         no_new_privileges: level != Level::Compat,
-        cap_add: all(&host.cap_add, flags::capability)?,
-        cap_drop: all(&host.cap_drop, flags::capability)?,
+        cap_add: capabilities("CapAdd", &host.cap_add)?,
+        cap_drop: capabilities("CapDrop", &host.cap_drop)?,
         privileged: host.privileged,
         // Emptied on purpose.
         system_paths_unconfined: host.masked_paths.as_ref().is_some_and(Vec::is_empty)

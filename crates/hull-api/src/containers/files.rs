@@ -76,7 +76,7 @@ fn header(stat: &Value) -> String {
 
 fn path(request: &Request) -> Result<String, Refusal> {
     match request.query.text("path") {
-        "" => Err(Refusal::bad("missing parameter: path")),
+        "" => Err(Refusal::bad("bad parameter: pathcannot be empty")),
         path => Ok(path.to_owned()),
     }
 }

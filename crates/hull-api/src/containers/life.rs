@@ -73,9 +73,10 @@ pub(super) fn kill(api: &Arc<Api>, request: &mut Request) -> Answer {
     let text = request.query.text("signal");
     let number = match text {
         "" => 9,
-        text => signal::parse(text)
-            .filter(|number| *number > 0)
-            .ok_or_else(|| Refusal::bad(format!("invalid signal: {}", one_line(text))))?,
+        text => signal::parse(text).filter(|number| *number > 0).ok_or_else(|| {
+            let name = one_line(request.param("id"));
+            Refusal::bad(format!("cannot kill container: {name}: invalid signal: {}", one_line(text)))
+        })?,
     };
     let state = api.engine.state(&container.id)?;
     if state.phase != Phase::Running {
@@ -129,9 +130,14 @@ pub(super) fn rename(api: &Arc<Api>, request: &mut Request) -> Answer {
     }
     let name = flags::container_name(name).map_err(|_| {
         let shown = one_line(name);
-        Refusal::bad(format!("Invalid container name ({shown}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"))
+        Refusal::bad(format!("Error when allocating new name: Invalid container name ({shown}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"))
     })?;
-    api.engine.rename(&container, &name)?;
+    api.engine.rename(&container, &name).map_err(|error| match Refusal::from(error) {
+        refusal @ Refusal { status: 409, .. } => {
+            Refusal { message: format!("Error when allocating new name: {}", refusal.message), ..refusal }
+        }
+        refusal => refusal,
+    })?;
     Ok(Reply::empty(204))
 }
 
@@ -160,7 +166,7 @@ pub(super) fn remove(api: &Arc<Api>, request: &mut Request) -> Answer {
     let container = api.container(request.param("id"))?;
     let (force, volumes) = (request.query.truth("force"), request.query.truth("v"));
     if request.query.truth("link") {
-        return Err(Refusal::bad("links of the legacy kind cannot be removed"));
+        return Err(Refusal::failed("Conflict, cannot remove the default link name of the container"));
     }
     let state = api.engine.state(&container.id)?;
     if !force && matches!(state.phase, Phase::Running | Phase::Restarting) {
@@ -170,7 +176,8 @@ pub(super) fn remove(api: &Arc<Api>, request: &mut Request) -> Answer {
             _ => ("running", "stop the container before removing or force remove"),
         };
         let how = if is == "paused" { format!("{is} {hint}") } else { format!("{is}: {hint}") };
-        return Err(Refusal::conflict(format!("cannot remove container \"/{}\": container is {how}", container.name)));
+        let name = one_line(request.param("id"));
+        return Err(Refusal::conflict(format!("cannot remove container \"{name}\": container is {how}")));
     }
     api.engine.remove(&container, force, volumes)?;
     Ok(Reply::empty(204))

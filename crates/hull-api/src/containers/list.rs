@@ -159,7 +159,10 @@ fn check(filters: &Filters, name: &str, known: &[&str]) -> Result<(), Refusal> {
     match filters.values(name).find(|value| !known.contains(value)) {
         Some(bad) => {
             let known = known.join(", ");
-            Err(Refusal::bad(format!("invalid filter '{name}={}': must be one of {known}", one_line(bad))))
+            let (what, bad) = (if name == "status" { "state" } else { name }, one_line(bad));
+            let text =
+                format!("invalid filter '{name}={bad}': invalid value for {what} ({bad}): must be one of {known}");
+            Err(Refusal::bad(text))
         }
         None => Ok(()),
     }
@@ -168,11 +171,14 @@ fn check(filters: &Filters, name: &str, known: &[&str]) -> Result<(), Refusal> {
 pub(super) fn list(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let engine = &api.engine;
     let filters = request.query.filters(&[&FILTERS[..], &["volume"]].concat())?;
-    check(&filters, "health", &["starting", "healthy", "unhealthy", "none"])?;
-    check(&filters, "status", &["created", "restarting", "running", "removing", "paused", "exited", "dead"])?;
+    check(&filters, "health", &["none", "starting", "healthy", "unhealthy"])?;
+    check(&filters, "status", &["created", "running", "paused", "restarting", "removing", "exited", "dead"])?;
     let mut exited = Vec::new();
     for value in filters.values("exited") {
-        let wrong = || Refusal::bad(format!("invalid filter 'exited={}'", one_line(value)));
+        let wrong = || {
+            let value = one_line(value);
+            Refusal::bad(format!("invalid filter 'exited={value}': strconv.Atoi: parsing \"{value}\": invalid syntax"))
+        };
         exited.push(value.parse::<i32>().map_err(|_| wrong())?);
     }
     let task = filters.truth("is-task")?;
@@ -188,7 +194,8 @@ pub(super) fn list(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refus
         .values("ancestor")
         .map(|name| (name, engine.images.find(name).map(|image| image.id.to_string()).unwrap_or_default()))
         .collect();
-    let limit = request.query.number::<i64>("limit")?.unwrap_or(-1);
+    let limit =
+        request.query.number::<i64>("limit").map_err(|refusal| Refusal { status: 500, ..refusal })?.unwrap_or(-1);
     let all = request.query.truth("all") || limit > 0 || filters.has("status") || !exited.is_empty();
     let sized = request.query.truth("size");
     let fits = |index: usize, (container, state): &(Container, State)| {

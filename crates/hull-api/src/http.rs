@@ -24,6 +24,9 @@ use crate::router::Version;
 /// Documents larger than this are refused.
 const MAX_DOCUMENT: u64 = 8 << 20;
 
+/// A body that was refused is read so far, so that the client gets to the answer.
+pub(crate) const DRAIN: u64 = 32 << 20;
+
 /// Bytes of one frame of a stream at most.
 const PIECE: usize = 64 << 10;
 
@@ -79,8 +82,11 @@ impl Request {
     pub fn optional_json<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Refusal> {
         let mut bytes = Vec::new();
         let broken = |error: io::Error| Refusal::bad(format!("error reading request body: {error}"));
-        self.body().take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).map_err(broken)?;
+        let mut body = self.body();
+        (&mut body).take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).map_err(broken)?;
         if bytes.len() as u64 > MAX_DOCUMENT {
+            // A client that still sends hears nothing.
+            body.drain(DRAIN);
             return Err(Refusal::bad(format!("request body too large: more than {MAX_DOCUMENT} bytes")));
         }
         if bytes.iter().all(u8::is_ascii_whitespace) {

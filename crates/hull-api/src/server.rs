@@ -28,7 +28,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::containers::Waiting;
-use crate::http::{Answer, Body, Hijacked, Kind, Reply, Request, Stream, response};
+use crate::http::{Answer, Body, DRAIN, Hijacked, Kind, Reply, Request, Stream, response};
 use crate::query::{Query, decode};
 use crate::refusal::Refusal;
 use crate::{API_VERSION, ENGINE_VERSION, Error, Options, guard, router};
@@ -45,9 +45,6 @@ const MORE_THREADS: usize = 64;
 
 /// Bytes of a thread's stack.
 const STACK: usize = 256 << 10;
-
-/// A body that was refused is read so far, so that the client gets to the answer.
-const DRAIN: u64 = 32 << 20;
 
 /// How long the end waits for requests that are being answered.
 const FAREWELL: Duration = Duration::from_secs(5);

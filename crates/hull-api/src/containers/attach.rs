@@ -10,7 +10,7 @@ use hull_engine::{Container, attach as keys_of, logs};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 
 use super::logs::Written;
-use super::relay::{Form, Monitor, Multiplexed, Raw, Relay};
+use super::relay::{Form, Monitor, Multiplexed, Place, Raw, Relay};
 use crate::http::{Hijacked, Reply, Request};
 use crate::refusal::Refusal;
 use crate::server::Api;
@@ -70,7 +70,7 @@ pub(super) fn number() -> u64 {
 }
 
 /// A connection to the monitor, now or at the start.
-pub(super) fn monitor(api: &Api, id: &str, wants: u8) -> Result<Monitor, Refusal> {
+pub(super) fn monitor(api: &Arc<Api>, id: &str, wants: u8) -> Result<Monitor, Refusal> {
     if api.engine.state(id)?.phase == Phase::Running
         && let Some(socket) = api.engine.greet(id, wants)?
     {
@@ -81,7 +81,8 @@ pub(super) fn monitor(api: &Api, id: &str, wants: u8) -> Result<Monitor, Refusal
         socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(fail)?;
     let number = number();
     api.waiting.add(id, number, theirs, wants);
-    Ok(Monitor { socket: ours, waiting: Some(number) })
+    let place = Place { api: Arc::clone(api), id: id.to_owned(), number };
+    Ok(Monitor { socket: ours, waiting: Some(place) })
 }
 
 /// Connects a client, once its connection is its own.

@@ -103,23 +103,43 @@ impl Escape {
     }
 }
 
+/// A place among those who wait for a container's start, given up when it is dropped.
+pub(super) struct Place {
+    pub(super) api: Arc<Api>,
+    pub(super) id: String,
+    pub(super) number: u64,
+}
+
+impl Place {
+    /// Gives it up; `false` when a start has taken it.
+    fn leave(&self) -> bool {
+        self.api.waiting.leave(&self.id, self.number)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
 /// A connection to a monitor, or one that a monitor gets when its container is started.
 pub(super) struct Monitor {
     pub(super) socket: OwnedFd,
-    /// It waits for the start under this number.
-    pub(super) waiting: Option<u64>,
+    /// It waits for the start.
+    pub(super) waiting: Option<Place>,
 }
 
 impl Monitor {
     /// Looks whether somebody else has started the container; `false` when there is nothing to wait for any more.
     pub(super) fn look(&mut self, api: &Api, id: &str, wants: u8) -> bool {
-        let Some(number) = self.waiting else { return true };
+        let Some(place) = &self.waiting else { return true };
         match api.engine.state(id) {
             Ok(state) if state.phase == Phase::Running => {}
             Ok(_) => return true,
             Err(_) => return false,
         }
-        if !api.waiting.leave(id, number) {
+        if !place.leave() {
             // The start has it.
             self.waiting = None;
             return true;
@@ -176,9 +196,8 @@ impl Relay {
     pub(super) fn run(mut self) -> End {
         let mut to_client = Vec::new();
         let end = self.pass(&mut to_client);
-        if let Some(number) = self.monitor.waiting {
-            self.api.waiting.leave(&self.id, number);
-        }
+        // Nobody waits any more.
+        self.monitor.waiting = None;
         if end != End::Gone {
             self.form.end(&mut to_client);
             let patience = Timespec { tv_sec: 10, tv_nsec: 0 };

@@ -105,7 +105,7 @@ pub(super) fn wait(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refus
 
 /// The exit code that a monitor tells; `None` when the client has gone.
 fn exit(
-    api: &Api,
+    api: &Arc<Api>,
     container: &Container,
     mut monitor: Monitor,
     condition: Condition,
@@ -125,9 +125,6 @@ fn exit(
         };
         let ready = !list[0].revents().is_empty();
         if stream.is_gone() {
-            if let Some(number) = monitor.waiting {
-                api.waiting.leave(&container.id, number);
-            }
             return None;
         }
         if count == 0 {

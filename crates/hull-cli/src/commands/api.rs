@@ -15,7 +15,8 @@ use crate::output;
 /// Serve the Docker Engine API, for every client that speaks it
 ///
 /// The server keeps nothing: containers and programs in them go on when it ends or is killed. By default it listens on
-/// docker.sock in the directory of runtime state; a client is pointed to it with DOCKER_HOST.
+/// docker.sock in the directory of runtime state; a client is pointed to it with DOCKER_HOST. Containers get Docker's
+/// defaults of isolation, or those of HULL_SECURITY if that is set.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  hull serve\n  hull serve -H unix:///var/run/docker.sock --group docker\n  hull serve -H fd:// --idle 300\n  hull serve -H unix:///run/watch.sock --read-only\n  hull serve -H unix:///run/team.sock --allow 'GET *' --allow 'POST /containers/*' --label team=x"

@@ -34,6 +34,9 @@ use crate::refusal::Refusal;
 use crate::{API_VERSION, ENGINE_VERSION, Error, Options, guard, router};
 use listen::{Accepted, Listener};
 
+/// A thread that has nothing to answer goes after so long, and memory is given back when nobody has asked for as long.
+const THREAD_KEPT: Duration = Duration::from_secs(2);
+
 /// A request's headers must be there after so long, and so must the next request of a connection.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -404,6 +407,19 @@ fn await_signal(signals: &OwnedFd, end: &Notify) {
     }
 }
 
+/// Gives memory back whenever there is nothing to do.
+async fn rest(api: Arc<Api>) {
+    let mut rested = None;
+    loop {
+        tokio::time::sleep(THREAD_KEPT).await;
+        let idle = api.idle_since().filter(|since| since.elapsed() >= THREAD_KEPT);
+        if idle.is_some() && idle != rested {
+            rested = idle;
+            hull_sys::memory::trim();
+        }
+    }
+}
+
 async fn await_idle(api: Arc<Api>, idle: Duration, end: Arc<Notify>) {
     loop {
         let left = match api.idle_since() {
@@ -445,13 +461,16 @@ async fn accept(api: Arc<Api>, listener: Listener, most: Arc<Semaphore>) {
 /// # Errors
 /// When an address cannot be listened on, or certificates cannot be used.
 pub fn serve(engine: Engine, options: Options, ready: impl FnOnce(&[String])) -> Result<(), Error> {
+    hull_sys::memory::share_heap();
     let most = connections();
-    let signals = hull_sys::signal::redirect().map_err(|errno| Error::Runtime(errno.into()))?;
+    // First: sockets that were passed have the numbers that anything else would get.
     let bound = listen::bind(&options)?;
+    let signals = hull_sys::signal::redirect().map_err(|errno| Error::Runtime(errno.into()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(most + MORE_THREADS)
         .thread_stack_size(STACK)
+        .thread_keep_alive(THREAD_KEPT)
         .build()
         .map_err(Error::Runtime)?;
     let api = Arc::new(Api::new(engine, options));
@@ -466,6 +485,7 @@ pub fn serve(engine: Engine, options: Options, ready: impl FnOnce(&[String])) ->
         let ended = Arc::clone(&end);
         let watch = move || await_signal(&signals, &ended);
         std::thread::Builder::new().stack_size(STACK).spawn(watch).map_err(Error::Runtime)?;
+        tokio::spawn(rest(Arc::clone(&api)));
         if let Some(idle) = api.options.idle {
             tokio::spawn(await_idle(Arc::clone(&api), idle, Arc::clone(&end)));
         }

@@ -8,6 +8,19 @@ const MARGIN: usize = 32 << 10;
 /// What may have been used of the stack below that.
 const STACK: usize = 1 << 20;
 
+/// Has all threads that come later share two heaps (`mallopt(3)` with `M_ARENA_MAX`): with one for each, a server of many
+/// threads keeps much that is free.
+pub fn share_heap() {
+    // SAFETY: glibc's own function; it changes only how malloc works from now on.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
+}
+
+/// Gives free heap back to the machine (`malloc_trim(3)`); for processes with threads too.
+pub fn trim() {
+    // SAFETY: glibc's own function; it touches only memory that malloc knows to be free.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// Gives back what this process can get again: free heap (`malloc_trim(3)`), pages of its program that are never written,
 /// and the stack below the caller (`madvise(2)` with `MADV_DONTNEED`). What is needed later is mapped again from the page
 /// cache.

@@ -255,3 +255,30 @@ fn root_api_ends_when_asked_and_when_idle() {
     let socket = server.socket();
     server.home.until("an idle server ends", || !socket.exists());
 }
+
+#[test]
+fn root_api_takes_sockets_that_were_passed() {
+    use std::io::{Read as _, Write as _};
+    let Some(server) = Server::new(&[]) else { return };
+    let path = server.home.path().join("passed.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("bind");
+    // A shell gives the server the descriptor and its own process ID, as service managers do.
+    let line = "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\" 3<&0 </dev/null";
+    let command = server.home.hull(&["serve", "-H", "fd://", "--idle", "1"]);
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", line, "sh"])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(std::os::fd::OwnedFd::from(listener))
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("sh");
+    let mut stream = std::os::unix::net::UnixStream::connect(&path).expect("connect");
+    stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("send");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answer");
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("OK"), "{answer}");
+    assert_eq!(child.wait().expect("wait").code(), Some(0), "it ends when it is idle");
+    assert!(path.exists(), "the socket is the service manager's");
+    server.finish();
+}

@@ -88,7 +88,10 @@ fn passed(tls: Option<&TlsAcceptor>) -> Result<Vec<Bound>, Error> {
     let count = i32::try_from(Sockets::of_environment().count).unwrap_or(0);
     let mut list = Vec::new();
     for number in 3..3 + count {
-        let Some(socket) = hull_sys::clone::take_inherited_fd(number) else { continue };
+        // This process has no sockets of its own yet, and what is none was not passed.
+        let is_socket = std::fs::read_link(format!("/proc/self/fd/{number}"))
+            .is_ok_and(|target| target.to_string_lossy().starts_with("socket:"));
+        let Some(socket) = is_socket.then(|| hull_sys::clone::take_inherited_fd(number)).flatten() else { continue };
         rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC).map_err(|errno| Error::Runtime(errno.into()))?;
         list.push(Bound { address: format!("fd://{number}"), socket, own: None, tls: tls.cloned() });
     }

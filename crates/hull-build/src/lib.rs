@@ -107,7 +107,7 @@ pub fn build(
     cancel: &AtomicBool,
 ) -> Result<Built, Failure> {
     let transfer = engine.images.begin().map_err(Error::from)?;
-    let files = files::Sources::new(engine).with_secrets(&request.secrets);
+    let files = files::Sources::new(engine).with_secrets(&request.secrets).with_ssh(&request.ssh);
     let sources = Sources::new(engine, request, observer, &transfer, &files);
     let definition = sources.definition()?;
     let of_it = |error: Error| {

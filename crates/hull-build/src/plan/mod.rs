@@ -388,7 +388,8 @@ impl<'a> Planner<'a> {
             Error::Instruction { reason, .. } => Error::instruction(lines, reason),
             error => Error::Step { name: String::new(), lines: Some(lines), source: Box::new(error) },
         })?;
-        let key = format!("image {} {title}", source.id);
+        // An image is one step, whatever it is taken for; the first name counts.
+        let key = format!("image {} {platform}", source.id);
         if let Some(node) = self.sources.get(&key) {
             return Ok((*node, config));
         }

@@ -20,6 +20,12 @@ pub(crate) fn warning(message: impl Display) {
     let _ = writeln!(std::io::stderr(), "{}", hull_oci::spec::one_line(&message.to_string()));
 }
 
+/// Writes text of several lines to standard error.
+pub(crate) fn diagnostic(text: impl Display) {
+    // Only whoever closed standard error could be told.
+    let _ = write!(std::io::stderr(), "{text}");
+}
+
 /// Writes to standard output; a reader that has gone away has seen enough.
 pub(crate) fn print(text: impl Display) {
     let _ = write!(std::io::stdout(), "{text}");

@@ -169,7 +169,7 @@ impl Engine {
     pub fn attach(&self, container: &Container, client: &Client, warn: &mut dyn FnMut(&str)) -> Result<Outcome, Error> {
         let state = self.state(&container.id)?;
         if state.phase != Phase::Running {
-            let status = format!("{}: start it first", state.phase.as_str());
+            let status = state.phase.as_str().to_owned();
             return Err(Error::Status { operation: "attach to", id: container.id.clone(), status });
         }
         let Some(socket) = self.greet(&container.id, client.wants)? else { return Err(died()) };

@@ -250,8 +250,10 @@ fn describe(config: &mut ImageConfig, container: &Container, options: &CommitOpt
     let created = Some(hull_runtime::state::rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)));
     config.created.clone_from(&created);
     config.author.clone_from(&options.author);
-    let comment = options.message.clone().unwrap_or_else(|| hand_made(container, changes));
-    config.comment = Some(comment.clone());
+    let mark = hand_made(container, changes);
+    // The user's words do not hide that no instruction made the layer.
+    let comment = options.message.as_ref().map_or_else(|| mark.clone(), |message| format!("{message} ({mark})"));
+    config.comment = Some(options.message.clone().unwrap_or(mark));
     config.history.push(History {
         created,
         created_by: Some(container.args.join(" ")),

@@ -70,6 +70,12 @@ pub struct RunConfig {
     pub read_only_tmpfs: bool,
     /// Bind mounts, volumes, ..., in order.
     pub mounts: Vec<MountConfig>,
+    /// Targets of those that other containers lent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lent_mounts: Vec<String>,
+    /// Targets of those that `--mount` named, which `inspect` shows apart.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub long_mounts: Vec<String>,
     /// Most bytes that the container may write to its own layer.
     pub storage_size: Option<u64>,
     /// Size of `/dev/shm` in bytes.
@@ -317,6 +323,9 @@ pub struct VolumeConfig {
 /// A device of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceConfig {
+    /// On the host; empty if it is the same.
+    #[serde(default)]
+    pub source: String,
     /// In the container.
     pub path: String,
     /// `c` or `b`.

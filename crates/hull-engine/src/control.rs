@@ -28,6 +28,11 @@ fn not_running(operation: &'static str, container: &Container, state: &State) ->
     Error::Status { operation, id: container.id.clone(), status: state.phase.as_str().to_owned() }
 }
 
+/// The state as it is about to be.
+fn exited(state: State) -> State {
+    State { phase: Phase::Exited, ..state }
+}
+
 /// A descriptor of a process, if it is the one that started then.
 pub(crate) fn process(pid: i32, start: u64) -> Option<OwnedFd> {
     let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
@@ -67,7 +72,11 @@ impl Engine {
         }
         match self.foreign(&container.id) {
             Some(foreign) => foreign.kill(&container.id, signal)?,
-            None => lifecycle::kill(&self.oci_root(), &container.id, signal, false)?,
+            None => match lifecycle::kill(&self.oci_root(), &container.id, signal, false) {
+                // It ended just now.
+                Err(hull_runtime::Error::NoContainer(_)) => return Err(not_running("kill", container, &exited(state))),
+                killed => killed?,
+            },
         }
         events::emit(self, container, "kill", &[("signal", &signal.to_string())]);
         Ok(())
@@ -228,7 +237,7 @@ impl Engine {
         let before = std::mem::replace(&mut renamed.name, name.to_owned());
         if before == name {
             let reason = "renaming a container with the same name as its current name";
-            return Err(Error::flag("NAME", reason));
+            return Err(Error::Refused(reason.to_owned()));
         }
         self.take_name(&renamed)?;
         let saved = self.save_container(&renamed);
@@ -237,6 +246,21 @@ impl Engine {
         saved?;
         events::emit(self, &renamed, "rename", &[("oldName", &format!("/{before}"))]);
         Ok(())
+    }
+
+    /// Takes away a name under which a container knows another, from its next start on.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when there is no such link.
+    pub fn unlink(&self, container: &Container, link: &str) -> Result<(), Error> {
+        let _lock = self.lock(&container.id)?;
+        let mut changed = self.container(&container.id)?;
+        let before = changed.config.links.len();
+        changed.config.links.retain(|one| one.rsplit(':').next() != Some(link));
+        if changed.config.links.len() == before {
+            return Err(Error::Refused(format!("container {} has no link {link}", container.name)));
+        }
+        self.save_container(&changed)
     }
 
     /// Waits for the end of a container and returns its exit code, also when it removes itself or is restarted.
@@ -302,8 +326,8 @@ impl Engine {
             if !force {
                 return Err(Error::Status {
                     operation: "remove",
-                    id: container.id.clone(),
-                    status: format!("{}: stop it first, or use --force", state.phase.as_str()),
+                    id: container.name.clone(),
+                    status: if self.is_paused(&container.id) { "paused" } else { state.phase.as_str() }.to_owned(),
                 });
             }
             self.set_stopping(&container.id, Stopping::Stop)?;

@@ -42,7 +42,10 @@ pub enum Error {
     #[error("container ID prefix {0} is ambiguous: give more characters")]
     Ambiguous(String),
     /// The name is taken.
-    #[error("--name: {name:?} is in use by container {id}")]
+    #[error(
+        "conflict. The container name \"/{name}\" is already in use by container {id:?}. You have to remove (or rename) \
+         that container to be able to reuse that name."
+    )]
     NameTaken {
         /// The name.
         name: String,
@@ -50,7 +53,7 @@ pub enum Error {
         id: String,
     },
     /// The operation does not fit the container's state.
-    #[error("cannot {operation} container {id}: it is {status}")]
+    #[error("{}", status_text(operation, id, status))]
     Status {
         /// Verb phrase.
         operation: &'static str,
@@ -69,6 +72,9 @@ pub enum Error {
         /// This machine does not have the image.
         no_image: bool,
     },
+    /// The operation is refused; Docker's words.
+    #[error("{0}")]
+    Refused(String),
     /// A container on a directory of the user's has no image below it.
     #[error("cannot {operation} container {id}: it runs on a directory, not on an image")]
     NoImageOf {
@@ -119,6 +125,26 @@ pub enum Error {
     /// Files and locks.
     #[error(transparent)]
     Fs(#[from] hull_fs::Error),
+}
+
+/// Docker's words where scripts may look for them.
+fn status_text(operation: &str, id: &str, status: &str) -> String {
+    match (operation, status) {
+        ("pause", "paused already") => format!("container {id} is already paused"),
+        ("unpause", _) => format!("container {id} is not paused"),
+        ("pause" | "list processes of", "exited" | "created" | "restarting") => {
+            format!("container {id} is not running")
+        }
+        ("kill", "exited" | "created") => format!("container {id} is not running"),
+        ("exec in", "paused") => format!("container {id} is paused, unpause the container before exec"),
+        ("attach to", "exited" | "created") => "you cannot attach to a stopped container, start it first".to_owned(),
+        ("remove", "running" | "restarting" | "paused") => {
+            format!(
+                "cannot remove container {id:?}: container is {status}: stop the container before removing or force remove"
+            )
+        }
+        _ => format!("cannot {operation} container {id}: it is {status}"),
+    }
 }
 
 impl Error {

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Source;
+use crate::config::{MountConfig, Source};
 use crate::records::{Container, Engine, create_private, now};
 
 pub use read::{FILTERS, Query, follow, read};
@@ -81,6 +81,30 @@ impl Engine {
     /// Writes an event of a container, which somebody outside of this crate has caused.
     pub fn tell(&self, container: &Container, action: &str, more: &[(&str, &str)]) {
         emit(self, container, action, more);
+    }
+}
+
+/// Writes the events of a container's networks and volumes, when it begins or has ended.
+pub(crate) fn emit_surroundings(engine: &Engine, container: &Container, begins: bool) {
+    let container_id = || ("container".to_owned(), container.id.clone());
+    for network in &container.config.networks {
+        let Ok(network) = engine.networks().find(&network.name) else { continue };
+        let name = ("name".to_owned(), network.name.clone());
+        let kind = ("type".to_owned(), network.driver.as_str().to_owned());
+        let actor = Actor { id: network.id, attributes: [container_id(), name, kind].into() };
+        emit_of(engine, "network", if begins { "connect" } else { "disconnect" }, actor);
+    }
+    for mount in &container.config.mounts {
+        let MountConfig::Volume { name, target, .. } = mount else { continue };
+        let mut attributes: BTreeMap<String, String> =
+            [container_id(), ("driver".to_owned(), crate::volumes::DRIVER.to_owned())].into();
+        if begins {
+            attributes.insert("destination".to_owned(), target.clone());
+            attributes.insert("propagation".to_owned(), String::new());
+            attributes.insert("read/write".to_owned(), (!mount.read_only()).to_string());
+        }
+        let actor = Actor { id: name.clone(), attributes };
+        emit_of(engine, "volume", if begins { "mount" } else { "unmount" }, actor);
     }
 }
 

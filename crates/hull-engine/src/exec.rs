@@ -133,12 +133,12 @@ impl Engine {
         let status = match state.phase {
             Phase::Created | Phase::Exited => return self.exec_stopped(container, config),
             Phase::Restarting => "restarting: wait until it runs",
-            Phase::Running if self.is_paused(&container.id) => "paused: unpause it first",
+            Phase::Running if self.is_paused(&container.id) => "paused",
             Phase::Running => "",
         };
         if !status.is_empty() {
             let status = status.to_owned();
-            return Err(Error::Status { operation: "exec in", id: container.id.clone(), status });
+            return Err(Error::Status { operation: "exec in", id: container.name.clone(), status });
         }
         let root = self.oci_root();
         let record = Record::load(&root, &container.id)?;
@@ -186,8 +186,10 @@ pub(crate) fn process(record: &Record, root: &std::path::Path, config: &ExecConf
         // The root that the container sees, overlay and mounts included; the process is proven alive after the open.
         let inside = Root::open(std::path::Path::new(&format!("/proc/{}/root", record.pid)))?;
         record.pidfd()?;
-        let user = hull_runtime::process::user::resolve(&inside, text)
-            .map_err(|error| Error::flag("--user", error.to_string()))?;
+        let user = hull_runtime::process::user::resolve(&inside, text).map_err(|error| {
+            let reason = error.to_string();
+            Error::flag("--user", reason.strip_prefix("config field `user`: ").unwrap_or(&reason))
+        })?;
         process.user =
             User { uid: user.uid, gid: user.gid, umask: process.user.umask, additional_gids: user.additional_gids };
         if let Some(home) = user.home {

@@ -23,7 +23,7 @@ type Parsed<T> = Result<T, String>;
 /// # Errors
 /// What was expected.
 pub fn bytes(text: &str) -> Parsed<i64> {
-    let expected = || format!("{text:?} is not a size: expected a number with an optional suffix b, k, m or g");
+    let expected = || format!("invalid size: '{text}'; use a number with an optional suffix b, k, m or g");
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(lower.len());
     let (number, suffix) = lower.split_at(digits);
@@ -63,7 +63,7 @@ pub fn bytes_or_unlimited(text: &str) -> Parsed<i64> {
 /// # Errors
 /// What was expected.
 pub fn cpus(text: &str) -> Parsed<i64> {
-    let expected = || format!("{text:?} is not a number of CPUs: expected a decimal such as 1.5, at least 0.01");
+    let expected = || format!("failed to parse {text} as a rational number; use a decimal such as 1.5, at least 0.01");
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
     if (whole.is_empty() && fraction.is_empty()) || !all_digits(whole) || !all_digits(fraction) || fraction.len() > 9 {
@@ -84,7 +84,7 @@ pub fn cpu_list(text: &str) -> Parsed<String> {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         matches!((first.parse::<u32>(), last.parse::<u32>()), (Ok(first), Ok(last)) if first <= last && last < 8192)
     });
-    if ok { Ok(text.to_owned()) } else { Err(format!("{text:?} is not a list such as 0-3,7")) }
+    if ok { Ok(text.to_owned()) } else { Err(format!("invalid format: {text}; use a list such as 0-3,7")) }
 }
 
 /// `NAME=value`, or `NAME` taken from Hull's own environment; `None` when that does not have it.
@@ -150,8 +150,13 @@ pub fn restart(text: &str) -> Result<RestartPolicy, String> {
         ("on-failure", Some(count)) => count
             .parse()
             .map(RestartPolicy::OnFailure)
-            .map_err(|_| format!("invalid restart policy format: maximum retry count must be an integer: {text:?}")),
-        _ => Err(format!("{text:?}: expected no, on-failure[:N], always or unless-stopped")),
+            .map_err(|_| "invalid restart policy format: maximum retry count must be an integer".to_owned()),
+        ("no" | "always" | "unless-stopped", Some(_)) => {
+            Err("invalid restart policy: maximum retry count can only be used with 'on-failure'".to_owned())
+        }
+        _ => Err(format!(
+            "invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        )),
     }
 }
 
@@ -166,7 +171,7 @@ pub fn container_name(text: &str) -> Parsed<String> {
     if first && rest && (2..=255).contains(&text.len()) {
         Ok(text.to_owned())
     } else {
-        Err(format!("{text:?} is not a name: expected [a-zA-Z0-9][a-zA-Z0-9_.-]+"))
+        Err(format!("invalid container name ({text}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed; use two or more"))
     }
 }
 
@@ -195,7 +200,7 @@ pub fn ulimit(text: &str) -> Parsed<Rlimit> {
     let expected = || format!("{text:?} is not a limit: expected TYPE=SOFT[:HARD], such as nofile=1024:2048");
     let (name, values) = text.split_once('=').ok_or_else(expected)?;
     if !NAMES.contains(&name) {
-        return Err(format!("{name:?} is not a limit's type: expected one of {}", NAMES.join(", ")));
+        return Err(format!("invalid ulimit type: {name}; use one of {}", NAMES.join(", ")));
     }
     let value = |text: &str| match text {
         "-1" => Ok(u64::MAX),
@@ -204,7 +209,7 @@ pub fn ulimit(text: &str) -> Parsed<Rlimit> {
     let (soft, hard) = values.split_once(':').unwrap_or((values, values));
     let (soft, hard) = (value(soft)?, value(hard)?);
     if soft > hard {
-        return Err(format!("{text:?}: the soft limit is above the hard one"));
+        return Err(format!("ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"));
     }
     Ok(Rlimit { kind: format!("RLIMIT_{}", name.to_ascii_uppercase()), hard, soft })
 }
@@ -222,7 +227,7 @@ pub fn capability(text: &str) -> Parsed<String> {
     if hull_oci::spec::CAPABILITIES.contains(&name.as_str()) {
         Ok(name)
     } else {
-        Err(format!("{text:?} is not a capability: expected a name such as NET_ADMIN, or ALL"))
+        Err(format!("unknown capability: {name:?}; use a name such as NET_ADMIN, or ALL"))
     }
 }
 
@@ -238,12 +243,16 @@ pub fn namespace(text: &str, private: &[&str]) -> Parsed<NamespaceChoice> {
         None if text == "host" => Ok(NamespaceChoice::Host),
         Some(("container", name)) if !name.is_empty() => Ok(NamespaceChoice::Container(name.to_owned())),
         Some(("ns", path)) if path.starts_with('/') => Ok(NamespaceChoice::Path(path.to_owned())),
-        _ => Err(format!("{text:?}: expected {}, host, container:NAME or ns:/PATH", private.join(", "))),
+        _ => Err(format!("use one of {}, host, container:NAME or ns:/PATH", private.join(", "))),
     }
 }
 
 fn device_node(path: &Path) -> Parsed<(FileType, rustix::fs::Stat)> {
-    let stat = rustix::fs::stat(path).map_err(|errno| format!("{}: {errno}", path.display()))?;
+    let stat = rustix::fs::stat(path).map_err(|errno| {
+        let reason =
+            if errno == rustix::io::Errno::NOENT { "no such file or directory".to_owned() } else { errno.to_string() };
+        format!("error gathering device information while adding custom device {path:?}: {reason}")
+    })?;
     match FileType::from_raw_mode(stat.st_mode) {
         kind @ (FileType::BlockDevice | FileType::CharacterDevice) => Ok((kind, stat)),
         _ => Err(format!("{} is not a device", path.display())),
@@ -300,6 +309,7 @@ fn collect_devices(source: &Path, target: &str, mode: &str, depth: u32, found: &
     }
     let (kind, stat) = device_node(source)?;
     found.push(DeviceConfig {
+        source: source.to_string_lossy().into_owned(),
         path: target.to_owned(),
         kind: if kind == FileType::BlockDevice { "b" } else { "c" }.to_owned(),
         major: major(stat.st_rdev),

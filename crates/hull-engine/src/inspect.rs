@@ -71,7 +71,12 @@ pub fn document(engine: &Engine, container: &Container, state: &State) -> Value 
         Source::Directory(path) => path.to_string_lossy().into_owned(),
     };
     let paused = state.phase == Phase::Running && engine.is_paused(&container.id);
-    let mounts: Vec<Value> = config.mounts.iter().map(|one| mount(engine, one)).collect();
+    // Those of --tmpfs are in HostConfig.Tmpfs only.
+    let short = |mount: &&MountConfig| match mount {
+        MountConfig::Tmpfs { target, .. } => config.long_mounts.contains(target),
+        _ => true,
+    };
+    let mounts: Vec<Value> = config.mounts.iter().filter(short).map(|one| shown(engine, config, one)).collect();
     let file = |name: &str| Some(directory.join(name)).filter(|path| path.exists()).unwrap_or_default();
     let mut document = json!({
         "Id": container.id,
@@ -93,7 +98,6 @@ pub fn document(engine: &Engine, container: &Container, state: &State) -> Value 
         },
         "Image": container.image_id,
         "Name": format!("/{}", container.name),
-        "Rootfs": rootfs,
         "Driver": if rootfs.is_empty() { "overlay" } else { "directory" },
         "Platform": "linux",
         "RestartCount": state.restarts,
@@ -111,7 +115,10 @@ pub fn document(engine: &Engine, container: &Container, state: &State) -> Value 
         "Config": host::config(container, defaults),
         "NetworkSettings": network::settings(engine, container, state, defaults),
     });
-    if let Some(health) = engine.health(container) {
+    if !rootfs.is_empty() {
+        document["Rootfs"] = rootfs.into();
+    }
+    if let Some(health) = engine.health(container).filter(|_| state.started != 0) {
         document["State"]["Health"] = serde_json::to_value(health).unwrap_or_default();
     }
     if let Some(check) = &config.health {
@@ -163,6 +170,23 @@ fn healthcheck(check: &crate::config::HealthConfig) -> Value {
         shown[name] = number.into();
     }
     shown
+}
+
+/// The same; Docker notes of a volume of `-v` that containers may share it.
+fn shown(engine: &Engine, config: &crate::config::RunConfig, one: &MountConfig) -> Value {
+    let mut document = mount(engine, one);
+    if config.lent_mounts.iter().any(|target| target == one.target()) {
+        document["Mode"] = "".into();
+        return document;
+    }
+    if let MountConfig::Volume { volume, options, target, .. } = one
+        && !volume.anonymous
+        && options.is_empty()
+        && !config.long_mounts.contains(target)
+    {
+        document["Mode"] = "z".into();
+    }
+    document
 }
 
 /// A mount, in Docker's shape.

@@ -117,7 +117,13 @@ impl Engine {
         }
         let wishes = config.networks.iter().map(attachment).collect::<Result<Vec<_>, _>>()?;
         let who = Who { id: &container.id, name: &container.name };
-        Ok(Some(self.networks().plan(who, &wishes, &all_published(config, image)?)?))
+        let planned = self.networks().plan(who, &wishes, &all_published(config, image)?);
+        Ok(Some(planned.map_err(|error| match (error.to_string(), config.networks.first()) {
+            (reason, Some(network)) if reason.starts_with("invalid endpoint settings") => {
+                Error::Refused(format!("invalid config for network {}: {reason}", network.name))
+            }
+            _ => error.into(),
+        })?))
     }
 
     /// The files by which names are resolved in a container, and what its resolver serves if it needs one.
@@ -162,7 +168,7 @@ impl Engine {
         if config.namespaces.uts == NamespaceChoice::Private {
             list.push(("hostname", made.hostname));
         }
-        if !private || plan.is_some() {
+        if !private || plan.is_some() || !config.dns.servers.is_empty() {
             list.push(("resolv.conf", made.resolv_conf.to_string()));
         }
         Ok(NameFiles { list, settings: made.settings })
@@ -188,7 +194,12 @@ impl Engine {
             return Ok(entries);
         }
         for (name, alias) in config.links.iter().map(|link| split_link(link)) {
-            let other = self.find(name)?;
+            let other = self.find(name).map_err(|error| match error {
+                Error::NoContainer(_) => {
+                    Error::Refused(format!("could not get container for {name}: No such container: {name}"))
+                }
+                other => other,
+            })?;
             for endpoint in self.networks().endpoints_of(&other.id)? {
                 for (address, _) in endpoint.addresses {
                     let names = vec![alias.to_owned(), other.id[..12].to_owned(), other.name.clone()];
@@ -326,12 +337,12 @@ impl Engine {
         let network = networks.find(&wish.name)?;
         if changed.config.namespaces.network != NamespaceChoice::Private {
             let reason = "container sharing network namespace with another container or host cannot be connected to any other network";
-            return Err(Error::flag("network connect", reason));
+            return Err(Error::Refused(reason.to_string()));
         }
         let known = |one: &NetworkConfig| one.name == network.name || network.id.starts_with(&one.name);
         if changed.config.networks.iter().any(known) {
             let reason = format!("endpoint with name {} already exists in network {}", changed.name, network.name);
-            return Err(Error::flag("network connect", reason));
+            return Err(Error::Refused(reason.to_string()));
         }
         let state = self.state(&container.id)?;
         if state.phase == Phase::Running {
@@ -396,7 +407,7 @@ impl Engine {
         let known = |one: &NetworkConfig| one.name == network.name || network.id.starts_with(&one.name);
         if !changed.config.networks.iter().any(known) {
             let reason = format!("container {} is not connected to network {}", container.id, network.name);
-            return Err(Error::flag("network disconnect", reason));
+            return Err(Error::Refused(reason));
         }
         if state.phase == Phase::Running {
             let namespace = hull_network::namespace_of(state.pid)?;

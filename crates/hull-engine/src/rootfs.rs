@@ -75,10 +75,17 @@ impl Files {
         let text = if text.is_empty() { "0" } else { text };
         let (passwd, group) = (self.read("etc/passwd")?, self.read("etc/group")?);
         let resolve = |flag: &str, text: &str| {
-            user::resolve_in(&passwd, &group, text).map_err(|error| Error::flag(flag, error.to_string()))
+            user::resolve_in(&passwd, &group, text).map_err(|error| {
+                let reason = error.to_string();
+                Error::flag(flag, reason.strip_prefix("config field `user`: ").unwrap_or(&reason))
+            })
         };
         let user = resolve("--user", text)?;
+        // The primary group too: leaving it is not a way around what a file forbids its group.
         let mut groups = user.additional_gids;
+        if !groups.contains(&user.gid) {
+            groups.insert(0, user.gid);
+        }
         for group in &config.groups {
             let gid = resolve("--group-add", &format!("0:{group}"))?.gid;
             if !groups.contains(&gid) {

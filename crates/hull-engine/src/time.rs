@@ -158,7 +158,7 @@ pub fn moment(text: &str, now: u64) -> Result<u64, String> {
     }
     date(text).ok_or_else(|| {
         format!(
-            "{text:?} is not a time: expected one such as 2026-11-21T19:05:00Z, 1774119900, or a duration such as 10m"
+            "failed to parse value as time or duration: {text:?}; use one such as 2026-11-21T19:05:00Z, 1774119900, or 10m"
         )
     })
 }

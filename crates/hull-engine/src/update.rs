@@ -103,8 +103,8 @@ impl Engine {
         let mut changed = self.container(&container.id)?;
         let state = self.state(&container.id)?;
         if changed.config.remove && changes.restart.is_some_and(|policy| policy != RestartPolicy::No) {
-            let reason = "restart policy cannot be updated because AutoRemove is enabled for the container";
-            return Err(Error::flag("--restart", reason));
+            let reason = "Restart policy cannot be updated because AutoRemove is enabled for the container";
+            return Err(Error::Refused(format!("cannot update container {}: {reason}", changed.id)));
         }
         changed.config.limits = merge(&changed.config.limits, &changes.limits)?;
         changed.config.restart = changes.restart.unwrap_or(changed.config.restart);

@@ -63,7 +63,7 @@ fn one(config: &mut ContainerConfig, instruction: &str) -> Result<(), String> {
         "ONBUILD" => config.on_build.push(value.to_owned()),
         other => {
             let known = "CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR";
-            return Err(format!("{other} is not one of {known}"));
+            return Err(format!("{other} is not a valid change command; use one of {known}"));
         }
     }
     Ok(())

@@ -36,7 +36,7 @@ pub enum Error {
     #[error(transparent)]
     Reference(#[from] hull_oci::reference::ReferenceError),
     /// A `--change` instruction cannot be used.
-    #[error("--change {instruction:?}: {reason}")]
+    #[error("--change: {reason}; look at {instruction:?}")]
     Change {
         /// As given.
         instruction: String,
@@ -137,6 +137,12 @@ impl From<hull_registry::Error> for Error {
 }
 
 impl Error {
+    /// No image of that name; Docker names the tag that it looked for.
+    pub(crate) fn no_image(text: &str) -> Self {
+        let name = text.parse::<hull_oci::Reference>().map(|name| name.or_latest().familiar());
+        Self::NoImage(name.unwrap_or_else(|_| text.to_owned()))
+    }
+
     /// `.map_err(Error::io("open", path))`.
     pub fn io<E: Into<std::io::Error>>(operation: &'static str, object: impl AsRef<Path>) -> impl FnOnce(E) -> Self {
         let object = object.as_ref().display().to_string();

@@ -108,7 +108,10 @@ impl Store {
     /// [`Error::NoImage`], [`Error::Conflict`]. Nothing is changed then.
     pub fn remove(&self, text: &str, force: bool, is_running: &dyn Fn(&str) -> bool) -> Result<Vec<Removed>, Error> {
         let (removed, _) = self.delete(|transaction, _| {
-            let row = find_row(transaction, text)?.ok_or_else(|| Error::NoImage(text.to_owned()))?;
+            let Some(row) = find_row(transaction, text)? else {
+                text.parse::<Reference>()?;
+                return Err(Error::no_image(text));
+            };
             let names = Names::read(transaction, row.id)?;
             let owners = holders_of(transaction, row.id)?;
             let running = owners.iter().find(|owner| is_running(owner));
@@ -122,12 +125,12 @@ impl Store {
                     let reason = format!("image is being used by running container {}", short_owner(owner));
                     return conflict("cannot be forced", reason);
                 }
+                if !names.is_single() && !force {
+                    return conflict("must be forced", "image is referenced in multiple repositories".to_owned());
+                }
                 if let (Some(owner), false) = (owners.first(), force) {
                     let reason = format!("image is being used by stopped container {}", short_owner(owner));
                     return conflict("must be forced", reason);
-                }
-                if !names.is_single() && !force {
-                    return conflict("must be forced", "image is referenced in multiple repositories".to_owned());
                 }
                 if self.leased_images(transaction)?.contains(&row.digest) {
                     return conflict("cannot be forced", "image is being used by a running command".to_owned());

@@ -125,7 +125,7 @@ impl Store {
         if let Some(image) = self.meant(text)? {
             return Ok(image);
         }
-        Err(Error::NoImage(text.to_owned()))
+        Err(Error::no_image(text))
     }
 
     /// What a name without a registry means by the machine's `registries.conf`, as when it is pulled.

@@ -43,12 +43,12 @@ pub enum Error {
         reason: String,
     },
     /// No such driver.
-    #[error(
-        "could not find plugin {0} in v1 plugin registry: plugin not found (drivers are bridge, macvlan and ipvlan)"
-    )]
+    #[error("plugin {0:?} not found; use bridge, macvlan or ipvlan")]
     UnknownDriver(String),
     /// The addresses are used by another network.
-    #[error("invalid pool request: Pool overlaps with other one on this address space: {subnet} and {other}")]
+    #[error(
+        "invalid pool request: Pool overlaps with other one on this address space; use other addresses than {subnet}, which meets {other}"
+    )]
     Overlap {
         /// What was asked for.
         subnet: Subnet,

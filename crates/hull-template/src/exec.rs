@@ -203,7 +203,7 @@ impl<'a> State<'a> {
                     number += 1;
                 }
             }
-            Value::NoValue | Value::Nil => {}
+            Value::NoValue | Value::Nil | Value::Unmade(_) => {}
             other => return self.error(format_args!("range can't iterate over {other}")),
         }
         let flow = match otherwise {
@@ -382,7 +382,7 @@ impl<'a> State<'a> {
                 return Ok(Value::NoValue);
             }
             Value::Struct(one) => {
-                if let Some((_, value)) = one.fields.iter().find(|(known, _)| known == name) {
+                if let Some((_, value)) = one.fields.iter().chain(&one.absent).find(|(known, _)| known == name) {
                     if given > 0 {
                         return self.error(format_args!("{name} has arguments but cannot be invoked as function"));
                     }
@@ -406,6 +406,7 @@ impl<'a> State<'a> {
                 }
                 return Ok(Value::NoValue);
             }
+            Value::Unmade(text) if text.starts_with("map") => return Ok(Value::NoValue),
             Value::Nil | Value::NilPointer => {
                 return self.error(format_args!("nil pointer evaluating interface {{}}.{name}"));
             }
@@ -542,6 +543,7 @@ impl<'a> State<'a> {
     /// Whether a value can be a parameter.
     fn typed(&self, value: Value, param: Param) -> Eval {
         match (param, &value) {
+            (Param::List, Value::Unmade(_)) => Ok(Value::List(Rc::from([]))),
             (Param::Any, _)
             | (Param::String, Value::String(_))
             | (Param::Int, Value::Int(_))

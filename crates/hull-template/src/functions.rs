@@ -321,6 +321,8 @@ fn index(args: &[Value]) -> Done {
                 Value::NoValue | Value::Nil => return Err("value is nil; should be of type string".to_owned()),
                 other => return Err(format!("value has type {}; should be string", other.type_name())),
             },
+            Value::Unmade(text) if text.starts_with("map") => Value::NoValue,
+            Value::Unmade(_) => return Err("reflect: slice index out of range".to_owned()),
             Value::NoValue | Value::Nil | Value::NilPointer => return Err("index of nil pointer".to_owned()),
             other => return Err(format!("can't index item of type {}", other.type_name())),
         };
@@ -366,6 +368,7 @@ fn len(args: &[Value]) -> Done {
         Value::String(text) => text.len(),
         Value::List(list) => list.len(),
         Value::Map(map) => map.entries.len(),
+        Value::Unmade(_) => 0,
         Value::NoValue | Value::Nil => return Err("reflect: call of reflect.Value.Type on zero Value".to_owned()),
         Value::NilPointer => return Err("len of nil pointer".to_owned()),
         other => return Err(format!("len of type {}", other.type_name())),

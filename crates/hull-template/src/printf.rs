@@ -188,6 +188,7 @@ fn show(value: &Value, verb: char, flags: Flags, out: &mut String) -> Result<(),
     }
     match value {
         Value::NoValue | Value::Nil | Value::NilPointer if verb == 'v' => pad("<nil>", flags, false, out),
+        Value::Unmade(text) => pad(text, flags, false, out),
         Value::Bool(value) if matches!(verb, 'v' | 't') => pad(&value.to_string(), flags, false, out),
         Value::Int(number) => match integer(*number, verb, flags) {
             Some(text) => pad(&text, Flags { zero: flags.zero && verb != 'c' && verb != 'q', ..flags }, true, out),

@@ -15,7 +15,7 @@ pub(crate) fn value<T: Serialize + ?Sized>(value: &T) -> Result<Value, crate::Er
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::NoValue | Self::Nil | Self::NilPointer => serializer.serialize_unit(),
+            Self::NoValue | Self::Nil | Self::NilPointer | Self::Unmade(_) => serializer.serialize_unit(),
             Self::Bool(value) => serializer.serialize_bool(*value),
             Self::Int(value) => match (i64::try_from(*value), u64::try_from(*value)) {
                 (Ok(value), _) => serializer.serialize_i64(value),
@@ -161,7 +161,7 @@ impl Serializer for ToValue {
         Ok(Value::Nil)
     }
     fn serialize_unit_struct(self, name: &'static str) -> Done {
-        Ok(Value::Struct(Rc::new(Struct { name: name.to_owned(), fields: Vec::new() })))
+        Ok(Value::Struct(Rc::new(Struct { name: name.to_owned(), fields: Vec::new(), absent: Vec::new() })))
     }
     fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Done {
         Ok(Value::from(variant))
@@ -200,7 +200,7 @@ impl Serializer for ToValue {
         Ok(Entries { entries: BTreeMap::new(), key: None })
     }
     fn serialize_struct(self, name: &'static str, _: usize) -> Result<Fields, crate::Error> {
-        Ok(Fields { one: Struct { name: name.to_owned(), fields: Vec::new() }, variant: None })
+        Ok(Fields { one: Struct { name: name.to_owned(), fields: Vec::new(), absent: Vec::new() }, variant: None })
     }
     fn serialize_struct_variant(
         self,
@@ -209,7 +209,10 @@ impl Serializer for ToValue {
         variant: &'static str,
         _: usize,
     ) -> Result<Fields, crate::Error> {
-        Ok(Fields { one: Struct { name: name.to_owned(), fields: Vec::new() }, variant: Some(variant) })
+        Ok(Fields {
+            one: Struct { name: name.to_owned(), fields: Vec::new(), absent: Vec::new() },
+            variant: Some(variant),
+        })
     }
 }
 

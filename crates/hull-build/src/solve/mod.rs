@@ -33,7 +33,6 @@ use hull_image::{Layer, Transfer};
 use hull_oci::Digest;
 
 use crate::Error;
-use crate::cache::Cache;
 use crate::graph::{CopyAction, CopyOp, Graph, MkdirOp, NodeId, Op};
 use crate::observer::{Event, Observer, StepId, Stream};
 use crate::request::Secret;
@@ -188,15 +187,7 @@ pub fn solve(
     targets: &[NodeId],
     observer: &dyn Observer,
 ) -> Result<Vec<Snapshot>, Error> {
-    let cache = Cache::new(&solver.engine.images);
-    // What a killed build left is in nobody's way if it cannot be removed.
-    let _ = cache.repair();
-    let snapshots = schedule::Solving::new(solver, graph, targets, observer)?.targets(targets)?;
-    if snapshots.iter().any(|snapshot| !snapshot.cached) {
-        // What cannot go now goes after the next build.
-        let _ = cache.collect();
-    }
-    Ok(snapshots)
+    schedule::Solving::new(solver, graph, targets, observer)?.targets(targets)
 }
 
 #[cfg(test)]

@@ -103,7 +103,10 @@ fn range(text: &str) -> Result<RangeInclusive<usize>, String> {
 pub(super) fn load(engine: &Engine, args: Load) -> Done {
     let options = LoadOptions { platform: args.platform };
     let loaded = match &args.input {
-        Some(path) if path.as_os_str() != "-" => archive::load_path(&engine.images, path, &options)?,
+        Some(path) if path.as_os_str() != "-" => {
+            std::fs::metadata(path).map_err(|error| Failure::new(super::opening(path, &error)))?;
+            archive::load_path(&engine.images, path, &options)?
+        }
         _ => {
             if std::io::stdin().is_terminal() {
                 return Err(Failure::new("requested load from stdin, but stdin is empty"));
@@ -132,7 +135,14 @@ pub(super) fn save(engine: &Engine, args: &Save) -> Done {
             _ => Layers::Original,
         },
     };
-    let images = archive::select(&engine.images, &args.images)?;
+    let images = archive::select(&engine.images, &args.images).map_err(|error| match error {
+        // As Docker: the name as it was given.
+        Error::NoImage(name) => {
+            let given = args.images.iter().find(|given| name.strip_suffix(":latest") == Some(given.as_str()));
+            Error::NoImage(given.cloned().unwrap_or(name))
+        }
+        other => other,
+    })?;
     if let Some(wanted) = &args.platform {
         for (image, _) in &images {
             let platform = &image.config.platform;
@@ -141,6 +151,9 @@ pub(super) fn save(engine: &Engine, args: &Save) -> Done {
                 return Err(Failure::new(format!("image {id} is for {platform}, not for {wanted}")));
             }
         }
+    }
+    if let Some(path) = &args.output {
+        check_output(path).map_err(|reason| Failure::new(format!("failed to save image: {reason}")))?;
     }
     // Said before: what follows may take long and goes where it likes.
     for (image, _) in &images {
@@ -163,6 +176,15 @@ pub(super) fn save(engine: &Engine, args: &Save) -> Done {
     }
     write_file(path, |file| Ok(archive::save(&engine.images, &images, options, file)?))?;
     Ok(0)
+}
+
+/// Whether there is a directory for a file that is to be written.
+pub(super) fn check_output(path: &Path) -> Result<(), String> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let found = std::fs::metadata(directory).map(drop);
+    found.map_err(|error| {
+        format!("invalid output path: {}", super::opening(directory, &error).replacen("open", "stat", 1))
+    })
 }
 
 /// Writes a file that appears complete or not at all; what is no plain file is written directly. The file gets its name
@@ -213,7 +235,7 @@ pub(super) fn import(engine: &Engine, args: Import) -> Done {
     let image = if args.file.as_os_str() == "-" {
         archive::import(&engine.images, std::io::stdin(), &options)?
     } else {
-        let file = File::open(&args.file).map_err(Error::io("open", &args.file))?;
+        let file = File::open(&args.file).map_err(|error| Failure::new(super::opening(&args.file, &error)))?;
         archive::import(&engine.images, file, &options)?
     };
     let id = image.id.to_string();

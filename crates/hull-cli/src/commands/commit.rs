@@ -4,6 +4,7 @@ use std::io::{BufWriter, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use hull_engine::commit::{CommitOptions, Report};
+use hull_engine::events;
 use hull_engine::{Engine, Error};
 
 use super::names::name;
@@ -96,8 +97,17 @@ pub(super) fn commit(engine: &Engine, args: Commit) -> Done {
         pause: args.pause,
         config: None,
     };
+    let comment = options.message.clone().unwrap_or_default();
     let (image, report) = engine.commit(&container, &options)?;
     warn(&report);
+    let id = image.id.to_string();
+    events::emit_image(engine, "create", &id, &id);
+    let reference = options.name.map(|name| name.familiar()).unwrap_or_default();
+    if !reference.is_empty() {
+        events::emit_image(engine, "tag", &id, &reference);
+    }
+    let more = [("comment", comment.as_str()), ("imageID", id.as_str()), ("imageRef", reference.as_str())];
+    engine.tell(&container, "commit", &more);
     print(format_args!("{}\n", image.id));
     Ok(0)
 }
@@ -115,7 +125,9 @@ pub(super) fn diff(engine: &Engine, args: &Diff) -> Done {
 
 pub(super) fn export(engine: &Engine, args: &Export) -> Done {
     let container = engine.find(&args.container)?;
+    engine.tell(&container, "export", &[]);
     if let Some(path) = &args.output {
+        archives::check_output(path).map_err(|reason| Failure::new(format!("failed to export container: {reason}")))?;
         archives::write_file(path, |file| {
             warn(&engine.export(&container, file)?);
             Ok(())

@@ -76,6 +76,11 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
         }
         ((Some(name), path), (None, local)) => engine.copy_from(&engine.find(name)?, path, local, options)?,
         ((None, "-"), (Some(name), path)) => engine.stream_to(&engine.find(name)?, path, std::io::stdin().lock())?,
+        ((None, local), (Some(_), _)) if std::fs::symlink_metadata(local).is_err() => {
+            let shown = std::path::absolute(local).unwrap_or_else(|_| local.into());
+            let error = std::fs::symlink_metadata(local).err().unwrap_or_else(|| std::io::ErrorKind::NotFound.into());
+            return Err(Failure::new(super::opening(&shown, &error).replacen("open", "lstat", 1)));
+        }
         ((None, local), (Some(name), path)) => engine.copy_to(&engine.find(name)?, local, path, options)?,
     };
     left_out(&copied);

@@ -89,7 +89,7 @@ fn share(part: u64, whole: u64) -> String {
 
 fn summary(measured: &Measured, format: &str) -> Result<String, Failure> {
     let row = |kind: &str, count: usize, active: usize, size: u64, reclaimable: String| {
-        Row::new("diskUsageContext")
+        Row::new("diskUsageImagesContext")
             .with("Type", kind)
             .with("TotalCount", count.to_string())
             .with("Active", active.to_string())

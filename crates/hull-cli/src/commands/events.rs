@@ -81,7 +81,11 @@ impl Object for Shown {
                     ("ID".to_owned(), text(&event.actor.id)),
                     ("Attributes".to_owned(), Value::Map(Rc::new(attributes))),
                 ];
-                Value::Struct(Rc::new(hull_template::Struct { name: "events.Actor".to_owned(), fields }))
+                Value::Struct(Rc::new(hull_template::Struct {
+                    name: "events.Actor".to_owned(),
+                    fields,
+                    absent: Vec::new(),
+                }))
             }
             _ => return None,
         })
@@ -104,8 +108,8 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
     for name in FILTERS {
         values.insert(name.to_owned(), filters.values(name).to_vec());
     }
-    let since = moment("--since", args.since.as_deref())?;
-    let until = moment("--until", args.until.as_deref())?;
+    let since = moment("", args.since.as_deref())?;
+    let until = moment("", args.until.as_deref())?;
     let format = match args.format.as_str() {
         "" => None,
         "json" => Some("{{json .}}"),

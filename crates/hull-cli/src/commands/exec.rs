@@ -53,7 +53,7 @@ pub(super) fn main(engine: &Engine, args: Args) -> Done {
     let name = words.remove(0);
     let config = ExecConfig {
         args: words,
-        env: run::environment(&args.env_files, &args.env)?,
+        env: run::environment(&args.env_files, &args.env).map_err(|failure| Failure { code: 1, ..failure })?,
         user: args.user,
         workdir: args.workdir,
         tty: args.tty && !args.detach,
@@ -68,6 +68,7 @@ pub(super) fn main(engine: &Engine, args: Args) -> Done {
         let failure = Failure::start(&error);
         match error {
             hull_engine::Error::NoContainer(_) | hull_engine::Error::Status { .. } => Failure { code: 1, ..failure },
+            hull_engine::Error::Flag { ref flag, .. } if flag == "--user" => Failure { code: 1, ..failure },
             _ => failure,
         }
     })

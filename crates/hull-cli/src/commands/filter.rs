@@ -29,7 +29,7 @@ impl Filters {
         let mut filters: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for Filter { name, value } in given {
             if !known.contains(&name.as_str()) {
-                return Err(Failure::new(format!("invalid filter '{name}': expected one of {}", known.join(", "))));
+                return Err(Failure::new(format!("invalid filter '{name}'; use one of {}", known.join(", "))));
             }
             filters.entry(name.clone()).or_default().push(value.clone());
         }
@@ -53,7 +53,7 @@ impl Filters {
             let one = match value.as_str() {
                 "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
                 "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-                _ => return Err(Failure::new(format!("invalid filter '{name}={value}': expected true or false"))),
+                _ => return Err(Failure::new(format!("invalid filter '{name}=[{value}]'; use true or false"))),
             };
             if answer.is_some_and(|answer| answer != one) {
                 return Err(Failure::new(format!("invalid filter '{name}': it is given as true and as false")));

@@ -63,7 +63,10 @@ fn duration(flag: &str, text: Option<&String>) -> Result<u64, Failure> {
         return Err(Failure::usage(format!("{flag} cannot be negative")));
     }
     match time::duration(text) {
-        Some(1..1_000_000) => Err(Failure::usage(format!("{flag}: {text} cannot be less than 1ms"))),
+        Some(1..1_000_000) => Err(Failure::usage(format!(
+            "{flag}: {} in Healthcheck cannot be less than 1ms",
+            flag.trim_start_matches("--health-")
+        ))),
         Some(nanoseconds) => Ok(nanoseconds),
         None => Err(Failure::usage(format!("{flag}: {text:?} is not a duration such as 1m30s"))),
     }

@@ -44,6 +44,9 @@ pub(super) struct Args {
     /// Do not shorten IDs and instructions
     #[arg(long)]
     no_trunc: bool,
+    /// Only if the image is of this platform
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]", value_parser = hull_oci::image::Platform::parse)]
+    platform: Option<hull_oci::image::Platform>,
     /// Only IDs
     #[arg(short, long)]
     quiet: bool,
@@ -57,6 +60,7 @@ pub(super) struct Args {
 
 pub(super) fn main(engine: &Engine, args: &Args) -> Done {
     let image = engine.images.find(&args.image)?;
+    super::images::check_platform(&image, &args.image, args.platform.as_ref())?;
     let now = SystemTime::now();
     // Docker's fields are all that a format sees that does not ask for more.
     let waste = args.waste || args.format.contains(".Waste");
@@ -72,9 +76,13 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
             _ => "<missing>".to_owned(),
         };
         let instruction = step.created_by.replace('\t', " ");
-        let since = step.created.map_or_else(|| "N/A".to_owned(), |created| units::ago(created, now));
         let date = step.created.map_or_else(String::new, units::rfc3339);
-        let row = Row::new("historyContext")
+        let since = match step.created {
+            None => "N/A".to_owned(),
+            Some(created) if args.human => units::ago(created, now),
+            Some(_) => date.clone(),
+        };
+        let row = Row::new("image.historyContext")
             .with("ID", id)
             .with("CreatedSince", since)
             .with("CreatedAt", date)

@@ -11,11 +11,19 @@ pub(super) struct Args {
     /// Print by a template, or 'json'
     #[arg(short, long, value_name = "TEMPLATE")]
     format: Option<String>,
+    /// Only images of this platform
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]", value_parser = hull_oci::image::Platform::parse)]
+    platform: Option<hull_oci::image::Platform>,
     /// Names, IDs or unique beginnings of IDs
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }
 
 pub(super) fn main(engine: &Engine, args: &Args) -> Done {
-    inspect::show(args.format.as_deref(), &args.images, |name| images::document(engine, name))
+    inspect::show(args.format.as_deref(), &args.images, |name| {
+        if args.platform.is_some() {
+            images::check_platform(&engine.images.find(name)?, name, args.platform.as_ref())?;
+        }
+        images::document(engine, name)
+    })
 }

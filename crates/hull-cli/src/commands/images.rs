@@ -198,7 +198,18 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
     let table = if args.digests { TABLE_DIGESTS } else { TABLE };
     let listing = Listing { format, table, raw: Some(RAW), headers: HEADERS };
     let digests = args.digests || format.contains("{{.Digest}}");
-    let rows = images.iter().flat_map(|image| Shown { image, whole: args.no_trunc, digests, usage: None }.rows(now));
+    let counted = listing.mentions(".Containers");
+    let mut users: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
+    if counted {
+        for (container, _) in engine.list()? {
+            *users.entry(container.image_id).or_default() += 1;
+        }
+    }
+    let rows = images.iter().flat_map(|image| {
+        let rows = Shown { image, whole: args.no_trunc, digests, usage: None }.rows(now);
+        let count = users.get(&id_of(image)).copied().unwrap_or(0).to_string();
+        rows.into_iter().map(move |row| if counted { row.replacing("Containers", &count) } else { row })
+    });
     print(listing.render(rows).map_err(Failure::new)?);
     Ok(0)
 }
@@ -226,6 +237,21 @@ fn tree(engine: &Engine, images: &[Image]) -> Result<String, Failure> {
     }
     let table = "{{.A}}\t{{.B}}\t{{.C}}\t{{.D}}\t{{.E}}";
     Listing { format: "", table, raw: None, headers: HEADERS }.render(rows).map_err(Failure::new)
+}
+
+/// Refuses an image that is for another platform than the one that is asked for.
+pub(super) fn check_platform(
+    image: &Image,
+    name: &str,
+    wanted: Option<&hull_oci::image::Platform>,
+) -> Result<(), Failure> {
+    let platform = &image.config.platform;
+    match wanted.filter(|wanted| platform.suits(wanted).is_none()) {
+        None => Ok(()),
+        Some(wanted) => Err(Failure::new(format!(
+            "image with reference {name} was found but does not match the specified platform: wanted {wanted}, actual: {platform}"
+        ))),
+    }
 }
 
 /// An image as `inspect` shows it: Docker's document.

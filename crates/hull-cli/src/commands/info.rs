@@ -40,11 +40,25 @@ fn exists(path: &str) -> bool {
     std::path::Path::new(path).exists()
 }
 
+/// Prints a document by a template; as Docker, with an empty line if that fails.
+fn show(text: &str, document: &Value, name: &str) -> Done {
+    let shown = format::named(text, document, name);
+    print(shown.as_deref().unwrap_or("\n"));
+    // Docker's templates have names, or none and nothing before them.
+    shown.map(|_| 0).map_err(|reason| match name {
+        "system.versionInfo" => Failure::new(reason.replacen("template: :", "template: version:", 1).replacen(
+            "executing \"\"",
+            "executing \"version\"",
+            1,
+        )),
+        _ => Failure::new(reason),
+    })
+}
+
 pub(super) fn main(engine: &Engine, args: &Args) -> Done {
     let document = hull_api::info(engine)?;
     if let Some(text) = args.format.as_deref().filter(|text| !text.is_empty()) {
-        print(format::document(text, &document).map_err(Failure::new)?);
-        return Ok(0);
+        return show(text, &document, "system.dockerInfo");
     }
     let text = |key: &str| match &document[key] {
         Value::String(text) => text.clone(),
@@ -132,8 +146,7 @@ pub(super) fn version(args: &Version) -> Done {
                 "Components": [{ "Name": "Runtime specification", "Version": specification }],
             },
         });
-        print(format::document(text, &document).map_err(Failure::new)?);
-        return Ok(0);
+        return show(text, &document, "system.versionInfo");
     }
     print(format_args!(
         "hull version {version}\nOCI runtime specification {specification}\n{}/{arch}\n",

@@ -18,7 +18,7 @@ pub(super) struct Args {
     /// Add the sizes of containers
     #[arg(short, long)]
     size: bool,
-    /// What to look for: container, image or volume
+    /// What to look for: container, image, network or volume
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
     /// Names, IDs or unique beginnings of IDs
@@ -46,26 +46,52 @@ fn container(engine: &Engine, name: &str, size: bool) -> Result<Value, Error> {
     Ok(document)
 }
 
+fn network(engine: &Engine, name: &str) -> Result<Value, Failure> {
+    let networks = engine.networks();
+    Ok(hull_engine::inspect::networks::document(&networks, &networks.find(name)?)?)
+}
+
+/// A container, or else an image, a network or a volume of that name.
+fn anything(engine: &Engine, name: &str, size: bool) -> Result<Value, Failure> {
+    let mut found = match container(engine, name, size) {
+        Err(Error::NoContainer(_)) => images::document(engine, name),
+        other => return Ok(other?),
+    };
+    for look in [network, super::volume::document] {
+        match found {
+            Err(failure) if failure.missing => found = look(engine, name),
+            other => return other,
+        }
+    }
+    found.map_err(|_| Failure::new(format!("no such object: {name}")))
+}
+
 pub(super) fn main(engine: &Engine, args: &Args) -> Done {
     let look = |name: &str| -> Result<Value, Failure> {
         match args.kind.as_deref().unwrap_or_default() {
             "container" => Ok(container(engine, name, args.size)?),
             "image" => images::document(engine, name),
             "volume" => super::volume::document(engine, name),
-            _ => match container(engine, name, args.size) {
-                Err(Error::NoContainer(_)) => match images::document(engine, name) {
-                    Err(failure) if failure.missing => super::volume::document(engine, name)
-                        .map_err(|_| Failure::new(format!("no such object: {name}"))),
-                    found => found,
-                },
-                other => Ok(other?),
-            },
+            "network" => network(engine, name),
+            _ => anything(engine, name, args.size),
         }
     };
-    if let Some(kind) = args.kind.as_deref().filter(|kind| !matches!(*kind, "" | "container" | "image" | "volume")) {
-        return Err(Failure::new(format!(
-            "unknown type: {kind:?}: must be one of \"container\", \"image\", \"volume\""
-        )));
+    const KINDS: [&str; 10] =
+        ["config", "container", "image", "network", "node", "plugin", "secret", "service", "task", "volume"];
+    match args.kind.as_deref() {
+        None | Some("container" | "image" | "network" | "volume") => {}
+        Some(kind) if KINDS.contains(&kind) => {
+            return Err(Failure::new(format!("there is nothing of type {kind:?}: Hull has neither Swarm nor plugins")));
+        }
+        Some("") => {
+            return Err(Failure::new(
+                "type is empty: must be one of \"container\", \"image\", \"network\", \"volume\"",
+            ));
+        }
+        Some(kind) => {
+            let known = KINDS.map(|kind| format!("{kind:?}")).join(", ");
+            return Err(Failure::new(format!("unknown type: {kind:?}: must be one of {known}")));
+        }
     }
     show(args.format.as_deref(), &args.names, look)
 }
@@ -80,7 +106,13 @@ pub(super) fn show(format: Option<&str>, names: &[String], look: impl Fn(&str) -
             Err(failure) => failures.push(failure),
         }
     }
-    print(format::documents(format, &list).map_err(Failure::new)?);
+    if let Some(error) = format.and_then(|text| hull_template::Template::parse(text).err()) {
+        // Docker's code of usage errors of this command.
+        return Err(Failure { code: 64, ..Failure::new(format!("template parsing error: {error}")) });
+    }
+    let shown = format::documents(format, &list);
+    print(shown.as_deref().unwrap_or("\n"));
+    shown.map_err(Failure::new)?;
     failures.iter().for_each(|failure| output::error(&failure.message));
     Ok(u8::from(!failures.is_empty()))
 }

@@ -18,6 +18,12 @@ pub(super) struct Start {
     /// Attach the input too
     #[arg(short, long)]
     interactive: bool,
+    /// Not kept by Hull: use 'hull oci restore'
+    #[arg(long, value_name = "CHECKPOINT", hide = true)]
+    checkpoint: Option<String>,
+    /// Not kept by Hull: use 'hull oci restore'
+    #[arg(long, value_name = "DIR", hide = true)]
+    checkpoint_dir: Option<String>,
     /// Keys that detach [default: ctrl-p,ctrl-q]
     #[arg(long, value_name = "KEYS", default_value = "", hide_default_value = true)]
     detach_keys: String,
@@ -104,12 +110,19 @@ pub(super) fn create(engine: &Engine, args: run::Args) -> Done {
     let cidfile = args.cidfile();
     let fetch = args.fetch();
     let config = args.config()?;
-    let id = fetch.around(engine, || engine.create(config.clone(), cidfile.as_deref()))?;
+    let made = fetch.around(engine, || engine.create(config.clone(), cidfile.as_deref()));
+    // What is wrong with the flags was found before: this is not a usage error.
+    let id = made.map_err(|failure| Failure { code: 1, ..failure })?;
     print(format_args!("{id}\n"));
     Ok(0)
 }
 
 pub(super) fn start(engine: &Engine, args: &Start) -> Done {
+    if args.checkpoint.is_some() || args.checkpoint_dir.is_some() {
+        return Err(Failure::new(
+            "--checkpoint: checkpoints of containers are not kept; use 'hull oci restore' on a bundle",
+        ));
+    }
     let keys = keys(&args.detach_keys)?;
     if !args.attach && !args.interactive {
         return containers::each(engine, &args.containers, |name, container| {
@@ -177,8 +190,19 @@ pub(super) fn unpause(engine: &Engine, args: &Unpause) -> Done {
 }
 
 pub(super) fn rename(engine: &Engine, args: &Rename) -> Done {
-    let name = flags::container_name(args.name.trim_start_matches('/')).map_err(Failure::new)?;
+    let new = args.name.trim_start_matches('/');
+    if new.is_empty() || args.container.is_empty() {
+        return Err(Failure::new("neither old nor new names may be empty"));
+    }
     let container = engine.find(&args.container)?;
-    engine.rename(&container, &name)?;
+    let allocating = |reason: String| Failure::new(format!("error when allocating new name: {reason}"));
+    let name = flags::container_name(new)
+        .map_err(|reason| allocating(reason.replacen('(', "(/", 1).replacen("invalid", "Invalid", 1)))?;
+    engine.rename(&container, &name).map_err(|error| match error {
+        taken @ hull_engine::Error::NameTaken { .. } => {
+            allocating(taken.to_string().replacen("conflict", "Conflict", 1))
+        }
+        other => other.into(),
+    })?;
     Ok(0)
 }

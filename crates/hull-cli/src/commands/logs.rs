@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write as _};
 use hull_engine::Engine;
 use hull_engine::logs::{self, Options};
 
-use super::{Done, Failure, moment};
+use super::{Done, moment};
 
 /// Show the output of a container
 #[derive(Debug, clap::Args)]
@@ -49,11 +49,12 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
         // Docker takes anything negative as all.
         text => match text.parse::<i64>() {
             Ok(number) => usize::try_from(number).ok(),
-            Err(_) => return Err(Failure::usage(format!("--tail: {text:?} is neither a number nor 'all'"))),
+            // And what is no number.
+            Err(_) => None,
         },
     };
-    let since = moment("--since", args.since.as_deref())?;
-    let until = moment("--until", args.until.as_deref())?;
+    let since = moment("since", args.since.as_deref())?;
+    let until = moment("until", args.until.as_deref())?;
     let container = engine.find(&args.container)?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut err = std::io::stderr().lock();

@@ -7,11 +7,12 @@ mod boot;
 mod bootstrap;
 mod build;
 mod builder;
-mod builds;
+mod client;
 mod commit;
 mod complete;
 mod config;
 mod containers;
+mod context;
 mod cp;
 mod df;
 mod events;
@@ -27,6 +28,7 @@ mod images;
 mod info;
 mod inspect;
 mod life;
+mod listing;
 mod logs;
 mod man;
 mod manifest;
@@ -51,6 +53,7 @@ mod suggest;
 mod top;
 mod ui;
 mod update;
+mod usage;
 mod verify;
 mod volume;
 
@@ -58,7 +61,6 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use hull_engine::records::Sockets;
 use hull_engine::{Engine, Error};
@@ -73,6 +75,7 @@ const USAGE: u8 = 125;
 #[command(
     name = "hull",
     version,
+    disable_version_flag = true,
     disable_help_subcommand = true,
     subcommand_required = true,
     after_help = "Examples:\n  hull run hello\n  hull import rootfs.tar.gz mine\n  hull run -it --rm --memory 512m mine sh\n  hull oci --help\n\n'hull COMMAND --help' explains a command."
@@ -84,6 +87,8 @@ struct Cli {
     /// Directory of runtime state
     #[arg(long, global = true, value_name = "DIR")]
     state: Option<PathBuf>,
+    #[command(flatten)]
+    client: client::Flags,
     #[command(subcommand)]
     command: Command,
 }
@@ -219,6 +224,15 @@ enum Command {
     Completion(complete::Args),
     /// Write man pages into a directory
     Man(man::Args),
+    /// Commands on contexts: there is one, this machine
+    #[command(subcommand)]
+    Context(context::Context),
+    /// What Docker has and Hull has something else for
+    #[command(flatten)]
+    Elsewhere(context::Elsewhere),
+    /// Every command with its flags
+    #[command(name = "__commands", hide = true)]
+    Commands,
     /// OCI runtime command line, as runc's ('hull oci --help')
     #[command(
         disable_help_flag = true,
@@ -232,10 +246,13 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
     if complete::is_asked(args) {
         return complete::answer(args.get(2..).unwrap_or_default());
     }
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match usage::parse(args) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error, args),
+        Err(code) => return code,
     };
+    if let Some(failure) = cli.client.check(args) {
+        return failed(&failure);
+    }
     // A container must never reach the machine's own binary through a process that starts in it.
     let starts = match &cli.command {
         Command::Run(_)
@@ -324,17 +341,23 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         Command::Config(command) => command.main(&engine, flags),
         Command::Completion(args) => complete::main(&args),
         Command::Man(args) => man::main(&args),
+        Command::Context(command) => command.main(),
+        Command::Elsewhere(command) => command.main(),
+        Command::Commands => listing::main(),
         Command::Oci => Err(Failure::usage("'oci' must be the first word: hull oci ...")),
     };
     match result {
         Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            if !failure.message.is_empty() {
-                output::error(failure.message);
-            }
-            ExitCode::from(failure.code)
-        }
+        Err(failure) => failed(&failure),
     }
+}
+
+/// Tells of a failure, unless that has been done.
+fn failed(failure: &Failure) -> ExitCode {
+    if !failure.message.is_empty() {
+        output::error(&failure.message);
+    }
+    ExitCode::from(failure.code)
 }
 
 /// How a command ended: its exit code, or a message and the exit code that belongs to it.
@@ -382,12 +405,32 @@ impl From<hull_image::Error> for Failure {
     }
 }
 
+/// Why a file that the user names cannot be opened, in Go's words.
+fn opening(path: &std::path::Path, error: &std::io::Error) -> String {
+    let reason = rustix::io::Errno::from_io_error(error).map_or_else(|| error.to_string(), errno_words);
+    format!("open {}: {reason}", path.display())
+}
+
+/// What the kernel answered, in the words of Go's tools.
+fn errno_words(errno: rustix::io::Errno) -> String {
+    match errno {
+        rustix::io::Errno::NOENT => "no such file or directory".to_owned(),
+        rustix::io::Errno::ACCESS => "permission denied".to_owned(),
+        rustix::io::Errno::ISDIR => "is a directory".to_owned(),
+        rustix::io::Errno::NOTDIR => "not a directory".to_owned(),
+        rustix::io::Errno::EXIST => "file exists".to_owned(),
+        other => other.to_string(),
+    }
+}
+
 /// The moment that a flag names, in nanoseconds since 1970.
 fn moment(flag: &str, text: Option<&str>) -> Result<Option<u64>, Failure> {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let now = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
     let parsed = text.filter(|text| !text.is_empty()).map(|text| hull_engine::time::moment(text, now));
-    parsed.transpose().map_err(|reason| Failure::new(format!("invalid value for {flag:?}: {reason}")))
+    parsed.transpose().map_err(|reason| {
+        Failure::new(if flag.is_empty() { reason } else { format!("invalid value for {flag:?}: {reason}") })
+    })
 }
 
 /// The directories: given, or the settings', or the system's for root and the user's own otherwise.
@@ -404,59 +447,4 @@ fn engine(root: Option<PathBuf>, state: Option<PathBuf>) -> Engine {
     });
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
     Engine::new(absolute(root), absolute(state))
-}
-
-/// Help goes to standard output and succeeds; anything else is one line, the likely flag included.
-fn usage(error: &clap::Error, args: &[OsString]) -> ExitCode {
-    let text = error.render().to_string();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            output::print(text);
-            return ExitCode::SUCCESS;
-        }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            output::error("no command is given: see 'hull --help'");
-            return ExitCode::from(USAGE);
-        }
-        _ => {}
-    }
-    output::error(suggest::line(error, args).unwrap_or_else(|| one_line(&text)));
-    ExitCode::from(USAGE)
-}
-
-/// Clap's message without its usage block: the error, the arguments it lists, the tip.
-fn one_line(text: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        if line.starts_with("Usage:") || line.starts_with("For more information") {
-            break;
-        }
-        // This tip is about escaping a value and only confuses.
-        if !line.contains("as a value, use '--") {
-            parts.push(line);
-        }
-    }
-    let joined = parts.join(" ");
-    joined.strip_prefix("error: ").unwrap_or(&joined).replace(" tip:", "; tip:")
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn usage_errors_are_one_line_with_the_likely_flag() {
-        let error = Cli::try_parse_from(["hull", "run", "--memroy", "1m", "x"]).unwrap_err();
-        let line = one_line(&error.render().to_string());
-        assert!(line.contains("--memroy") && line.contains("'--memory'") && !line.contains('\n'), "{line}");
-        let error = Cli::try_parse_from(["hull", "run"]).unwrap_err();
-        assert!(!one_line(&error.render().to_string()).is_empty());
-    }
 }

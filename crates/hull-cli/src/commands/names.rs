@@ -29,6 +29,9 @@ pub(super) struct Rmi {
     /// Accepted for compatibility: Hull keeps no untagged parents
     #[arg(long)]
     no_prune: bool,
+    /// Accepted: Hull keeps the image of one platform under a name
+    #[arg(long = "platform", value_name = "OS[/ARCH[/VARIANT]]")]
+    platforms: Vec<String>,
     /// Names, IDs or unique beginnings of IDs
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
@@ -36,7 +39,9 @@ pub(super) struct Rmi {
 
 pub(super) fn tag(engine: &Engine, args: &Tag) -> Done {
     let image = engine.images.find(&args.source)?;
-    let target = name(&args.target)?;
+    let target = args.target.parse::<Reference>().map(Reference::or_latest).map_err(|error| {
+        Failure::new(format!("error parsing reference: {:?} is not a valid repository/tag: {error}", args.target))
+    })?;
     engine.images.tag(&image.id, &target)?;
     events::emit_image(engine, "tag", &image.id.to_string(), &target.familiar());
     Ok(0)
@@ -44,7 +49,8 @@ pub(super) fn tag(engine: &Engine, args: &Tag) -> Done {
 
 /// A name as the user gives it to an image.
 pub(super) fn name(text: &str) -> Result<Reference, Failure> {
-    let name: Reference = text.parse().map_err(|error| Failure::new(format!("{text:?}: {error}")))?;
+    let name: Reference =
+        text.parse().map_err(|error: hull_oci::reference::ReferenceError| Failure::new(error.to_string()))?;
     Ok(name.or_latest())
 }
 

@@ -77,6 +77,18 @@ pub(super) struct CreateArgs {
     /// local
     #[arg(long, value_name = "SCOPE", hide = true)]
     scope: Option<String>,
+    /// Swarm only
+    #[arg(long, value_name = "NETWORK", hide = true)]
+    config_from: Option<String>,
+    /// Swarm only
+    #[arg(long, hide = true)]
+    config_only: bool,
+    /// Swarm only
+    #[arg(long, hide = true)]
+    ingress: bool,
+    /// Options of who chooses addresses: the default has none
+    #[arg(long = "ipam-opt", value_name = "KEY=VALUE", hide = true)]
+    ipam_options: Vec<String>,
     /// Addresses of the network; one subnet of each version of IP
     #[arg(long = "subnet", value_name = "SUBNET", value_delimiter = ',')]
     subnets: Vec<String>,
@@ -126,6 +138,12 @@ pub(super) struct Connect {
     /// IPv6 address
     #[arg(long, value_name = "ADDRESS")]
     ip6: Option<Ipv6Addr>,
+    /// Further address of the link
+    #[arg(long = "link-local-ip", value_name = "ADDRESS")]
+    link_local: Vec<IpAddr>,
+    /// Not with Hull: containers of a network know each other's names; --alias gives more
+    #[arg(long = "link", value_name = "CONTAINER[:NAME]", hide = true)]
+    links: Vec<String>,
     /// The network
     network: String,
     /// The container
@@ -253,6 +271,14 @@ fn happened(engine: &Engine, action: &str, network: &hull_network::Network, cont
 }
 
 fn create(engine: &Engine, args: CreateArgs) -> Done {
+    if args.config_only || args.config_from.is_some() || args.ingress {
+        return Err(Failure::new("--config-only, --config-from and --ingress belong to Swarm, which is not supported"));
+    }
+    if let Some(option) = args.ipam_options.first() {
+        return Err(Failure::new(format!(
+            "--ipam-opt {option}: the default IPAM driver has no options; use --ip-range"
+        )));
+    }
     if args.ipam_driver != "default" {
         return Err(Failure::new(format!("invalid ipam-driver {:?}: there is only \"default\"", args.ipam_driver)));
     }
@@ -301,7 +327,18 @@ fn remove(engine: &Engine, args: &Rm) -> Done {
     Ok(code)
 }
 
+/// Whether a change reaches a container now, not at its next start.
+fn runs(engine: &Engine, container: &hull_engine::Container) -> bool {
+    engine.state(&container.id).is_ok_and(|state| state.phase == hull_engine::records::Phase::Running)
+}
+
 fn connect(engine: &Engine, args: Connect) -> Done {
+    if let Some(link) = args.links.first() {
+        return Err(Failure::new(format!(
+            "--link {link}: containers of a network know each other by name; use 'hull network connect --alias' on {}",
+            link.split(':').next().unwrap_or_default()
+        )));
+    }
     let container = engine.find(&args.container)?;
     let wish = NetworkConfig {
         name: args.network,
@@ -310,10 +347,13 @@ fn connect(engine: &Engine, args: Connect) -> Done {
         aliases: args.aliases,
         options: pairs(&args.options),
         priority: args.priority,
+        link_local: args.link_local,
         ..NetworkConfig::default()
     };
     engine.connect(&container, &wish, &mut |line| output::error(line))?;
-    if let Ok(network) = engine.networks().find(&wish.name) {
+    if let Ok(network) = engine.networks().find(&wish.name)
+        && runs(engine, &container)
+    {
         happened(engine, "connect", &network, Some(&container.id));
     }
     Ok(0)
@@ -326,7 +366,9 @@ fn disconnect(engine: &Engine, args: &Disconnect) -> Done {
         found => found?,
     };
     engine.disconnect(&container, &args.network)?;
-    if let Ok(network) = engine.networks().find(&args.network) {
+    if let Ok(network) = engine.networks().find(&args.network)
+        && runs(engine, &container)
+    {
         happened(engine, "disconnect", &network, Some(&container.id));
     }
     Ok(0)

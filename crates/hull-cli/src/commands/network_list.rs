@@ -89,7 +89,7 @@ fn created_at(network: &Network) -> String {
 
 fn row(network: &Network, whole: bool) -> Row {
     let id = if whole { network.id.as_str() } else { network.id.get(..12).unwrap_or(&network.id) };
-    Row::new("networkContext")
+    Row::new("network.networkContext")
         .with("ID", id)
         .with("Name", &network.name)
         .with("Driver", network.driver.as_str())
@@ -158,6 +158,12 @@ pub(super) fn prune(engine: &Engine, args: &Prune) -> Done {
     if !args.force && !prune::confirmed(warning) {
         return Ok(0);
     }
+    remove_unused(engine, &filters, until)?;
+    Ok(0)
+}
+
+/// Removes the networks that no container has.
+pub(super) fn remove_unused(engine: &Engine, filters: &Filters, until: Option<i64>) -> Result<(), Failure> {
     // A container that has ended wants its networks when it is started again.
     let wanted: Vec<String> = engine
         .list()?
@@ -177,5 +183,5 @@ pub(super) fn prune(engine: &Engine, args: &Prune) -> Done {
     if !removed.is_empty() {
         print(format_args!("Deleted Networks:\n{}\n\n", removed.join("\n")));
     }
-    Ok(0)
+    Ok(())
 }

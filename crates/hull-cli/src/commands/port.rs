@@ -22,9 +22,9 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
         None => None,
         Some(text) => {
             let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-            let number = port
-                .parse::<u16>()
-                .map_err(|_| Failure::new(format!("invalid port ({port}): expected a number up to 65535")))?;
+            let number = port.parse::<u16>().map_err(|_| {
+                Failure::new(format!("invalid port ({port}): strconv.ParseUint: parsing {port:?}: invalid syntax"))
+            })?;
             Some((number, protocol.to_owned()))
         }
     };

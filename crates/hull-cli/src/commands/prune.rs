@@ -41,7 +41,7 @@ pub(super) struct Containers {
     filters: Vec<Filter>,
 }
 
-/// Remove stopped containers, images that nothing uses, and downloads that are in no image
+/// Remove stopped containers, networks and images that nothing uses, and downloads that are in no image
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  hull system prune\n  hull system prune -af")]
 pub(super) struct System {
@@ -183,8 +183,8 @@ pub(super) fn system(engine: &Engine, args: &System) -> Done {
         (true, true) => "  - all volumes not used by at least one container\n",
     };
     let warning = format!(
-        "WARNING! This will remove:\n  - all stopped containers\n{volumes}  - {images}\n  - all downloads that are in \
-         no image\n"
+        "WARNING! This will remove:\n  - all stopped containers\n  - all networks not used by at least one \
+         container\n{volumes}  - {images}\n  - all downloads that are in no image\n"
     );
     if !args.force && !confirmed(&warning) {
         return Ok(0);
@@ -192,6 +192,7 @@ pub(super) fn system(engine: &Engine, args: &System) -> Done {
     // They have neither labels nor a time to filter by. On a full disk the database needs the room that they give back.
     let downloads = if args.filters.is_empty() { engine.images.prune_downloads()? } else { 0 };
     let (mut written, mut failed) = remove_containers(engine, &stopped(engine, &filters)?);
+    super::network_list::remove_unused(engine, &filters, until(&filters)?)?;
     if args.volumes {
         if !filters.values("until").is_empty() {
             return Err(Failure::new("the \"until\" filter is not supported with \"--volumes\""));

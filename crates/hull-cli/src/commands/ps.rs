@@ -12,8 +12,8 @@ use hull_engine::{Container, Engine, State};
 
 use super::filter::{self, Filter, Filters};
 use super::{Done, Failure};
-use crate::output::format::{Listing, Row};
-use crate::output::{ellipsis, print, short, units};
+use crate::output::format::{self, Listing, Row};
+use crate::output::{self, ellipsis, print, short, units};
 
 const TABLE: &str = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
 const RAW: &str = "container_id: {{.ID}}\nimage: {{.Image}}\ncommand: {{.Command}}\ncreated_at: {{.CreatedAt}}\n\
@@ -105,7 +105,8 @@ fn network(container: &Container) -> String {
     match &container.config.namespaces.network {
         NamespaceChoice::Private if container.config.networks.is_empty() => "none".to_owned(),
         NamespaceChoice::Private => {
-            let names: Vec<&str> = container.config.networks.iter().map(|one| one.name.as_str()).collect();
+            let mut names: Vec<&str> = container.config.networks.iter().map(|one| one.name.as_str()).collect();
+            names.sort_unstable();
             names.join(",")
         }
         NamespaceChoice::Host => "host".to_owned(),
@@ -136,12 +137,8 @@ fn port_ranges(values: &[String], name: &str) -> Result<Vec<(u16, u16, String)>,
     values.iter().map(parse).collect()
 }
 
-fn in_range(port: &Port, ranges: &[(u16, u16, String)]) -> bool {
-    // Docker looks for the container's port, and for the machine's too.
-    let numbers = [Some(port.private), port.public.map(|(_, number)| number)];
-    ranges.iter().any(|(first, last, protocol)| {
-        *protocol == port.protocol && numbers.iter().flatten().any(|number| (first..=last).contains(&number))
-    })
+fn in_range(port: &Port, number: u16, ranges: &[(u16, u16, String)]) -> bool {
+    ranges.iter().any(|(first, last, protocol)| *protocol == port.protocol && (first..=last).contains(&&number))
 }
 
 /// With those that its image exposes.
@@ -161,41 +158,38 @@ fn word(engine: &Engine, container: &Container, state: &State) -> &'static str {
     }
 }
 
-/// `0.0.0.0:8000-8002->80-82/tcp, 443/tcp`: neighbours are put together, as Docker does.
+/// `443/tcp, 0.0.0.0:8000->80/tcp`: what is published as another number comes last, the others in ranges, as with Docker.
 fn shown_ports(ports: &[Port]) -> String {
-    type Group = (Option<(std::net::IpAddr, u16)>, u16, u16, String);
-    let mut groups: Vec<Group> = Vec::new();
+    type Group = (Option<std::net::IpAddr>, String, u16, u16);
+    let at = |host: &std::net::IpAddr| if host.is_ipv6() { format!("[{host}]") } else { host.to_string() };
     let mut sorted: Vec<&Port> = ports.iter().collect();
-    sorted.sort_by_key(|port| (port.public.map(|(host, _)| host), &port.protocol, port.private));
-    for port in sorted {
-        let next = groups.last_mut().filter(|(public, first, last, protocol)| {
-            let distance = port.private.wrapping_sub(*first);
-            let follows = match (public, port.public) {
-                (None, None) => true,
-                (Some((host, number)), Some((other, then))) => *host == other && number.wrapping_add(distance) == then,
-                _ => false,
-            };
-            follows && *protocol == port.protocol && last.checked_add(1) == Some(port.private)
-        });
-        match next {
-            Some((_, _, last, _)) => *last = port.private,
-            None => groups.push((port.public, port.private, port.private, port.protocol.clone())),
-        }
-    }
-    let range = |first: u16, last: u16| if first == last { first.to_string() } else { format!("{first}-{last}") };
-    let show = |(public, first, last, protocol): Group| {
-        let private = format!("{}/{protocol}", range(first, last));
-        match public {
-            None => private,
-            Some((host, number)) => {
-                let host = if host.is_ipv6() { format!("[{host}]") } else { host.to_string() };
-                format!("{host}:{}->{private}", range(number, number.saturating_add(last - first)))
-            }
+    sorted.sort_by_key(|port| (port.private, port.public, port.protocol.clone()));
+    let show = |(host, protocol, first, last): &Group| {
+        let range = if first == last { first.to_string() } else { format!("{first}-{last}") };
+        match host {
+            None => format!("{range}/{protocol}"),
+            Some(host) => format!("{}:{range}->{range}/{protocol}", at(host)),
         }
     };
-    // What is published comes first.
-    groups.sort_by_key(|(public, first, ..)| (public.is_none(), *first));
-    groups.into_iter().map(show).collect::<Vec<_>>().join(", ")
+    let (mut groups, mut result, mut mapped): (Vec<Group>, Vec<String>, Vec<String>) = Default::default();
+    for port in sorted {
+        if let Some((host, number)) = port.public.filter(|(_, number)| *number != port.private) {
+            mapped.push(format!("{}:{number}->{}/{}", at(&host), port.private, port.protocol));
+            continue;
+        }
+        let host = port.public.map(|(host, _)| host);
+        match groups.iter_mut().find(|(of, protocol, ..)| *of == host && *protocol == port.protocol) {
+            None => groups.push((host, port.protocol.clone(), port.private, port.private)),
+            Some((.., last)) if last.checked_add(1) == Some(port.private) => *last = port.private,
+            Some(group) => {
+                result.push(show(group));
+                (group.2, group.3) = (port.private, port.private);
+            }
+        }
+    }
+    result.extend(groups.iter().map(show));
+    result.extend(mapped);
+    result.join(", ")
 }
 
 /// The containers that are asked for, newest first.
@@ -207,19 +201,19 @@ fn select<'a>(
     let filters = Filters::new(&args.filters, &FILTERS)?;
     const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
     if let Some(bad) = filters.values("health").iter().find(|value| !HEALTH.contains(&value.as_str())) {
-        return Err(Failure::new(format!("invalid filter 'health={bad}': expected one of {}", HEALTH.join(", "))));
+        return Err(Failure::new(format!("invalid filter 'health={bad}'; use one of {}", HEALTH.join(", "))));
     }
-    const STATES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+    const STATES: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
     if let Some(bad) = filters.values("status").iter().find(|value| !STATES.contains(&value.as_str())) {
-        return Err(Failure::new(format!("invalid filter 'status={bad}': expected one of {}", STATES.join(", "))));
+        let states = STATES.join(", ");
+        let reason = format!("invalid value for state ({bad}): must be one of {states}");
+        return Err(Failure::new(format!("invalid filter 'status={bad}': {reason}")));
     }
     let mut exited = Vec::new();
     for value in filters.values("exited") {
-        exited.push(
-            value
-                .parse::<i32>()
-                .map_err(|_| Failure::new(format!("invalid filter 'exited={value}': expected a number")))?,
-        );
+        exited.push(value.parse::<i32>().map_err(|_| {
+            Failure::new(format!("invalid filter 'exited={value}': strconv.Atoi: parsing {value:?}: invalid syntax"))
+        })?);
     }
     // The order of the list decides, so that containers of one second have an order too.
     let place = |name: &str| -> Result<usize, Failure> {
@@ -244,7 +238,9 @@ fn select<'a>(
             && since.iter().all(|place| index < *place)
             && (exited.is_empty() || state.phase == Phase::Exited && exited.contains(&state.exit_code))
             && filters.any("id", |id| container.id.starts_with(id))
-            && filters.any("name", |name| filter::matches(name.trim_start_matches('/'), &container.name))
+            && filters.any("name", |name| {
+                filter::matches(name, &container.name) || filter::matches(name, &format!("/{}", container.name))
+            })
             && filters.any("status", |status| word(engine, container, state) == status)
             && filters.any("network", |name| network(container).split(',').any(|one| one == name))
             && filters.any("health", |wanted| wanted == health(engine, container, state))
@@ -253,9 +249,10 @@ fn select<'a>(
             && filters.any("volume", |volume| mounts(container, volume))
             && (published.is_empty() || {
                 let ports = ports(engine, container, state, None);
-                ports.iter().filter(|port| port.public.is_some()).any(|port| in_range(port, &published))
+                ports.iter().any(|port| port.public.is_some_and(|(_, number)| in_range(port, number, &published)))
             })
-            && (exposed.is_empty() || all_ports(engine, container, state).iter().any(|port| in_range(port, &exposed)))
+            && (exposed.is_empty()
+                || all_ports(engine, container, state).iter().any(|port| in_range(port, port.private, &exposed)))
             && (ancestors.is_empty()
                 || ancestors
                     .iter()
@@ -266,7 +263,24 @@ fn select<'a>(
     Ok(shown.take(usize::try_from(last).ok().filter(|last| *last > 0).unwrap_or(usize::MAX)).collect())
 }
 
+/// Tries a template on a container without anything, as Docker does before it asks for containers.
+fn check(format: &str) -> Result<(), Failure> {
+    if matches!(format, "" | "table" | "json" | "raw") {
+        return Ok(());
+    }
+    let blank = HEADERS.iter().filter(|(name, _)| !matches!(*name, "Labels" | "Platform"));
+    let row = blank.fold(Row::new("ContainerContext"), |row, (name, _)| row.with(name, ""));
+    let row =
+        row.with_value("Platform", hull_template::Value::NilPointer).with_labels(std::collections::BTreeMap::new());
+    let verb = if hull_template::Template::parse(format).is_err() { "parse" } else { "execute" };
+    format::row(format, row).map(drop).map_err(|reason| Failure::new(format!("failed to {verb} template: {reason}")))
+}
+
 pub(super) fn main(engine: &Engine, args: &Args) -> Done {
+    check(&args.format)?;
+    if args.quiet && !matches!(args.format.as_str(), "" | "table" | "json" | "raw") {
+        output::warning("WARNING: Ignoring custom format, because both --format and --quiet are set.");
+    }
     let list = engine.list()?;
     let shown = select(engine, args, &list)?;
     let mut table = TABLE.to_owned();
@@ -347,7 +361,7 @@ pub(super) fn row(
         .with("Mounts", mounts.join(","))
         .with("LocalVolumes", volumes_of(container).count().to_string())
         .with("Networks", network(container))
-        .with("Platform", "")
+        .with_value("Platform", hull_template::Value::NilPointer)
         .with_labels(container.config.labels.clone())
 }
 
@@ -384,13 +398,17 @@ mod tests {
         let list = [
             port(443, None, "tcp"),
             port(80, Some((any, 8000)), "tcp"),
-            port(81, Some((any, 8001)), "tcp"),
+            port(90, Some((any, 90)), "tcp"),
+            port(91, Some((any, 91)), "tcp"),
             port(80, Some(("::", 8000)), "tcp"),
             port(53, Some((any, 5353)), "udp"),
         ];
         let shown = shown_ports(&list);
-        assert_eq!(shown, "0.0.0.0:5353->53/udp, 0.0.0.0:8000-8001->80-81/tcp, [::]:8000->80/tcp, 443/tcp");
-        assert!(in_range(&list[0], &port_ranges(&["400-500".to_owned()], "expose").unwrap()));
+        assert_eq!(
+            shown,
+            "0.0.0.0:90-91->90-91/tcp, 443/tcp, 0.0.0.0:5353->53/udp, 0.0.0.0:8000->80/tcp, [::]:8000->80/tcp"
+        );
+        assert!(in_range(&list[0], 443, &port_ranges(&["400-500".to_owned()], "expose").unwrap()));
         assert!(port_ranges(&["x".to_owned()], "publish").is_err());
     }
 }

@@ -313,9 +313,7 @@ fn domain(server: Option<&str>) -> Result<String, Failure> {
 pub(super) fn login(args: Login) -> Done {
     let domain = domain(args.server.as_deref())?;
     if args.password_stdin && args.username.is_none() {
-        return Err(Failure::new(
-            "the --password-stdin option requires --username: Must provide --username with --password-stdin",
-        ));
+        return Err(Failure::new("the --password-stdin option requires --username to be set"));
     }
     if args.password.is_some() {
         warning("WARNING! Using --password via the CLI is insecure. Use --password-stdin.");
@@ -358,7 +356,7 @@ pub(super) fn logout(args: &Logout) -> Done {
     if known {
         print(format_args!("Removing login credentials for {domain}\n"));
     } else {
-        print(format_args!("Not logged in to {domain}\n"));
+        print(format_args!("Removing login credentials for {domain}\n"));
     }
     Ok(0)
 }

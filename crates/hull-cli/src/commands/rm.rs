@@ -12,6 +12,9 @@ pub(super) struct Args {
     /// Kill running containers, and do not mind missing ones
     #[arg(short, long)]
     force: bool,
+    /// Remove a link to a container, OTHER/NAME: links are given at 'hull run --link' and go with their container
+    #[arg(short, long)]
+    link: bool,
     /// Remove their anonymous volumes too
     #[arg(short, long)]
     volumes: bool,
@@ -23,7 +26,31 @@ pub(super) struct Args {
 /// Containers that are killed before the first of them is waited for.
 const TOGETHER: usize = 64;
 
+/// Removes names under which containers know others.
+fn unlink(engine: &Engine, names: &[String]) -> Done {
+    let mut failed = false;
+    for name in names {
+        let removed = match name.trim_start_matches('/').split_once('/') {
+            None => {
+                Err(Error::Refused(format!("{name}: conflict, cannot remove the default link name of the container")))
+            }
+            Some((container, link)) => engine.find(container).and_then(|container| engine.unlink(&container, link)),
+        };
+        match removed {
+            Ok(()) => print(format_args!("{name}\n")),
+            Err(error) => {
+                output::error(error);
+                failed = true;
+            }
+        }
+    }
+    Ok(u8::from(failed))
+}
+
 pub(super) fn main(engine: &Engine, args: &Args) -> Done {
+    if args.link {
+        return unlink(engine, &args.containers);
+    }
     if !args.force {
         return containers::each(engine, &args.containers, |name, container| {
             engine.remove(container, false, args.volumes)?;
@@ -37,7 +64,8 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
         for name in names {
             match engine.find(name) {
                 Ok(container) => found.push((name, container)),
-                Err(Error::NoContainer(_)) => {}
+                // As Docker: told, but no failure.
+                Err(error @ Error::NoContainer(_)) => output::error(error),
                 Err(error) => {
                     output::error(error);
                     failed = true;

@@ -1,8 +1,10 @@
 //! `hull run`.
 
+mod docker;
 mod fetch;
 mod network;
 mod security;
+mod values;
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +14,9 @@ use hull_engine::launch::Options;
 use hull_engine::monitor::protocol;
 use hull_engine::{Engine, Outcome, flags};
 use hull_runtime::lifecycle::signal;
+
+pub(super) use values::value;
+use values::{all, named, optional};
 
 use super::{Done, Failure};
 use crate::output;
@@ -233,6 +238,9 @@ pub(super) struct Args {
     #[command(flatten)]
     network: network::Network,
 
+    #[command(flatten)]
+    docker: docker::Docker,
+
     /// Image (not with --rootfs), command and its arguments
     #[arg(trailing_var_arg = true, required = true, value_name = "IMAGE [COMMAND] [ARG]")]
     words: Vec<String>,
@@ -247,25 +255,7 @@ pub(super) fn of_flags(words: &[String]) -> Result<RunConfig, Failure> {
     }
     let all = ["run".to_owned()].into_iter().chain(words.iter().cloned()).chain(["image".to_owned()]);
     let parsed = <Only as clap::Parser>::try_parse_from(all);
-    parsed.map_err(|error| Failure::usage(super::one_line(&error.render().to_string())))?.args.config()
-}
-
-/// Puts the flag's name before what was wrong with its value.
-fn named<T>(flag: &str, result: Result<T, String>) -> Result<T, Failure> {
-    result.map_err(|reason| Failure::usage(format!("{flag}: {reason}")))
-}
-
-/// Parses each value of a repeated flag.
-fn all<T>(flag: &str, values: &[String], parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, Failure> {
-    values.iter().map(|value| named(flag, parse(value))).collect()
-}
-
-fn optional<T>(
-    flag: &str,
-    value: Option<&String>,
-    parse: impl Fn(&str) -> Result<T, String>,
-) -> Result<Option<T>, Failure> {
-    value.map(|value| named(flag, parse(value))).transpose()
+    parsed.map_err(|error| Failure::usage(super::usage::one_line(&error.render().to_string())))?.args.config()
 }
 
 pub(super) fn own_variable(name: &str) -> Option<String> {
@@ -300,7 +290,7 @@ pub(super) fn environment(files: &[PathBuf], variables: &[String]) -> Result<Vec
 fn read_text(path: &Path, limit: u64) -> Result<String, String> {
     use std::io::Read as _;
     let shown = path.display();
-    let file = std::fs::File::open(path).map_err(|error| format!("{shown}: {error}"))?;
+    let file = std::fs::File::open(path).map_err(|error| super::opening(path, &error))?;
     let mut text = String::new();
     file.take(limit + 1).read_to_string(&mut text).map_err(|error| format!("{shown}: {error}"))?;
     if text.len() as u64 > limit { Err(format!("{shown} has more than {limit} bytes")) } else { Ok(text) }
@@ -330,16 +320,24 @@ impl Args {
                 "stdin" => protocol::WANTS_STDIN,
                 "stdout" => protocol::WANTS_STDOUT,
                 "stderr" => protocol::WANTS_STDERR,
-                _ => return Err(Failure::usage("--attach: valid streams are STDIN, STDOUT and STDERR")),
+                _ => value("--attach", stream, Err("valid streams are STDIN, STDOUT and STDERR".to_owned()))?,
             };
+        }
+        if wants != 0 && self.detach {
+            return Err(Failure::new("conflicting options: cannot specify both --attach and --detach"));
         }
         Ok((wants != 0).then_some(wants))
     }
 
     pub(super) fn config(self) -> Result<RunConfig, Failure> {
+        self.docker.check()?;
         let limits = self.limits()?;
+        let mut labels = self.docker.labels()?;
+        labels.extend(all("--label", &self.labels, flags::pair)?);
         let (health, on_unhealthy) = (self.health.config()?, self.health.on_unhealthy()?);
         let mounts = self.mounts()?;
+        let long = mounts.iter().skip(self.volumes.len()).take(self.mounts.len());
+        let long_mounts = long.map(|mount| mount.target().to_owned()).collect();
         let mut storage_size = None;
         for option in &self.storage {
             storage_size = Some(named("--storage-opt", storage_option(option))?);
@@ -372,7 +370,7 @@ impl Args {
             hostname: optional("--hostname", self.hostname.as_ref(), host_name)?,
             domainname: self.domainname,
             name: optional("--name", self.name.as_ref(), flags::container_name)?,
-            labels: all("--label", &self.labels, flags::pair)?.into_iter().collect(),
+            labels: labels.into_iter().collect(),
             annotations: all("--annotation", &self.annotations, flags::pair)?.into_iter().collect(),
             tty: self.tty,
             interactive: self.interactive,
@@ -382,6 +380,7 @@ impl Args {
             read_only_tmpfs: self.read_only_tmpfs,
             storage_size,
             mounts,
+            long_mounts,
             volumes_from: self.volumes_from,
             shm_size,
             ulimits: all("--ulimit", &self.ulimits, flags::ulimit)?,
@@ -421,7 +420,7 @@ impl Args {
             cpu_shares: self.cpu_shares,
             cpu_quota: self.cpu_quota,
             cpu_period: self.cpu_period,
-            cpuset_cpus: optional("--cpuset-cpus", self.cpuset_cpus.as_ref(), flags::cpu_list)?.unwrap_or_default(),
+            cpuset_cpus: optional("--cpuset-cpus", self.cpuset_cpus.as_ref(), cpu_list)?.unwrap_or_default(),
             cpuset_mems: optional("--cpuset-mems", self.cpuset_mems.as_ref(), flags::cpu_list)?.unwrap_or_default(),
             cpu_rt_runtime: self.cpu_rt_runtime,
             cpu_rt_period: self.cpu_rt_period,
@@ -462,11 +461,27 @@ impl Args {
     }
 }
 
+/// A list of CPUs, all of which the machine has.
+fn cpu_list(text: &str) -> Result<String, String> {
+    let list = flags::cpu_list(text).map_err(|reason| format!("invalid value {text} for cpuset cpus: {reason}"))?;
+    let present = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let last = |text: &str| text.trim().rsplit([',', '-']).next().and_then(|number| number.parse::<u32>().ok());
+    match (list.split(',').filter_map(last).max(), last(&present)) {
+        (Some(wanted), Some(there)) if wanted > there => {
+            Err(format!("requested CPUs are not available - requested {list}, available: {}", present.trim()))
+        }
+        _ => Ok(list),
+    }
+}
+
 /// `size=10g`; Docker's words for any other.
 fn storage_option(text: &str) -> Result<u64, String> {
+    if !text.contains('=') {
+        return Err("invalid storage option; use size=BYTES".to_owned());
+    }
     let (key, value) = flags::pair(text)?;
     if !key.eq_ignore_ascii_case("size") {
-        return Err(format!("Unknown option {key}"));
+        return Err(format!("Unknown option {key}; use size=BYTES"));
     }
     let size = flags::bytes(&value)?;
     u64::try_from(size).ok().filter(|size| *size > 0).ok_or_else(|| format!("{text:?}: expected more than 0"))
@@ -486,7 +501,7 @@ fn host_name(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn parse_signal(text: &str) -> Result<i32, String> {
-    signal::parse(text).filter(|number| *number > 0).ok_or_else(|| format!("{text:?} is not a signal"))
+    signal::parse(text).filter(|number| *number > 0).ok_or_else(|| format!("invalid signal: {text}"))
 }
 
 pub(super) fn main(engine: &Engine, args: Args) -> Done {

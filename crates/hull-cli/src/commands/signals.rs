@@ -5,7 +5,7 @@ use std::time::Duration;
 use hull_engine::Engine;
 
 use super::{Done, Failure, containers, run};
-use crate::output::print;
+use crate::output::{self, print};
 
 /// Wait until containers end, and print their exit codes
 #[derive(Debug, clap::Args)]
@@ -44,7 +44,7 @@ pub(super) struct Stop {
 }
 
 pub(super) fn signal(text: &str) -> Result<i32, Failure> {
-    run::parse_signal(text).map_err(|reason| Failure::usage(format!("--signal: {reason}")))
+    run::parse_signal(text).map_err(Failure::new)
 }
 
 /// Seconds as `--timeout` names them: -1 is for ever.
@@ -68,12 +68,24 @@ pub(super) fn wait(engine: &Engine, args: &Wait) -> Done {
 }
 
 pub(super) fn kill(engine: &Engine, args: &Kill) -> Done {
-    let signal = signal(&args.signal)?;
-    containers::each(engine, &args.containers, |name, container| {
-        engine.kill(container, signal)?;
-        print(format_args!("{name}\n"));
-        Ok(())
-    })
+    let mut failed = false;
+    for name in &args.containers {
+        // Each failure says of which container, before why.
+        let killed = engine.find(name).map_err(|error| error.to_string().replacen("no such", "No such", 1)).and_then(
+            |container| {
+                let signal = run::parse_signal(&args.signal)?;
+                engine.kill(&container, signal).map_err(|error| error.to_string())
+            },
+        );
+        match killed {
+            Ok(()) => print(format_args!("{name}\n")),
+            Err(reason) => {
+                output::error(format_args!("cannot kill container: {name}: {reason}"));
+                failed = true;
+            }
+        }
+    }
+    Ok(u8::from(failed))
 }
 
 pub(super) fn stop(engine: &Engine, args: &Stop) -> Done {

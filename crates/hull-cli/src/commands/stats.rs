@@ -72,10 +72,10 @@ fn row(name: &str, container: &Container, whole: bool, before: Option<&Sample>, 
     let cpu = before.map_or(0.0, |before| now.cpu_percent(before));
     let pair = |(one, other): (u64, u64)| format!("{} / {}", units::size(one), units::size(other));
     let id = if whole { &container.id } else { short(&container.id) };
-    Row::new("StatsContext")
+    Row::new("container.statsContext")
         .with("BlockIO", pair(now.block))
         .with("CPUPerc", format!("{cpu:.2}%"))
-        .with("Container", if name == container.id { id } else { name })
+        .with("Container", name)
         .with("ID", id)
         .with("MemPerc", format!("{:.2}%", now.memory_percent()))
         .with("MemUsage", format!("{} / {}", units::binary(now.memory), units::binary(now.memory_limit)))

@@ -65,7 +65,7 @@ fn value<T>(
     text: Option<&String>,
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Option<T>, Failure> {
-    text.map(|text| parse(text).map_err(|reason| Failure::usage(format!("{flag}: {reason}")))).transpose()
+    text.map(|text| super::run::value(flag, text, parse(text))).transpose()
 }
 
 impl Args {

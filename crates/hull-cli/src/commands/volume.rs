@@ -52,6 +52,9 @@ pub(super) enum Commands {
     Rm(Rm),
     /// Remove volumes that no container uses: the anonymous ones, or all
     Prune(Prune),
+    /// Swarm only
+    #[command(hide = true)]
+    Update(Update),
     /// Write the files of a volume as a tar archive
     Export(Export),
     /// Put the files of a tar archive into a volume, which is made if there is none
@@ -78,9 +81,87 @@ pub(super) struct Create {
     /// Option of the driver: type, o, device
     #[arg(short, long = "opt", value_name = "KEY=VALUE")]
     options: Vec<String>,
+    #[command(flatten)]
+    cluster: Cluster,
+    /// The name, as Docker once took it
+    #[arg(long = "name", value_name = "NAME", hide = true, conflicts_with = "name")]
+    old_name: Option<String>,
     /// Name [default: 64 random digits]
     #[arg(value_name = "VOLUME")]
     name: Option<String>,
+}
+
+/// Docker's flags of volumes that belong to a Swarm.
+#[derive(Debug, clap::Args)]
+pub(super) struct Cluster {
+    /// Swarm only
+    #[arg(long, value_name = "WORD", hide = true)]
+    availability: Option<String>,
+    /// Swarm only
+    #[arg(long, value_name = "WORD", hide = true)]
+    group: Option<String>,
+    /// Swarm only
+    #[arg(long, value_name = "SIZE", hide = true)]
+    limit_bytes: Option<String>,
+    /// Swarm only
+    #[arg(long, value_name = "SIZE", hide = true)]
+    required_bytes: Option<String>,
+    /// Swarm only
+    #[arg(long, value_name = "WORD", hide = true)]
+    scope: Option<String>,
+    /// Swarm only
+    #[arg(long, value_name = "KEY=VALUE", hide = true)]
+    secret: Vec<String>,
+    /// Swarm only
+    #[arg(long, value_name = "WORD", hide = true)]
+    sharing: Option<String>,
+    /// Swarm only
+    #[arg(long, value_name = "KEY=VALUE", hide = true)]
+    topology_preferred: Vec<String>,
+    /// Swarm only
+    #[arg(long, value_name = "KEY=VALUE", hide = true)]
+    topology_required: Vec<String>,
+    /// Swarm only
+    #[arg(long = "type", value_name = "WORD", hide = true)]
+    kind: Option<String>,
+}
+
+impl Cluster {
+    fn check(&self) -> Result<(), Failure> {
+        let words = [
+            &self.availability,
+            &self.group,
+            &self.limit_bytes,
+            &self.required_bytes,
+            &self.scope,
+            &self.sharing,
+            &self.kind,
+        ];
+        let lists = [&self.secret, &self.topology_preferred, &self.topology_required];
+        if words.iter().any(|word| word.is_some()) || lists.iter().any(|list| !list.is_empty()) {
+            return Err(Failure::new("cluster volumes belong to Swarm, which is not supported; use -o type=nfs"));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Update {
+    /// Swarm only
+    #[arg(long, value_name = "WORD", hide = true)]
+    availability: Option<String>,
+    /// Name
+    #[arg(value_name = "VOLUME")]
+    name: Option<String>,
+}
+
+fn update(engine: &Engine, args: &Update) -> Done {
+    let Some(name) = &args.name else { return Err(Failure::new("a volume must be named")) };
+    document(engine, name)?;
+    let flag = args.availability.as_ref().map_or("", |_| "--availability: ");
+    Err(Failure::new(format!(
+        "{flag}can only update cluster volumes, which belong to Swarm; nothing is to be changed here"
+    )))
 }
 
 #[derive(Debug, clap::Args)]
@@ -95,6 +176,9 @@ pub(super) struct Ls {
     /// Only names
     #[arg(short, long)]
     quiet: bool,
+    /// Swarm only: there are none
+    #[arg(long, hide = true)]
+    cluster: bool,
     /// Show removed volumes that can be restored
     #[arg(long)]
     trash: bool,
@@ -215,6 +299,7 @@ impl Commands {
             Self::Import(args) => import(engine, &args),
             Self::Clone(args) => named(engine.clone_volume(&args.name, &args.new)),
             Self::Rename(args) => named(engine.rename_volume(&args.name, &args.new)),
+            Self::Update(args) => update(engine, &args),
             Self::Restore(args) => named(engine.restore_volume(&args.name, args.new.as_deref())),
         }
     }
@@ -231,8 +316,9 @@ fn pairs(flag: &str, list: &[String]) -> Result<BTreeMap<String, String>, Failur
 }
 
 fn create(engine: &Engine, args: Create) -> Done {
+    args.cluster.check()?;
     named(engine.create_volume(&Volume {
-        name: args.name.unwrap_or_default(),
+        name: args.name.or(args.old_name).unwrap_or_default(),
         driver: args.driver,
         options: pairs("--opt", &args.options)?,
         labels: pairs("--label", &args.labels)?,
@@ -258,6 +344,12 @@ pub(super) fn row(engine: &Engine, volume: &Volume, users: &Users, sized: bool) 
 }
 
 fn ls(engine: &Engine, args: &Ls) -> Done {
+    if args.cluster {
+        const TABLE: &str = "{{.Name}}\t{{.Group}}\t{{.Driver}}\t{{.Availability}}\t{{.Status}}";
+        let table = if args.quiet { "{{.Name}}" } else { TABLE };
+        print(Listing { format: &args.format, table, raw: None, headers: HEADERS }.render([]).map_err(Failure::new)?);
+        return Ok(0);
+    }
     let filters = Filters::new(&args.filters, &["dangling", "driver", "label", "label!", "name"])?;
     let wanted = super::config::format(&args.format, "volumes-format");
     let format = if args.quiet { "{{.Name}}" } else { &wanted };

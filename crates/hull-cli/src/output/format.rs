@@ -33,6 +33,12 @@ impl Row {
         self
     }
 
+    /// Adds a field that is no text.
+    pub(crate) fn with_value(mut self, name: &'static str, value: Value) -> Self {
+        self.fields.push((name, value));
+        self
+    }
+
     /// Replaces a field.
     pub(crate) fn replacing(mut self, name: &'static str, text: impl AsRef<str>) -> Self {
         self.fields.retain(|(known, _)| *known != name);
@@ -49,7 +55,8 @@ impl Row {
 
 impl Object for Row {
     fn type_name(&self) -> String {
-        format!("*formatter.{}", self.kind)
+        let package = if self.kind.contains('.') { "" } else { "formatter." };
+        format!("*{package}{}", self.kind)
     }
 
     fn names(&self) -> Vec<String> {
@@ -98,6 +105,16 @@ impl Object for Headers {
         let last = args.first().and_then(|name| name.rsplit('.').next()).unwrap_or_default();
         Value::from(last.replace(['-', '_'], " "))
     }
+}
+
+/// One row by a template that is taken as it is.
+///
+/// # Errors
+/// What is wrong, without Docker's words before it.
+pub(crate) fn row(format: &str, row: Row) -> Result<String, String> {
+    let text = format.replace("\\t", "\t").replace("\\n", "\n");
+    let template = Template::parse(&text).map_err(|error| error.to_string())?;
+    template.render(&Value::Object(Rc::new(row))).map_err(|error| error.to_string())
 }
 
 /// How rows are printed: what the user gave, and what the command has.
@@ -156,7 +173,9 @@ impl Listing<'_> {
 }
 
 /// Keys of documents whose objects have any keys: a missing one is no error.
-const MAPS: [&str; 13] = [
+const MAPS: [&str; 15] = [
+    "Runtimes",
+    "Containers",
     "Labels",
     "Annotations",
     "Sysctls",
@@ -172,20 +191,140 @@ const MAPS: [&str; 13] = [
     "Data",
 ];
 
+/// Keys of documents whose values are lists, also where there is none.
+const LISTS: [&str; 22] = [
+    "Aliases",
+    "Authorization",
+    "Binds",
+    "CapAdd",
+    "CapDrop",
+    "Cmd",
+    "DNSNames",
+    "DeviceCgroupRules",
+    "DeviceRequests",
+    "Devices",
+    "Entrypoint",
+    "Env",
+    "ExecIDs",
+    "ExtraHosts",
+    "GroupAdd",
+    "Links",
+    "MaskedPaths",
+    "OnBuild",
+    "ReadonlyPaths",
+    "SecurityOpt",
+    "VolumesFrom",
+    "Warnings",
+];
+
+/// Fields that a document may lack and Go's types have, by the key of what they are in; `""` is the document itself.
+const ABSENT: [(&str, &str, Absent); 17] = [
+    ("", "SizeRw", Absent::Pointer),
+    ("", "SizeRootFs", Absent::Pointer),
+    ("Config", "Healthcheck", Absent::Pointer),
+    ("Config", "StopTimeout", Absent::Pointer),
+    ("Config", "ExposedPorts", Absent::Made("map[]")),
+    ("Config", "StopSignal", Absent::Text),
+    ("Config", "Shell", Absent::Made("[]")),
+    ("Config", "MacAddress", Absent::Text),
+    ("HostConfig", "Annotations", Absent::Made("map[]")),
+    ("HostConfig", "Init", Absent::Pointer),
+    ("HostConfig", "Mounts", Absent::Made("[]")),
+    ("HostConfig", "StorageOpt", Absent::Made("map[]")),
+    ("HostConfig", "Sysctls", Absent::Made("map[]")),
+    ("HostConfig", "Tmpfs", Absent::Made("map[]")),
+    ("Mounts", "Driver", Absent::Text),
+    ("Mounts", "Name", Absent::Text),
+    ("State", "Health", Absent::Pointer),
+];
+
+/// What Go has in place of a field that was left out.
+#[derive(Clone, Copy)]
+enum Absent {
+    Pointer,
+    Made(&'static str),
+    Text,
+}
+
+/// Names of fields in JSON, and what templates call them.
+const SPELT: [(&str, &str); 3] =
+    [("ApiVersion", "APIVersion"), ("CpuCfsPeriod", "CPUCfsPeriod"), ("CpuCfsQuota", "CPUCfsQuota")];
+
+/// The order of fields where a whole struct is printed often.
+const ORDER: [(&str, &[&str]); 6] = [
+    (
+        "State",
+        &[
+            "Status",
+            "Running",
+            "Paused",
+            "Restarting",
+            "OOMKilled",
+            "Dead",
+            "Pid",
+            "ExitCode",
+            "Error",
+            "StartedAt",
+            "FinishedAt",
+        ],
+    ),
+    ("LogConfig", &["Type", "Config"]),
+    ("RestartPolicy", &["Name", "MaximumRetryCount"]),
+    ("Healthcheck", &["Test", "Interval", "Timeout", "StartPeriod", "StartInterval", "Retries"]),
+    ("Devices", &["PathOnHost", "PathInContainer", "CgroupPermissions"]),
+    ("Ulimits", &["Name", "Hard", "Soft"]),
+];
+
 /// A document as Go's client sees it: structs, except where keys are anyone's choice.
 pub(crate) fn typed(document: &serde_json::Value) -> Value {
+    of(document, "")
+}
+
+/// The part of a document that has this key.
+fn of(document: &serde_json::Value, parent: &str) -> Value {
     match document {
         serde_json::Value::Null => Value::NilPointer,
-        serde_json::Value::Array(list) => Value::List(list.iter().map(typed).collect()),
+        serde_json::Value::Array(list) => Value::List(list.iter().map(|one| of(one, parent)).collect()),
         serde_json::Value::Object(object) => {
+            let is_map = |key: &str| MAPS.contains(&key) || (parent, key) == ("LogConfig", "Config");
             let entry = |(key, value): (&String, &serde_json::Value)| {
                 let value = match value {
-                    serde_json::Value::Object(entries) if MAPS.contains(&key.as_str()) => map(entries),
-                    value => typed(value),
+                    serde_json::Value::Object(entries) if is_map(key) => map(entries),
+                    // A map or a list that was never made prints as an empty one.
+                    serde_json::Value::Null if is_map(key) => Value::Unmade("map[]"),
+                    serde_json::Value::Null if LISTS.contains(&key.as_str()) => Value::Unmade("[]"),
+                    value => of(value, key),
                 };
                 (key.clone(), value)
             };
-            Value::Struct(Rc::new(Struct { name: "struct".to_owned(), fields: object.iter().map(entry).collect() }))
+            let mut fields: Vec<(String, Value)> = object.iter().map(entry).collect();
+            let mut unset = Vec::new();
+            if parent == "Config" && !object.contains_key("Hostname") {
+                // An image's: Go leaves out what is not set.
+                (unset, fields) = fields.into_iter().partition(|(_, value)| {
+                    matches!(value, Value::Unmade(_) | Value::NilPointer)
+                        || matches!(value, Value::String(text) if text.is_empty())
+                });
+            }
+            if let Some((_, order)) = ORDER.iter().find(|(of, _)| *of == parent) {
+                fields.sort_by_key(|(name, _)| order.iter().position(|one| one == name).unwrap_or(order.len()));
+            }
+            let lacks = |(of, key, _): &&(&str, &str, Absent)| *of == parent && !object.contains_key(*key);
+            let absent = ABSENT.iter().filter(lacks).map(|(_, key, kind)| {
+                let value = match kind {
+                    Absent::Pointer => Value::NilPointer,
+                    Absent::Made(text) => Value::Unmade(text),
+                    Absent::Text => Value::from(""),
+                };
+                ((*key).to_owned(), value)
+            });
+            let spelt = |(json, go): &(&str, &str)| Some(((*go).to_owned(), of(object.get(*json)?, json)));
+            // Only a container's document has all of them.
+            let mut absent: Vec<(String, Value)> =
+                if parent.is_empty() && !object.contains_key("HostConfig") { Vec::new() } else { absent.collect() };
+            absent.extend(SPELT.iter().filter_map(spelt));
+            absent.extend(unset);
+            Value::Struct(Rc::new(Struct { name: "struct".to_owned(), fields, absent }))
         }
         plain => Value::from(plain),
     }
@@ -216,7 +355,7 @@ pub(crate) fn documents(format: Option<&str>, documents: &[serde_json::Value]) -
                 out.push_str(&render(&template, document)?);
                 out.push('\n');
             }
-            Ok(out)
+            Ok(if out.is_empty() { "\n".to_owned() } else { out })
         }
     }
 }
@@ -226,11 +365,22 @@ pub(crate) fn documents(format: Option<&str>, documents: &[serde_json::Value]) -
 /// # Errors
 /// As [`documents`].
 pub(crate) fn document(format: &str, document: &serde_json::Value) -> Result<String, String> {
+    named(format, document, "struct")
+}
+
+/// The same; messages call the document's type by this name.
+///
+/// # Errors
+/// As [`documents`].
+pub(crate) fn named(format: &str, document: &serde_json::Value, name: &str) -> Result<String, String> {
     if format == "json" {
         return Ok(format!("{document}\n"));
     }
     let template = Template::parse(format).map_err(|error| wrong(&error))?;
-    Ok(format!("{}\n", template.render(&typed(document)).map_err(|error| wrong(&error))?))
+    let shown = template
+        .render(&typed(document))
+        .map_err(|error| wrong(&error).replace("type struct", &format!("type {name}")))?;
+    Ok(format!("{shown}\n"))
 }
 
 /// A value by a template.
@@ -247,7 +397,11 @@ pub(crate) fn value(format: &str, value: &Value) -> Result<String, String> {
 
 /// With types first; then without, where the error is the strict one.
 fn render(template: &Template, document: &serde_json::Value) -> Result<String, String> {
-    template.render(&typed(document)).or_else(|_| {
+    template.render(&typed(document)).or_else(|error| {
+        // The one document that Docker's client has no other form of.
+        if document.get("Mountpoint").is_some() {
+            return Err(wrong(&error).replace("type struct", "type volume.Volume"));
+        }
         let untyped = Value::from(document);
         template.execute(&untyped, MissingKey::Error, FunctionSet::Values).map_err(|error| wrong(&error))
     })
@@ -343,6 +497,6 @@ mod tests {
         );
         assert!(documents(None, &list).expect("renders").starts_with("[\n    {\n        \"Config\""));
         assert_eq!(documents(None, &[]).expect("renders"), "[]\n");
-        assert!(document("{{.Nope}}", &list[0]).is_err());
+        assert!(named("{{.Nope}}", &list[0], "x.y").is_err_and(|error| error.contains("type x.y")));
     }
 }

@@ -99,8 +99,11 @@ pub(crate) fn rfc3339(seconds: i64) -> String {
 
 /// A point in time as `until` and `since` take it, in seconds since 1970: seconds, a duration before now, or a date.
 pub(crate) fn moment(text: &str, now: SystemTime) -> Result<i64, String> {
-    let bad =
-        || format!("invalid value for time {text:?}: expected seconds since 1970, a duration as 24h, or RFC 3339");
+    let bad = || {
+        format!(
+            "failed to parse value as time or duration: {text:?}; use seconds since 1970, a duration as 24h, or RFC 3339"
+        )
+    };
     let present = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let present = i64::try_from(present).map_err(|_| bad())?;
     if let Some(duration) = go_duration(text) {

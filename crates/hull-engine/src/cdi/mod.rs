@@ -174,7 +174,9 @@ pub fn gpus(text: &str) -> Result<Vec<String>, String> {
             "" | "count" => match value {
                 "all" | "-1" => wanted.push("all".to_owned()),
                 number => {
-                    let count: u32 = number.parse().map_err(|_| format!("{text:?}: count must be an integer"))?;
+                    let count: u32 = number.parse().map_err(|_| {
+                        format!("invalid count ({number}): value must be either \"all\" or an integer: invalid syntax")
+                    })?;
                     if count > 64 {
                         return Err(format!("{text:?}: more than 64 devices"));
                     }

@@ -87,7 +87,11 @@ pub fn dns(text: &str) -> Parsed<IpAddr> {
 /// What was found.
 pub fn expose(text: &str) -> Parsed<Vec<String>> {
     let (ports, protocol) = split_protocol(text)?;
-    let range = port_range(ports).map_err(|_| format!("invalid range format for --expose: {text}"))?;
+    let range = port_range(ports).map_err(|_| {
+        format!(
+            "invalid range format for --expose: {text}, error: strconv.ParseUint: parsing {ports:?}: invalid syntax"
+        )
+    })?;
     Ok(range.map(|port| format!("{port}/{protocol}")).collect())
 }
 
@@ -148,7 +152,12 @@ fn host(text: &str) -> Parsed<(Option<IpAddr>, &str)> {
             let rest = &text[first + 1..];
             if host.is_empty() { Ok((None, rest)) } else { Ok((Some(IpAddr::V4(ipv4(host)?)), rest)) }
         }
-        [.., second, _] => Ok((Some(IpAddr::V6(ipv6(&text[..*second])?)), &text[second + 1..])),
+        [.., second, _] => {
+            let host = &text[..*second];
+            let address = ipv6(host)
+                .map_err(|_| format!("invalid ip address {host}: address {host}:: too many colons in address"))?;
+            Ok((Some(IpAddr::V6(address)), &text[second + 1..]))
+        }
     }
 }
 

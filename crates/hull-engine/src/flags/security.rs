@@ -48,7 +48,7 @@ pub fn security_option(
         ("label", label) if label.split(':').count() >= 4 => security.label = Some(label.to_owned()),
         _ => {
             let known = "seccomp=, apparmor=, label=, no-new-privileges, systempaths=unconfined, writable-cgroups";
-            return Err(format!("invalid --security-opt: {option:?}: expected one of {known}"));
+            return Err(format!("invalid --security-opt: {option:?}; use one of {known}"));
         }
     }
     Ok(())

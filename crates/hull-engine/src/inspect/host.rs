@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{MountConfig, NamespaceChoice, Rate, RestartPolicy, SeccompChoice, Source};
+use crate::config::{MountConfig, NamespaceChoice, Rate, RestartPolicy, RunConfig, SeccompChoice, Source};
 use crate::records::Container;
 use crate::spec::{DEFAULT_PIDS, MASKED, READONLY};
 
@@ -79,6 +79,66 @@ fn port_bindings(container: &Container) -> Value {
     Value::Object(bindings)
 }
 
+/// Mounts by the flags that asked for them.
+#[derive(Default)]
+struct Mounts {
+    binds: Vec<String>,
+    tmpfs: Map<String, Value>,
+    long: Vec<Value>,
+}
+
+fn mounts(config: &RunConfig) -> Mounts {
+    let mut sorted = Mounts::default();
+    for mount in config.mounts.iter().filter(|mount| !config.lent_mounts.iter().any(|one| one == mount.target())) {
+        if config.long_mounts.iter().any(|target| target == mount.target()) {
+            sorted.long.push(long_mount(mount));
+            continue;
+        }
+        let bind = |source: &str, target: &str, options: &[String]| {
+            let known = ["rbind", "bind", "rprivate"];
+            let shown = options.iter().map(String::as_str).filter(|one| !known.contains(one));
+            let shown: Vec<&str> = shown.map(|one| if one == "rro" { "ro" } else { one }).collect();
+            let tail = if shown.is_empty() { String::new() } else { format!(":{}", shown.join(",")) };
+            format!("{source}:{target}{tail}")
+        };
+        match mount {
+            MountConfig::Bind { source, target, options, .. } => {
+                sorted.binds.push(bind(&source.to_string_lossy(), target, options));
+            }
+            MountConfig::Volume { name, target, options, volume } if !volume.anonymous && !name.is_empty() => {
+                sorted.binds.push(bind(name, target, options));
+            }
+            MountConfig::Tmpfs { target, options } => {
+                let usual = ["nosuid", "nodev", "noexec"];
+                let given: Vec<&str> = options.iter().map(String::as_str).filter(|one| !usual.contains(one)).collect();
+                sorted.tmpfs.insert(target.clone(), given.join(",").into());
+            }
+            MountConfig::Volume { .. } | MountConfig::Image { .. } => {}
+        }
+    }
+    sorted
+}
+
+/// A mount of `--mount`, in the API's shape.
+fn long_mount(mount: &MountConfig) -> Value {
+    let (kind, source) = match mount {
+        MountConfig::Bind { source, .. } => ("bind", source.to_string_lossy().into_owned()),
+        MountConfig::Volume { name, volume, .. } => {
+            ("volume", if volume.anonymous { String::new() } else { name.clone() })
+        }
+        MountConfig::Tmpfs { .. } => ("tmpfs", String::new()),
+        MountConfig::Image { image, .. } => ("image", image.clone()),
+    };
+    let mut shown = json!({ "Type": kind, "Target": mount.target() });
+    if !source.is_empty() {
+        shown["Source"] = source.into();
+    }
+    if mount.read_only() && kind != "image" {
+        shown["ReadOnly"] = true.into();
+    }
+    shown
+}
+
 /// What was asked of the machine.
 pub(super) fn host_config(container: &Container) -> Value {
     let config = &container.config;
@@ -88,22 +148,8 @@ pub(super) fn host_config(container: &Container) -> Value {
         (_, swap) => swap.unwrap_or(0),
     };
     let confined = !(config.security.privileged || config.security.system_paths_unconfined);
-    let (mut binds, mut tmpfs) = (Vec::new(), Map::new());
-    for mount in &config.mounts {
-        match mount {
-            MountConfig::Bind { source, target, options, create: true } => {
-                let known = ["rbind", "bind", "rprivate"];
-                let shown: Vec<&str> = options.iter().map(String::as_str).filter(|one| !known.contains(one)).collect();
-                let tail = if shown.is_empty() { String::new() } else { format!(":{}", shown.join(",")) };
-                binds.push(format!("{}:{target}{tail}", source.display()));
-            }
-            MountConfig::Tmpfs { target, options } => {
-                tmpfs.insert(target.clone(), options.join(",").into());
-            }
-            _ => {}
-        }
-    }
-    let device = |one: &crate::config::DeviceConfig| json!({ "PathOnHost": one.path, "PathInContainer": one.path, "CgroupPermissions": one.access });
+    let Mounts { binds, tmpfs, long } = mounts(config);
+    let device = |one: &crate::config::DeviceConfig| json!({ "PathOnHost": if one.source.is_empty() { &one.path } else { &one.source }, "PathInContainer": one.path, "CgroupPermissions": one.access });
     let rule = |one: &crate::config::DeviceRuleConfig| {
         let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
         format!("{} {}:{} {}", one.kind, number(one.major), number(one.minor), one.access)
@@ -195,6 +241,7 @@ pub(super) fn host_config(container: &Container) -> Value {
         ("Annotations", !config.annotations.is_empty(), json!(config.annotations)),
         ("Sysctls", !config.sysctls.is_empty(), json!(config.sysctls)),
         ("Tmpfs", !tmpfs.is_empty(), Value::Object(tmpfs)),
+        ("Mounts", !long.is_empty(), Value::Array(long)),
         ("Init", config.init, json!(true)),
     ];
     for (key, there, value) in optional {
@@ -203,6 +250,21 @@ pub(super) fn host_config(container: &Container) -> Value {
         }
     }
     document
+}
+
+/// Where anonymous volumes are: the image's, and those of `-v PATH`.
+fn volumes(config: &RunConfig, image: &hull_image::Config) -> Value {
+    let mut volumes = json!(image.volumes);
+    for mount in &config.mounts {
+        if let MountConfig::Volume { name, target, volume, .. } = mount
+            && (volume.anonymous || name.is_empty())
+            && !config.long_mounts.contains(target)
+            && !config.lent_mounts.contains(target)
+        {
+            volumes[target] = json!({});
+        }
+    }
+    if volumes.as_object().is_none_or(Map::is_empty) { Value::Null } else { volumes }
 }
 
 /// What the container is: the user's words above the image's.
@@ -243,7 +305,7 @@ pub(super) fn config(container: &Container, image: Option<&hull_image::Config>) 
         "StopSignal": hull_runtime::lifecycle::signal::name(container.stop_signal),
         "Tty": config.tty,
         "User": first(&config.user, &image.user),
-        "Volumes": if image.volumes.is_empty() { Value::Null } else { json!(image.volumes) },
+        "Volumes": volumes(config, image),
         "WorkingDir": first(&config.workdir, &image.working_dir),
     });
     let exposed = super::network::exposed(container, Some(image));

@@ -17,6 +17,7 @@ pub fn document(image: &Image) -> Value {
     if let (Some(fields), Ok(Value::Object(own))) = (defaults.as_object_mut(), serde_json::to_value(&config.config)) {
         fields.extend(own);
     }
+    let last = config.history.last().and_then(|step| step.comment.clone());
     let layers: Vec<String> = config.rootfs.diff_ids.iter().map(ToString::to_string).collect();
     let kind = image.layers.first().map_or("erofs", |layer| layer.kind.as_str());
     let added = u64::try_from(image.added).unwrap_or(0).saturating_mul(time::SECOND);
@@ -25,7 +26,7 @@ pub fn document(image: &Image) -> Value {
         "RepoTags": tags(image),
         "RepoDigests": digests(image),
         "Parent": "",
-        "Comment": config.comment.clone().unwrap_or_default(),
+        "Comment": config.comment.clone().or(last).unwrap_or_default(),
         "Created": config.created.clone().unwrap_or_else(|| super::NEVER.to_owned()),
         "DockerVersion": "",
         "Author": config.author.clone().unwrap_or_default(),

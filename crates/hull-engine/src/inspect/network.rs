@@ -143,7 +143,15 @@ pub(super) fn settings(
         };
         for one in &container.config.networks {
             let endpoint = endpoints.iter().find(|endpoint| endpoint.network_name == one.name);
-            networks.insert(one.name.clone(), network(container, &one.name, endpoint));
+            let mut shown = network(container, &one.name, endpoint);
+            // One that has ended was on it.
+            if endpoint.is_none()
+                && state.finished != 0
+                && let Ok(found) = engine.networks().find(&one.name)
+            {
+                shown["NetworkID"] = found.id.into();
+            }
+            networks.insert(one.name.clone(), shown);
         }
     } else {
         let name = super::host::network_mode(container);

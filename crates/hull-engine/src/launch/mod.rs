@@ -127,14 +127,24 @@ fn new_request(config: RunConfig) -> Result<Request, Error> {
     Ok(Request::New { id: names::hex(&random), random, config: Box::new(config) })
 }
 
+fn cidfile_reason(path: &Path, error: &std::io::Error) -> String {
+    let shown = path.display();
+    match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            format!("container ID file found, make sure the other container isn't running or delete {shown}")
+        }
+        _ => format!("{shown}: {error}"),
+    }
+}
+
 /// Writes an ID to a new file, which goes again unless it is kept.
 struct CidFile<'p>(Option<&'p Path>);
 
 impl<'p> CidFile<'p> {
     fn create(path: Option<&'p Path>, id: &str) -> Result<Self, Error> {
         if let Some(path) = path {
-            let mut file = fs::File::create_new(path)
-                .map_err(|error| Error::flag("--cidfile", format!("{}: {error}", path.display())))?;
+            let mut file =
+                fs::File::create_new(path).map_err(|error| Error::flag("--cidfile", cidfile_reason(path, &error)))?;
             file.write_all(id.as_bytes()).map_err(Error::io("write", path))?;
         }
         Ok(Self(path))
@@ -473,6 +483,7 @@ impl Engine {
             ..State::default()
         };
         self.save(id, &state)?;
+        events::emit_surroundings(self, &started.container, true);
         events::emit(self, &started.container, "start", &[]);
         // Nothing of the store is needed until the end, which may be far.
         self.images.close();

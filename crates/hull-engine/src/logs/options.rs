@@ -40,7 +40,7 @@ impl Driver {
             "journald" => Self::Journald,
             "syslog" => Self::Syslog,
             "none" => Self::None,
-            other => return Err(format!("logger: no log driver named '{other}' is registered")),
+            other => return Err(format!("error looking up logging plugin {other}: plugin {other:?} not found")),
         })
     }
 
@@ -328,7 +328,7 @@ fn syslog_address(text: &str) -> Result<Address, String> {
 /// Refuses what no container can be made with.
 pub(crate) fn check(config: &LogConfig) -> Result<(), Error> {
     let named = |reason: String| {
-        let flag = if reason.starts_with("logger: no log driver") { "--log-driver" } else { "--log-opt" };
+        let flag = if reason.starts_with("error looking up logging plugin") { "--log-driver" } else { "--log-opt" };
         Error::flag(flag, reason)
     };
     let plan = Plan::of(config).map_err(named)?;
@@ -362,7 +362,7 @@ mod tests {
     fn what_is_not_known_is_refused_in_docker_s_words() {
         let reason =
             |driver: &str, options: &[(&str, &str)]| Plan::of(&config(driver, options)).err().unwrap_or_default();
-        assert_eq!(reason("splunky", &[]), "logger: no log driver named 'splunky' is registered");
+        assert_eq!(reason("splunky", &[]), "error looking up logging plugin splunky: plugin \"splunky\" not found");
         assert_eq!(reason("", &[("foo", "1")]), "unknown log opt 'foo' for json-file log driver");
         assert_eq!(reason("local", &[("tag", "x")]), "unknown log opt 'tag' for log driver local");
         assert_eq!(reason("", &[("max-file", "0")]), "max-file cannot be less than 1");

@@ -338,6 +338,7 @@ impl Monitor<'_> {
         };
         if let Ok(container) = &container {
             let lasted = ran.as_secs().to_string();
+            events::emit_surroundings(self.engine, container, false);
             events::emit(self.engine, container, "die", &[("exitCode", &code.to_string()), ("execDuration", &lasted)]);
         }
         let kept = match &container {

@@ -45,12 +45,18 @@ fn memory(limits: &Limits, cgroup_v2: bool) -> Result<Option<Memory>, Error> {
     }
     let swap = match (limits.memory, limits.memory_swap) {
         (None, None | Some(-1)) => None,
-        (None, Some(_)) => return Err(Error::flag("--memory-swap", "needs --memory as well")),
+        (None, Some(_)) => {
+            return Err(Error::flag(
+                "--memory-swap",
+                "you should always set the Memory limit when using Memoryswap limit, see usage",
+            ));
+        }
         (Some(_), Some(-1)) => Some(-1),
         (Some(memory), Some(swap)) if swap >= memory => Some(swap),
         (Some(memory), None | Some(0)) => Some(memory.saturating_mul(2)),
         (Some(memory), Some(swap)) => {
-            return Err(Error::flag("--memory-swap", format!("{swap} is less than the memory limit {memory}")));
+            let reason = "minimum memoryswap limit should be larger than memory limit, see usage";
+            return Err(Error::flag("--memory-swap", format!("{reason}; use at least {memory}, not {swap}")));
         }
     };
     if let (Some(memory), Some(reservation)) = (limits.memory, limits.memory_reservation)
@@ -78,7 +84,10 @@ fn memory(limits: &Limits, cgroup_v2: bool) -> Result<Option<Memory>, Error> {
     if let Some(score) = limits.oom_score_adj
         && !(-1000..=1000).contains(&score)
     {
-        return Err(Error::flag("--oom-score-adj", format!("{score}: expected -1000 to 1000")));
+        return Err(Error::flag(
+            "--oom-score-adj",
+            format!("invalid value {score}, range for oom score adj is [-1000, 1000]"),
+        ));
     }
     let memory = Memory {
         limit: limits.memory,
@@ -115,7 +124,7 @@ fn cpu(limits: &Limits, available: u32) -> Result<Option<Cpu>, Error> {
         if nanos > i64::from(available) * 1_000_000_000 {
             return Err(Error::flag(
                 "--cpus",
-                format!("expected 0.01 to {available}, as there are only {available} CPUs"),
+                format!("range of CPUs is from 0.01 to {available}.00, as there are only {available} CPUs available"),
             ));
         }
         cpu.period = Some(PERIOD);

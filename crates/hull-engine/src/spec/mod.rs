@@ -41,18 +41,18 @@ pub const BLOCK: u32 = 65536;
 
 /// Paths that show nothing.
 pub(crate) const MASKED: [&str; 12] = [
-    "/proc/acpi",
     "/proc/asound",
+    "/proc/acpi",
     "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
     "/proc/timer_list",
     "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
+    "/proc/sched_debug",
+    "/proc/scsi",
     "/sys/firmware",
+    "/sys/devices/virtual/powercap",
 ];
 
 /// Paths that cannot be written to.
@@ -187,12 +187,13 @@ fn process(config: &RunConfig, context: &Context, capabilities: &[String], hostn
     let command = if config.command.is_empty() && config.entrypoint.is_none() { &image.cmd } else { &config.command };
     let args: Vec<String> = entrypoint.into_iter().chain(command.iter().cloned()).collect();
     if args.is_empty() {
-        return Err(Error::flag("COMMAND", "no command is given and the image has none"));
+        return Err(Error::Refused("no command specified".to_owned()));
     }
     let cwd = config.workdir.as_ref().unwrap_or(&image.working_dir);
     let cwd = if cwd.is_empty() { "/".to_owned() } else { cwd.clone() };
     if !cwd.starts_with('/') {
-        return Err(Error::flag("--workdir", format!("{cwd:?} must be an absolute path")));
+        let reason = format!("the working directory '{cwd}' is invalid, it needs to be an absolute path");
+        return Err(Error::flag("--workdir", reason));
     }
     let root = context.user.uid == 0;
     let kept = |yes: bool| if yes { capabilities.to_vec() } else { Vec::new() };

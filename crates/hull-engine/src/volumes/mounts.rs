@@ -74,6 +74,7 @@ impl Engine {
             }
         }
         others.retain(|other| !targets.contains(&clean(other.target())));
+        config.lent_mounts = others.iter().map(|other| other.target().to_owned()).collect();
         config.mounts.extend(others);
         for path in image.volumes.keys() {
             let target = clean(path);

@@ -61,6 +61,7 @@ fn explain(root: &Root, program: &str, paths: &[String], errno: Errno) -> String
     });
     let Some((path, found)) = found else {
         return match paths {
+            _ if errno == Errno::ISDIR => format!("exec: {program:?}: is a directory: permission denied"),
             [path] if program.contains('/') => {
                 format!(
                     "exec: {program:?}: stat {path}: {}",
@@ -71,6 +72,7 @@ fn explain(root: &Root, program: &str, paths: &[String], errno: Errno) -> String
         };
     };
     let head = match found {
+        Found::Directory if path == program => return format!("exec: {program:?}: is a directory: permission denied"),
         Found::Directory => return format!("exec: {program:?}: {path} is a directory: permission denied"),
         Found::Other => return format!("exec: {program:?}: {path} is not a regular file: permission denied"),
         Found::File { mode, .. } if mode & 0o111 == 0 => {

@@ -117,7 +117,7 @@ fn root_logs_keep_bytes_or_say_so() {
 fn root_logs_refuse_what_they_do_not_know() {
     let Some(h) = Home::new() else { return };
     for (flags, text) in [
-        (&["--log-driver", "splunky"][..], "no log driver named 'splunky' is registered"),
+        (&["--log-driver", "splunky"][..], "plugin \"splunky\" not found"),
         (&["--log-opt", "max-syze=1m"], "unknown log opt 'max-syze' for json-file log driver"),
         (&["--log-opt", "max-size=big"], "max-size"),
         (&["--log-opt", "max-file=0"], "max-file cannot be less than 1"),

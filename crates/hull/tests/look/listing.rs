@@ -65,7 +65,7 @@ fn root_top_lists_the_container_s_processes() {
     }
     h.run(&["top", "nope"]).fails("no such container: nope");
     h.run(&["stop", "-t", "0", "web"]).ok();
-    h.run(&["top", "web"]).fails("it is exited");
+    h.run(&["top", "web"]).fails("is not running");
     h.run(&["rm", "web"]).ok();
     h.assert_clean();
 }

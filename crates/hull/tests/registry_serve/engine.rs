@@ -171,7 +171,7 @@ fn nobody_pushes_into_the_store_unasked() {
     server.send("POST", "/v2/app/blobs/uploads/", &[], b"").fails(405, "UNSUPPORTED");
     server.send("PUT", "/v2/app/manifests/v1", &[], b"{}").fails(405, "UNSUPPORTED");
     server.send("DELETE", "/v2/app/manifests/v1", &[], b"").fails(405, "UNSUPPORTED");
-    finish(&mut hull(home.path(), &["registry", "serve", "--writable", "--read-only"])).fails("cannot be used with");
+    finish(&mut hull(home.path(), &["registry", "serve", "--writable", "--read-only"])).fails("cannot specify both");
 }
 
 #[test]

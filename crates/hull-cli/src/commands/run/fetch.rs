@@ -41,12 +41,24 @@ impl Fetch {
         {
             self.pull(engine, image)?;
         }
+        if self.policy == Policy::Missing
+            && let (Some(image), Some(platform)) = (&self.image, &self.platform)
+            && let Ok(wanted) = hull_oci::image::Platform::parse(platform)
+            && let Ok(found) = engine.images.find(image)
+            && found.config.platform.suits(&wanted).is_none()
+        {
+            // The image that is here is for another platform.
+            if !self.quiet {
+                crate::output::warning(format!("Unable to find image '{}' locally", familiar(image)));
+            }
+            self.pull(engine, image)?;
+        }
         match (action(), &self.image) {
             (Err(error), Some(image)) if self.policy == Policy::Missing && error.is_no_image() => {
+                let parsed: Result<hull_oci::Reference, _> = image.parse();
+                parsed.map_err(|error| Failure::usage(error.to_string()))?;
                 if !self.quiet {
-                    let tagged = image.parse().map(hull_oci::Reference::or_latest);
-                    let name = tagged.map_or_else(|_| image.clone(), |name| name.familiar());
-                    crate::output::warning(format!("Unable to find image '{name}' locally"));
+                    crate::output::warning(format!("Unable to find image '{}' locally", familiar(image)));
                 }
                 self.pull(engine, image)?;
                 action()
@@ -78,6 +90,12 @@ impl Fetch {
             Err(error) => Err(failed(error.to_string())),
         }
     }
+}
+
+/// The name with the tag that it means.
+fn familiar(image: &str) -> String {
+    let tagged = image.parse().map(hull_oci::Reference::or_latest);
+    tagged.map_or_else(|_| image.to_owned(), |name| name.familiar())
 }
 
 fn failure(error: &rustix::io::Errno) -> String {

@@ -105,7 +105,9 @@ impl Network {
         }
         let ipv4 = optional("--ip", self.ip.as_ref(), flags::network::ipv4)?;
         let ipv6 = optional("--ip6", self.ip6.as_ref(), flags::network::ipv6)?;
-        let mac = optional("--mac-address", self.mac_address.as_ref(), flags::network::mac)?;
+        let mac = optional("--mac-address", self.mac_address.as_ref(), |text| {
+            flags::network::mac(text).map_err(|_| format!("{text} is not a valid mac address"))
+        })?;
         let link_local = all("--link-local-ip", &self.link_local, flags::network::dns)?;
         let given = ipv4.is_some() || ipv6.is_some() || mac.is_some() || !link_local.is_empty();
         match networks.first_mut() {

@@ -86,8 +86,10 @@ impl Isolation {
         let choice = |kind: &str, value: Option<&String>, private: &[&str]| -> Result<NamespaceChoice, Failure> {
             let Some(text) = value.filter(|text| !text.is_empty()) else { return Ok(NamespaceChoice::Private) };
             let flag = if kind == "CGROUP" { "cgroupns".to_owned() } else { kind.to_ascii_lowercase() };
-            flags::namespace(text, private)
-                .map_err(|reason| Failure::usage(format!("--{flag}: invalid {kind} mode: {reason}")))
+            flags::namespace(text, private).map_err(|reason| {
+                let shown = if kind == "IPC" { format!(": {text}") } else { String::new() };
+                Failure::usage(format!("--{flag}: invalid {kind} mode{shown}; {reason}"))
+            })
         };
         let ipc_mode = match self.ipc.as_deref() {
             Some("shareable") => IpcMode::Shareable,
@@ -111,7 +113,7 @@ impl Isolation {
             Some("host") => false,
             Some("private" | "auto") => true,
             Some(other) => {
-                let reason = format!("invalid USER mode: {other:?}: expected host, private or auto");
+                let reason = format!("invalid USER mode; use one of host, private or auto, not {other:?}");
                 return Err(Failure::usage(format!("--userns: {reason}")));
             }
             None => config.security.level == Level::Hardened,
@@ -147,8 +149,12 @@ impl Isolation {
         let mut security = Security {
             level,
             no_new_privileges: level != Level::Compat,
-            cap_add: all("--cap-add", &self.cap_add, flags::capability)?,
-            cap_drop: all("--cap-drop", &self.cap_drop, flags::capability)?,
+            cap_add: all("--cap-add", &self.cap_add, |text| {
+                flags::capability(text).map_err(|reason| format!("invalid CapAdd: {reason}"))
+            })?,
+            cap_drop: all("--cap-drop", &self.cap_drop, |text| {
+                flags::capability(text).map_err(|reason| format!("invalid CapDrop: {reason}"))
+            })?,
             privileged: self.privileged,
             ..Security::default()
         };

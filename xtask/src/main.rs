@@ -5,10 +5,12 @@
 //! cargo xtask layers                       crate dependencies point down; fences on libc, unsafe code and file size
 //! cargo xtask release                      the release binary, checked to be static and within its size budget
 //! cargo xtask bench [OPTION...]            Hull and its peers measured alternately; writes docs/benchmarks.md
+//! cargo xtask compare [OPTION...]          the same command lines against a real Docker and against Hull
 //! cargo xtask start-order                  which functions a start runs, for the linker; writes crates/hull/start.ld
 //! ```
 
 mod bench;
+mod compare;
 mod layers;
 mod release;
 mod sources;
@@ -23,7 +25,8 @@ use std::process::{Command, ExitCode};
 /// What a developer command ends with: a message for a person.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-const USAGE: &str = "usage: cargo xtask test [NEXTEST ARGUMENT...] | layers | release | bench [--help] | start-order";
+const USAGE: &str =
+    "usage: cargo xtask test [NEXTEST ARGUMENT...] | layers | release | bench [--help] | compare | start-order";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         "layers" => layers::run(),
         "release" => release::run(),
         "bench" => bench::run(&rest),
+        "compare" => compare::run(&rest),
         "start-order" => start_order::run(),
         "" | "help" | "--help" | "-h" => {
             println!("{USAGE}");

@@ -87,7 +87,7 @@ fn entry(path: &str, name: &str, separator: char) -> Option<String> {
 }
 
 fn variable(name: &str) -> String {
-    let value = std::env::var(name).or_else(|_| std::env::var(name.to_lowercase()));
+    let value = hull_config::proxy(name).or_else(|| hull_config::proxy(&name.to_lowercase()));
     // A proxy's password is nobody's business.
     value.map(|value| if value.contains('@') { "set".to_owned() } else { value }).unwrap_or_default()
 }
@@ -123,6 +123,7 @@ pub fn info(engine: &Engine) -> Result<Value, Error> {
     let has = |controller: &str| hierarchies.of(controller).is_some();
     let swap = exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes") || hierarchies.is_v2();
     let forwarding = std::fs::read("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.starts_with(b"1"));
+    let mirrors = hull_config::list("registry-mirrors");
     let mut document = json!({
         "ID": "",
         "Plugins": {
@@ -150,7 +151,7 @@ pub fn info(engine: &Engine) -> Result<Value, Error> {
         "RegistryConfig": {
             "IndexConfigs": {},
             "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
-            "Mirrors": null,
+            "Mirrors": if mirrors.is_empty() { Value::Null } else { Value::from(mirrors) },
         },
         "GenericResources": null,
         "HttpProxy": variable("HTTP_PROXY"),
@@ -172,7 +173,7 @@ pub fn info(engine: &Engine) -> Result<Value, Error> {
         "Images": engine.images.list()?.len(),
         "Driver": "overlay",
         "DriverStatus": status,
-        "LoggingDriver": "json-file",
+        "LoggingDriver": hull_config::text("log-driver").unwrap_or_else(|| "json-file".to_owned()),
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": if matches!(hierarchies.layout(), Some(Layout::V2)) { "2" } else { "1" },
         "KernelVersion": kernel.release().to_string_lossy(),

@@ -121,14 +121,22 @@ impl Engine {
     /// Looks at everything. The order is that of importance to a new user.
     ///
     /// # Errors
-    /// When the data directory cannot be written.
+    /// When the control groups cannot be found out.
     pub fn readiness(&self) -> Result<Vec<Check>, Error> {
         let kernel = Kernel::here();
         let root = rustix::process::geteuid().is_root();
         let mut checks = vec![release(&kernel)];
-        let capabilities = Capabilities::of(self.images.root())?;
-        checks.push(overlay(&capabilities));
-        checks.push(erofs(&capabilities, &kernel));
+        match Capabilities::of(self.images.root()) {
+            Ok(capabilities) => checks.extend([overlay(&capabilities), erofs(&capabilities, &kernel)]),
+            // A full disk, or a directory of somebody else's: it is said, and the rest is looked at.
+            Err(error) => checks.push(lack(
+                Weight::Lacks,
+                "data directory",
+                error.to_string(),
+                "images and containers",
+                "make room, or name another directory: hull --root DIR",
+            )),
+        }
         checks.extend(cgroups(root)?);
         checks.extend(users(&kernel, root));
         checks.push(seccomp(&kernel));

@@ -119,6 +119,8 @@ fn root_new_containers_get_what_the_settings_say() {
     assert_eq!(field("one", "{{.HostConfig.ShmSize}}"), (8 << 20).to_string());
     assert_eq!(field("one", "{{join .HostConfig.DnsSearch \",\"}}"), "inner");
     assert!(field("one", "{{json .Config.Env}}").contains("http_proxy=http://proxy"));
+    let info = run(&mut home.hull(&["info", "--format", "{{.LoggingDriver}}"])).ok().stdout;
+    assert_eq!(info.trim(), "local");
     assert_eq!(run(&mut home.hull(&["ps", "-a", "-f", "name=one"])).ok().stdout, "one here\n");
     assert!(run(&mut home.hull(&["ps", "-aq"])).ok().stdout.lines().all(|line| line.len() == 12));
     home.run(&["rm", "one", "two"]).ok();

@@ -121,7 +121,7 @@ pub(crate) fn changes(request: &Request) -> Vec<String> {
 fn fetched(address: &str) -> Result<Box<dyn Read + Send>, Refusal> {
     let failed = |reason: String| Refusal::failed(format!("download {}: {}", one_line(address), one_line(&reason)));
     let agent = concat!("hull/", env!("CARGO_PKG_VERSION"));
-    let client = hull_http::Client::new(agent, hull_http::proxy::Proxies::from_environment());
+    let client = hull_http::Client::new(agent, hull_http::proxy::Proxies::from_variables(&hull_config::proxy));
     let mut target = address.to_owned();
     for _ in 0..10 {
         let response = client.send("GET", &target, &[], hull_http::Body::None, &hull_http::Tls::default());

@@ -80,6 +80,8 @@ pub(super) enum Kind {
     Namespace,
     Variables,
     Words(&'static [&'static str]),
+    /// Settings of `hull config show`.
+    Settings,
     Files,
     Directories,
     Nothing,
@@ -104,6 +106,8 @@ impl Kind {
             }
             (_, "exec") => return if place == 0 { Self::Containers(which()) } else { Self::Files },
             (_, "cp") => return Self::Copy,
+            (_, "build") => return Self::Directories,
+            (["config", ..], _) => return Self::Settings,
             (["inspect"], _) => return Self::Anything,
             (_, "tag" | "rmi" | "push" | "pull" | "history" | "save" | "explore") => return Self::Images,
             (_, "commit") => return if place == 0 { Self::Containers(Which::All) } else { Self::Images },
@@ -201,6 +205,10 @@ impl Kind {
                 );
             }
             Self::Words(words) => add(words.iter().map(|word| (*word).to_owned()).collect(), "", ""),
+            Self::Settings => {
+                let about = |setting: &hull_config::Setting| (setting.key.to_owned(), setting.about.to_owned());
+                offer.candidates.extend(hull_config::SETTINGS.iter().map(about));
+            }
             Self::Files => offer.files = true,
             Self::Directories => offer.directories = true,
             Self::Nothing => {}

@@ -40,6 +40,8 @@ fn values_of_flags() {
     assert_eq!(offered(&["run", "--env-file", ""]), (Vec::new(), ":files".to_owned()));
     assert_eq!(offered(&["run", "--rootfs", ""]), (Vec::new(), ":dirs".to_owned()));
     assert_eq!(offered(&["run", "--net", "h"]).0, ["host"]);
+    assert_eq!(offered(&["config", "show", "default-n"]).0, ["default-network"]);
+    assert_eq!(offered(&["build", ""]), (Vec::new(), ":dirs".to_owned()));
 }
 
 #[test]

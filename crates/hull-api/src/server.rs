@@ -46,6 +46,9 @@ const MOST_CONNECTIONS: usize = 1000;
 /// Threads beside those of connections: each may need a second one for a while.
 const MORE_THREADS: usize = 64;
 
+/// Questions that are looked up at a time: more would only take each other's memory and processors.
+const QUESTIONS: usize = 32;
+
 /// Bytes of a thread's stack.
 const STACK: usize = 256 << 10;
 
@@ -76,6 +79,7 @@ pub struct Api {
     /// Of them, those whose answer has not begun.
     unanswered: AtomicUsize,
     last: Mutex<Instant>,
+    questions: Arc<Semaphore>,
 }
 
 impl Api {
@@ -92,6 +96,7 @@ impl Api {
             busy: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
             last: Mutex::new(Instant::now()),
+            questions: Arc::new(Semaphore::new(QUESTIONS)),
         }
     }
 
@@ -183,6 +188,17 @@ struct Work {
     runtime: Handle,
     /// The connection's place among those that are served.
     place: Arc<OwnedSemaphorePermit>,
+    /// Its turn, if it is a question that waits for nobody; streams go on without.
+    turn: Option<OwnedSemaphorePermit>,
+}
+
+/// Whether a request only asks for what is here: it waits neither for a container nor for another machine.
+fn is_question(parts: &hyper::http::request::Parts) -> bool {
+    let path = parts.uri.path();
+    parts.method == hyper::Method::GET
+        && !["/distribution/", "/images/search", "/attach/ws", "/archive", "/_ping"]
+            .iter()
+            .any(|part| path.contains(part))
 }
 
 impl Work {
@@ -216,6 +232,7 @@ impl Work {
             rest = request.body();
             reply
         });
+        drop(self.turn.take());
         match reply {
             Err(refusal) => {
                 self.body.drain(DRAIN);
@@ -363,7 +380,11 @@ async fn handle(
     api.unanswered.fetch_add(1, Ordering::SeqCst);
     let sender = Head { sender, api: Arc::clone(&api) };
     let (body, runtime) = (Body::of(incoming), Handle::current());
-    let work = Work { api, parts, body, upgrade, runtime, place };
+    let turn = match is_question(&parts) {
+        true => Arc::clone(&api.questions).acquire_owned().await.ok(),
+        false => None,
+    };
+    let work = Work { api, parts, body, upgrade, runtime, place, turn };
     tokio::task::spawn_blocking(move || work.run(sender));
     // The thread is gone without an answer only if it panicked.
     Ok(head.await.unwrap_or_else(|_| refused(&Refusal::failed("the request could not be answered"))))

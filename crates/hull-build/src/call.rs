@@ -40,7 +40,7 @@ pub struct Called {
 /// When the Dockerfile cannot be read, or cannot be understood.
 pub fn call(engine: &Engine, request: &BuildRequest, method: Method, json: bool) -> Result<Called, Failure> {
     let transfer = engine.images.begin().map_err(Error::from)?;
-    let files = files::Sources::new(engine).with_secrets(&request.secrets);
+    let files = files::Sources::new(engine).with_secrets(&request.secrets).with_ssh(&request.ssh);
     let sources = Sources::new(engine, request, &Silent, &transfer, &files);
     let definition = sources.definition()?;
     let text = &definition.text;

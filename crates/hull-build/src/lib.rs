@@ -16,6 +16,7 @@
 //! * [`cache`]: results of steps, kept from build to build.
 //! * [`run`]: a step is a container.
 //! * [`call`]: what is done with a Dockerfile instead of building it.
+//! * [`history`]: what was built.
 //! * [`observer`]: what is told while it runs.
 
 pub mod cache;
@@ -24,6 +25,7 @@ mod config;
 pub mod error;
 pub mod files;
 pub mod graph;
+pub mod history;
 pub mod observer;
 mod output;
 pub mod plan;
@@ -106,8 +108,25 @@ pub fn build(
     observer: &dyn Observer,
     cancel: &AtomicBool,
 ) -> Result<Built, Failure> {
+    let recorder = history::Recorder::new(observer);
+    let result = build_noted(engine, defaults, request, &recorder, cancel);
+    let canceled = cancel.load(std::sync::atomic::Ordering::Relaxed);
+    if recorder.finish(&engine.images, request, &result, canceled) {
+        // What cannot go now goes after the next build.
+        let _ = cache::Cache::new(&engine.images).collect();
+    }
+    result
+}
+
+fn build_noted(
+    engine: &Engine,
+    defaults: &RunConfig,
+    request: &BuildRequest,
+    observer: &dyn Observer,
+    cancel: &AtomicBool,
+) -> Result<Built, Failure> {
     let transfer = engine.images.begin().map_err(Error::from)?;
-    let files = files::Sources::new(engine).with_secrets(&request.secrets);
+    let files = files::Sources::new(engine).with_secrets(&request.secrets).with_ssh(&request.ssh);
     let sources = Sources::new(engine, request, observer, &transfer, &files);
     let definition = sources.definition()?;
     let of_it = |error: Error| {
@@ -120,11 +139,13 @@ pub fn build(
     let warnings: Vec<observer::Warning> = report.findings.iter().map(call::warning).collect();
     warnings.iter().for_each(|warning| observer.warning(warning));
     caches(request, observer)?;
-    let plan = plan::plan(&file, request, &sources).map_err(of_it)?;
-    // Defects are the plan's to tell; here it counts only whether the file says that findings are errors.
-    if let Some(error) = report.error.filter(|_| report.denied) {
-        return Err(of_it(error.into()));
-    }
+    let plan = match (plan::plan(&file, request, &sources), report.error) {
+        // Where both find a defect, the rules name it and its line as BuildKit does.
+        (Err(Error::Instruction { .. }), Some(error)) => return Err(of_it(error.into())),
+        // Otherwise defects are the plan's to tell; what counts is whether the file says that findings are errors.
+        (Ok(_), Some(error)) if report.denied => return Err(of_it(error.into())),
+        (plan, _) => plan.map_err(of_it)?,
+    };
     let solver = Solver {
         engine,
         defaults,
@@ -141,9 +162,11 @@ pub fn build(
     for (planned, snapshot) in plan.results.iter().zip(snapshots) {
         let mut made = BTreeMap::new();
         if !config::all_made(planned, &snapshot.layers) {
-            // Some steps changed nothing; which ones, the cache knows.
+            // Some steps changed nothing; which ones, the cache knows, also after a build that did not ask it.
+            let mut graph = plan.graph.clone();
+            graph.nodes.iter_mut().for_each(|node| node.ignore_cache = false);
             let steps: Vec<NodeId> = config::steps(planned).collect();
-            let results = solve(&solver, &plan.graph, &steps, &observer::Silent).map_err(of_it)?;
+            let results = solve(&solver, &graph, &steps, &observer::Silent).map_err(of_it)?;
             made.extend(steps.into_iter().zip(results.into_iter().map(|result| result.added)));
         }
         let config = config::assemble(planned, &snapshot.layers, &output::made_by(&made));

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use hull_engine::Engine;
@@ -33,6 +34,9 @@ pub(crate) struct Definition {
     /// Its text.
     pub(crate) text: Vec<u8>,
 }
+
+/// A Dockerfile's text, and the patterns of the ignore file that belongs to it alone.
+type Found = (Vec<u8>, Option<Vec<String>>);
 
 /// Looks things up, each once.
 pub(crate) struct Sources<'a> {
@@ -106,9 +110,13 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// The date of the commit that is built, if a repository is.
-    pub(crate) fn commit_date(&self) -> Option<i64> {
-        self.checkout.borrow().as_ref().map(|checkout| checkout.time)
+    /// The date of the commit that is built: of the repository that is the context, or that the context is the work tree
+    /// of.
+    fn commit(&self) -> Option<i64> {
+        match &self.request.context {
+            Context::Directory(directory) if directory.join(".git").exists() => head_date(directory),
+            _ => self.checkout.borrow().as_ref().map(|checkout| checkout.time),
+        }
     }
 
     /// Reads the Dockerfile.
@@ -134,7 +142,7 @@ impl<'a> Sources<'a> {
         Ok(Definition { name: shown, text })
     }
 
-    fn find_definition(&self) -> Result<Option<(Vec<u8>, Option<Vec<String>>)>, Error> {
+    fn find_definition(&self) -> Result<Option<Found>, Error> {
         let most = hull_dockerfile::MAX_SOURCE as u64;
         match (&self.request.dockerfile, &self.request.context) {
             (DockerfileSource::Text(text), _) => Ok(Some((text.clone(), None))),
@@ -320,12 +328,26 @@ impl Inputs for Sources<'_> {
     }
 
     fn commit_date(&self) -> Option<i64> {
-        Self::commit_date(self)
+        self.commit()
     }
 
     fn repository(&self, text: &str) -> Option<Result<GitSource, String>> {
         Some(files::git::parse(text)?.map_err(|error| error.to_string()))
     }
+}
+
+/// The date of the commit that a work tree is of. Whatever the repository's configuration says, nothing is run and
+/// nothing fetched; a repository of somebody else is none, as `git` has it.
+fn head_date(directory: &Path) -> Option<i64> {
+    let mut git = Command::new("git");
+    git.arg("-C").arg(directory).args(["-c", "log.showSignature=false", "-c", "core.fsmonitor=false"]);
+    git.args(["log", "-1", "--no-show-signature", "--format=%ct"]).env_clear();
+    for name in ["PATH", "HOME"] {
+        git.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
+    git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C");
+    let output = git.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    std::str::from_utf8(&output.stdout).ok()?.trim().parse().ok().filter(|seconds: &i64| *seconds > 0)
 }
 
 /// What came as an archive is taken whole: its ignore file counts where it was packed.

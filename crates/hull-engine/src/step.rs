@@ -42,7 +42,7 @@ pub use hull_layer::tar::walk::Report;
 /// Symbolic links followed in the path of a mount.
 const MAX_LINKS: usize = 40;
 
-/// Most bytes that a copy to a cache directory leaves unsaid.
+/// Writes of this size go out.
 const BUFFER: usize = 256 << 10;
 
 /// `umask` of a step.
@@ -211,6 +211,7 @@ impl Step<'_> {
             users::bind_devices(&mut spec);
         }
         let trees = add_mounts(&mut spec, mounts);
+        open_tmpfs(&mut spec, &merged);
         self.targets = spec.mounts.iter().filter_map(|mount| follow(&merged, &mount.destination)).collect();
         let builtin = matches!(config.security.seccomp, SeccompChoice::Builtin) && !config.security.privileged;
         let filter = builtin.then(|| hull_seccomp::default_filter(&spec::capabilities(config, &context.available)));
@@ -393,6 +394,17 @@ fn add_mounts(spec: &mut Spec, mut mounts: Vec<StepMount>) -> Vec<(usize, OwnedF
     trees
 }
 
+/// Everybody may write to a file system in memory whose place is only made for it.
+fn open_tmpfs(spec: &mut Spec, merged: &Merged) {
+    let ours = |mount: &Mount| mount.source != "tmpfs" || mount.destination == "/dev";
+    for mount in spec.mounts.iter_mut().filter(|mount| mount.kind == "tmpfs" && !ours(mount)) {
+        let there = follow(merged, &mount.destination).is_some_and(|path| matches!(merged.find(&path), Ok(Some(_))));
+        if !there && !mount.options.iter().any(|option| option.starts_with("mode=")) {
+            mount.options.push("mode=1777".to_owned());
+        }
+    }
+}
+
 /// Where a path of the container leads in its layers; what is missing of it is taken literally. `None` for a loop.
 fn follow(merged: &Merged, path: &str) -> Option<PathBuf> {
     let mut links = 0;
@@ -456,7 +468,9 @@ fn forget_target(changes: &mut Changes, upper: &Path, target: &Path) {
 pub fn copy_files(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Error> {
     use crate::copy::place::{Existing, Policy};
     let policy = Policy { existing: Existing::Keep, owners: true, devices: false, raw: false };
-    crate::copy::contents(from, to, policy).map(drop)
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let to = rustix::fs::openat(to, c".", flags, Mode::empty()).map_err(Error::io("open", "directory"))?;
+    crate::copy::contents(from, to.as_fd(), policy).map(drop)
 }
 
 #[cfg(test)]

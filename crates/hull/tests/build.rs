@@ -259,6 +259,39 @@ fn root_build_failures_have_the_words_of_docker() {
 }
 
 #[test]
+fn root_build_is_recorded() {
+    let Some(build) = Build::new() else { return };
+    assert_eq!(build.home.run(&["builder", "ls", "-q"]).ok().text(), "");
+    build.build("FROM scratch\nCOPY f /\n", &["-t", "made", "--build-arg", "A=1"]).ok();
+    assert_eq!(build.build("FROM scratch\nCOPY nope /\n", &[]).code, 1);
+    let ids = build.home.run(&["builder", "ls", "-q"]).ok();
+    assert_eq!(ids.lines().len(), 2);
+    let inspect = |id: &str| -> Value {
+        let text = build.home.run(&["builder", "inspect", id]).ok().stdout;
+        serde_json::from_str::<Value>(&text).unwrap_or_else(|error| panic!("{text}: {error}"))[0].clone()
+    };
+    let (failed, made) = (inspect(ids.lines()[0]), inspect(ids.lines()[1]));
+    assert_eq!((&failed["Status"], &made["Status"]), (&"error".into(), &"completed".into()));
+    assert!(failed["Error"].as_str().is_some_and(|error| error.contains("/nope")), "{failed}");
+    assert_eq!((&made["Name"], &made["BuildArgs"]["A"]), (&"made:latest".into(), &"1".into()));
+    let id = build.home.run(&["image", "inspect", "--format", "{{.Id}}", "made"]).ok();
+    assert_eq!(made["Images"][0], id.text());
+    // What the cache holds is shown, and goes.
+    let used = build.home.run(&["builder", "du"]).ok();
+    assert!(used.stdout.contains("Total:") && used.lines().len() > 2, "{}", used.stdout);
+    build.home.run(&["rmi", "made"]).ok();
+    let pruned = build.home.run(&["builder", "prune", "-f"]).ok();
+    assert!(pruned.lines().last().is_some_and(|line| line.starts_with("Total:")), "{}", pruned.stdout);
+    let again = build.build("FROM scratch\nCOPY f /\n", &["--progress=plain"]).ok();
+    assert!(!again.stderr.contains("CACHED"), "{}", again.stderr);
+    build.home.run(&["builder", "rm", "--all"]).ok();
+    assert_eq!(build.home.run(&["builder", "ls", "-q"]).ok().text(), "");
+    let last = build.home.run(&["builder", "logs"]);
+    last.fails("nothing was built yet");
+    build.home.assert_clean();
+}
+
+#[test]
 fn root_build_progress_for_programs() {
     let Some(build) = Build::new() else { return };
     let finished = build.build("FROM scratch\nCOPY f /\nEXPOSE 80/TCP\n", &["--progress=rawjson", "-t", "made"]).ok();

@@ -11,6 +11,7 @@
 //! whole, and what is not recorded goes with its transfer. Layers stay as long as a result names them, so results are
 //! what is pruned. Nothing here is believed to be current: a key says what a step was done to.
 
+mod history;
 mod locks;
 pub mod mounts;
 mod prune;
@@ -24,6 +25,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use crate::Error;
 
+pub use history::BuildRecord;
 pub use locks::KeyLock;
 pub use prune::{PruneFilter, Pruned, Usage};
 

@@ -85,8 +85,14 @@ pub fn select(tree: &dyn FileTree, action: &CopyAction) -> Result<Selected, Erro
     if include.is_some() && !has_wildcards(&action.source) {
         let required = components(action.source.as_bytes());
         let found = cursor.resolve(&required).map_err(Error::at("look up", &join(&required)))?;
-        if found.is_none() {
-            return if action.allow_missing { Ok(Selected::default()) } else { Err(missing(tree, &required, false)) };
+        let hidden = found.as_ref().is_some_and(|found| {
+            let path = join(&found.path);
+            tree.ignored().is_some_and(|ignored| {
+                ignored.excludes(&text(&path)) && !(found.meta.is_dir() && may_be_let_in(ignored, &path))
+            })
+        });
+        if found.is_none() || hidden {
+            return if action.allow_missing { Ok(Selected::default()) } else { Err(missing(tree, &required, hidden)) };
         }
     }
     let wild = names.iter().position(|name| has_wildcards(&String::from_utf8_lossy(name)));

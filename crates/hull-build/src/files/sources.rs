@@ -80,6 +80,25 @@ impl Sources {
         self
     }
 
+    /// With the agent that `--ssh` gives: the socket of `default`, or the only one.
+    #[must_use]
+    pub fn with_ssh(mut self, ssh: &BTreeMap<String, Vec<PathBuf>>) -> Self {
+        use std::os::unix::fs::FileTypeExt as _;
+        let socket = |path: &&PathBuf| path.metadata().is_ok_and(|meta| meta.file_type().is_socket());
+        let first = ssh.get("default").or_else(|| ssh.values().next());
+        let found = first.and_then(|paths| paths.iter().find(socket)).cloned();
+        let from_environment = || std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from);
+        let agent = match first {
+            // Without a path it is the agent of this process.
+            Some(paths) if paths.is_empty() => from_environment(),
+            _ => found,
+        };
+        if let Some(agent) = agent {
+            self.repositories = Repositories::new(self.cache.join("git")).with_agent(agent);
+        }
+        self
+    }
+
     /// Fetches a file.
     ///
     /// # Errors

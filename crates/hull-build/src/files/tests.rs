@@ -286,6 +286,8 @@ fn what_is_ignored_does_not_exist() {
     assert_eq!(made("COPY ign /x").unwrap(), ["d 0755 0:0 x", "d 0755 0:0 x/keep", "- 0644 0:0 x/keep/a"]);
     assert_eq!(made("COPY s* /x/").unwrap(), ["d 0755 0:0 x", "- 0755 0:0 x/sock"]);
     assert_eq!(made("COPY fifo /x").unwrap(), ["p 0644 0:0 x"]);
+    assert!(made("COPY --parents ign/c /x").unwrap_err().contains("\"/ign/c\": not found"));
+    assert_eq!(made("COPY --parents ign /x/").unwrap().len(), 4);
     for path in ["secret", "ign/drop", "goodlink", "badlink", "up/passwd", "ign/c"] {
         let error = made(&format!("COPY {path} /x")).unwrap_err();
         assert!(error.contains(&format!("\"/{path}\": not found")), "{error}");
@@ -342,6 +344,29 @@ fn stages_keep_their_owners() {
     assert_eq!(digest(&context, false), before);
     fs::write(directory.path().join("a/f1"), "onE\n").unwrap();
     assert_ne!(digest(&context, false), before, "contents do");
+}
+
+/// A capability is what a stage's file is for; a context's is the machine's business.
+#[test]
+fn root_capabilities_come_from_stages_alone() {
+    let directory = context();
+    // `cap_net_raw=ep`, as `setcap` writes it.
+    let value = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let flags = rustix::fs::XattrFlags::empty();
+    if rustix::fs::setxattr(directory.path().join("exec"), "security.capability", &value, flags).is_err() {
+        println!("SKIPPED: capabilities of files cannot be set here");
+        return;
+    }
+    let lower = OwnedFd::from(fs::File::open(directory.path()).unwrap());
+    let stage = LayerTree::from_merged(Merged::new(vec![Arc::new(lower)]), "stage");
+    let context = open(directory.path(), &[]);
+    let capability = |tree: &dyn FileTree| {
+        let bytes = tar(tree, None, "COPY exec /x").unwrap();
+        let entry = Reader::new(&bytes[..], hull_layer::Limits::default()).next().unwrap().unwrap();
+        entry.xattrs.first().map(|(name, value)| (name.to_vec(), value.to_vec()))
+    };
+    assert_eq!(capability(&stage), Some((b"security.capability".to_vec(), value.to_vec())));
+    assert_eq!(capability(&context), None);
 }
 
 #[test]

@@ -113,7 +113,7 @@ impl Planner<'_> {
             }
             Kind::StopSignal(text) => {
                 let text = self.word(state, text, lines)?;
-                if !hull_runtime::lifecycle::signal::parse(&text).is_some_and(|number| number > 0) {
+                if hull_runtime::lifecycle::signal::parse(&text).is_none_or(|number| number <= 0) {
                     return Err(Error::instruction(lines, format!("invalid signal: {text}")));
                 }
                 state.config.config.stop_signal.clone_from(&text);

@@ -164,11 +164,6 @@ impl<'a> Planner<'a> {
     ) -> Result<Self, Error> {
         let expander = Expander::new(file.escape);
         let globals = arguments::globals(file, request, target, &expander)?;
-        // Stages that need each other, whether they are built or not, are told before any is looked at. A base that cannot
-        // be expanded is told by its stage.
-        let base =
-            |stage: &hull_dockerfile::ast::Stage| expander.expand(&stage.base, &globals).unwrap_or_default().text;
-        hull_dockerfile::stages::graph(file, &file.stages.iter().map(base).collect::<Vec<_>>())?;
         let states = file.stages.iter().map(|_| Progress::Waiting).collect();
         let (sources, named) = (BTreeMap::new(), false);
         let mut planner = Self { file, request, inputs, target, graph, globals, expander, states, sources, named };
@@ -388,7 +383,8 @@ impl<'a> Planner<'a> {
             Error::Instruction { reason, .. } => Error::instruction(lines, reason),
             error => Error::Step { name: String::new(), lines: Some(lines), source: Box::new(error) },
         })?;
-        let key = format!("image {} {title}", source.id);
+        // An image is one step, whatever it is taken for; the first name counts.
+        let key = format!("image {} {platform}", source.id);
         if let Some(node) = self.sources.get(&key) {
             return Ok((*node, config));
         }

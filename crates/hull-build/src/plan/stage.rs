@@ -353,13 +353,15 @@ impl Planner<'_> {
 
     fn workdir(&mut self, state: &mut State, instruction: &Instruction, path: &str) -> Result<(), Error> {
         let path = self.word(state, path, instruction.lines)?;
+        // A variable that is not set is nothing, and not shown as such, unlike in other instructions.
+        let shown = Instruction { original: format!("WORKDIR {path}"), ..instruction.clone() };
         let path = joined(state.directory(), &path);
         state.config.config.working_dir.clone_from(&path);
         if path == "/" {
             state.record("WORKDIR /".to_owned(), None);
             return Ok(());
         }
-        let name = self.title(state, instruction, "");
+        let name = self.title(state, &shown, "");
         let user = state.config.config.user.clone();
         let op = Op::Mkdir(MkdirOp { base: state.node, path: path.clone(), user });
         state.node = self.graph.add(self.node(state, op, name, instruction.lines));

@@ -217,17 +217,6 @@ fn what_cannot_be_planned_is_said_in_buildkits_words() {
     let cases = [
         ("FROM scratch\nCOPY --from=5 f /x\n", 2, "invalid stage index 5"),
         ("FROM scratch\nCOPY --from=-1 f /x\n", 2, "invalid stage index -1"),
-        (
-            "FROM scratch AS a\nCOPY --from=b f /x\nFROM scratch AS b\nCOPY --from=a f /x\nFROM scratch\n",
-            2,
-            "circular dependency detected on stage: a",
-        ),
-        (
-            "FROM scratch\nCOPY --from=$x f /x\n",
-            2,
-            "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a \
-             workaround",
-        ),
         ("FROM scratch AS a\nCOPY --from=a f /x\n", 2, "circular dependency detected on stage: a"),
         (
             "FROM scratch AS a\nCOPY --from=b /f /x\nFROM scratch AS b\nCOPY f /f\nFROM a\n",

@@ -69,8 +69,9 @@ pub fn run(
     work: Work<'_>,
 ) -> Result<Option<Layer>, Error> {
     let order = Order::new(solver, op, epoch, layers, mounts)?;
-    let mut step = Step::spawn(work)?;
-    let result = step.order(&order).and_then(|()| step.follow(solver, op, work));
+    let mut step = Step::spawn(solver, work)?;
+    let memory = order.config.limits.memory;
+    let result = step.order(&order).and_then(|()| step.follow(solver, op, memory, work));
     step.end(solver, result)
 }
 
@@ -82,7 +83,7 @@ struct Step {
 }
 
 impl Step {
-    fn spawn(work: Work<'_>) -> Result<Self, Error> {
+    fn spawn(solver: &Solver<'_>, work: Work<'_>) -> Result<Self, Error> {
         work.check()?;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .map_err(Error::io("create", "socket"))?;
@@ -95,6 +96,10 @@ impl Step {
             .arg0(NAME)
             // A word by which the program is put out of its container's reach at once; see `hull_runtime::seal`.
             .arg("run")
+            // For whoever looks at the list of processes.
+            .arg(solver.engine.root())
+            // A terminal's signals are for the build, which ends its steps in order.
+            .process_group(0)
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::from(out_end))
             .stderr(Stdio::from(err_end))
@@ -114,7 +119,13 @@ impl Step {
     }
 
     /// Until the step has ended.
-    fn follow(&mut self, solver: &Solver<'_>, op: &RunOp, work: Work<'_>) -> Result<Option<Layer>, Error> {
+    fn follow(
+        &mut self,
+        solver: &Solver<'_>,
+        op: &RunOp,
+        memory: Option<i64>,
+        work: Work<'_>,
+    ) -> Result<Option<Layer>, Error> {
         let (code, out_of_memory) = loop {
             work.check()?;
             let Some(socket) = &self.socket else { return Err(Error::Canceled) };
@@ -135,7 +146,7 @@ impl Step {
         // Everything that wrote is dead: what it wrote is in the pipes.
         self.pass_on(work);
         if out_of_memory {
-            let limit = op.limits.get("memory").map_or_else(|| "the machine's".to_owned(), String::clone);
+            let limit = memory.map_or_else(|| "the machine's".to_owned(), hull_engine::monitor::size);
             work.log(Stream::Error, format!("the step was killed: out of memory (limit {limit})\n").as_bytes());
         }
         if code != 0 {

@@ -12,9 +12,12 @@ use hull_engine::Engine;
 use hull_engine::step::{Step, StepMount, copy_files};
 use hull_fs::inside;
 use hull_oci::spec::Mount;
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use hull_sys::clone::CloneFlags;
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
 
 use super::agent::Listener;
 use super::order::{OrderMount, Shows};
@@ -71,7 +74,7 @@ pub(super) fn prepare(
                     engine.mount_layers(&lower, Some((&upper, &work)))?
                 };
                 lower.release()?;
-                below(tree.as_fd(), source).map_err(|errno| missing(source, errno))?
+                part(step, index, tree, source)?
             }
             Shows::Cache { name, source, .. } => {
                 let place = held.get(name.as_str()).and_then(|place| mounted.held.get(*place));
@@ -91,7 +94,7 @@ pub(super) fn prepare(
             Shows::File { content, mode, uid, gid } => {
                 let memory = memory().map_err(fail)?;
                 write(memory.as_fd(), NAME, content, *mode, *uid, *gid).map_err(fail)?;
-                below(memory.as_fd(), NAME).map_err(fail)?
+                part(step, index, memory, NAME)?
             }
             Shows::Agent { socket, mode, uid, gid } => {
                 let memory = memory().map_err(fail)?;
@@ -99,7 +102,7 @@ pub(super) fn prepare(
                 let listener = UnixListener::bind(path).map_err(Error::io("bind", &mount.target))?;
                 attributes(memory.as_fd(), NAME, *mode, *uid, *gid).map_err(fail)?;
                 mounted.relays.push(Listener { socket: listener, agent: socket.clone() });
-                below(memory.as_fd(), NAME).map_err(fail)?
+                part(step, index, memory, NAME)?
             }
         };
         let access = if mount.read_only { "ro" } else { "rw" };
@@ -132,6 +135,34 @@ fn cache(engine: &Engine, shows: &Shows, check: &dyn Fn() -> Result<(), Error>) 
         Ok(lower.release()?)
     };
     Cache::new(&engine.images).mount(name, (*sharing).into(), attributes, check, fill)
+}
+
+/// A path of a mount that is attached nowhere.
+fn part(step: &Step<'_>, index: usize, tree: OwnedFd, path: &str) -> Result<OwnedFd, Error> {
+    if path.split('/').all(|name| name.is_empty() || name == ".") {
+        return Ok(tree);
+    }
+    match below(tree.as_fd(), path) {
+        // Before Linux 6.15 only what is attached has parts: to a place that nobody but this process and its container
+        // has.
+        Err(Errno::INVAL) => {
+            let place = step.subdirectory(&format!("place-{index}"))?;
+            let attach = || -> Result<(), Errno> {
+                hull_sys::clone::unshare(CloneFlags::NEWNS)?;
+                let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+                rustix::mount::mount_change("/", flags)?;
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+                rustix::mount::move_mount(&tree, c"", CWD, &place, flags)
+            };
+            attach().and_then(|()| {
+                let found = below(tree.as_fd(), path);
+                rustix::mount::unmount(&place, UnmountFlags::DETACH)?;
+                found
+            })
+        }
+        result => result,
+    }
+    .map_err(|errno| missing(path, errno))
 }
 
 /// A path of a tree as a mount of its own.

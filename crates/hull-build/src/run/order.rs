@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use hull_dockerfile::ast::Sharing;
 use hull_engine::RunConfig;
-use hull_engine::config::{NamespaceChoice, Source};
+use hull_engine::config::{NamespaceChoice, Source, UserChoice};
 use hull_engine::flags;
 use hull_oci::Digest;
 use serde::{Deserialize, Serialize};
@@ -230,6 +230,8 @@ fn configuration(defaults: &RunConfig, op: &RunOp) -> Result<RunConfig, Error> {
     config.dns.hosts.extend(op.extra_hosts.iter().cloned());
     config.shm_size = op.shm_size.or(config.shm_size);
     config.cdi.extend(op.devices.iter().cloned());
+    // Directories that stay belong to the machine's users.
+    config.namespaces.user = UserChoice::Host;
     config.detach = false;
     config.interactive = false;
     config.tty = false;

@@ -33,6 +33,7 @@ use hull_image::{Layer, Transfer};
 use hull_oci::Digest;
 
 use crate::Error;
+use crate::cache::Cache;
 use crate::graph::{CopyAction, CopyOp, Graph, MkdirOp, NodeId, Op};
 use crate::observer::{Event, Observer, StepId, Stream};
 use crate::request::Secret;
@@ -187,7 +188,15 @@ pub fn solve(
     targets: &[NodeId],
     observer: &dyn Observer,
 ) -> Result<Vec<Snapshot>, Error> {
-    schedule::Solving::new(solver, graph, targets, observer)?.targets(targets)
+    let cache = Cache::new(&solver.engine.images);
+    // What a killed build left is in nobody's way if it cannot be removed.
+    let _ = cache.repair();
+    let snapshots = schedule::Solving::new(solver, graph, targets, observer)?.targets(targets)?;
+    if snapshots.iter().any(|snapshot| !snapshot.cached) {
+        // What cannot go now goes after the next build.
+        let _ = cache.collect();
+    }
+    Ok(snapshots)
 }
 
 #[cfg(test)]

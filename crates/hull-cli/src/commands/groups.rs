@@ -4,9 +4,9 @@ use clap::Subcommand;
 use hull_engine::Engine;
 
 use super::{
-    Done, api, archives, build, builder, commit, cp, df, events, exec, explain, explore, history, image_inspect,
-    images, info, inspect, life, logs, mount, names, port, prune, ps, readiness, referrers, registry, rm, run, signals,
-    stats, top, update, verify,
+    Done, api, archives, build, builder, builds, commit, cp, df, events, exec, explain, explore, history,
+    image_inspect, images, info, inspect, life, logs, mount, names, port, prune, ps, readiness, referrers, registry,
+    rm, run, signals, stats, top, update, verify,
 };
 
 /// Commands on images.
@@ -85,6 +85,17 @@ pub(super) enum Builder {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
     Build(Box<build::Args>),
+    /// List what was built
+    Ls(builds::Ls),
+    /// Show all that is known about a build, as JSON
+    Inspect(builds::One),
+    /// Show what the steps of a build printed
+    Logs(builds::One),
+    /// Forget builds
+    Rm(builds::Rm),
+    /// The same commands under buildx's names
+    #[command(subcommand, hide = true)]
+    History(builds::Past),
     /// Show what the build cache occupies
     Du(builder::Du),
     /// Remove what builds have kept
@@ -95,6 +106,11 @@ impl Builder {
     pub(super) fn main(self, engine: &Engine) -> Done {
         match self {
             Self::Build(args) => build::main(engine, *args),
+            Self::Ls(args) => builds::ls(engine, &args),
+            Self::Inspect(args) => builds::inspect(engine, &args),
+            Self::Logs(args) => builds::logs(engine, &args),
+            Self::Rm(args) => builds::rm(engine, &args),
+            Self::History(command) => command.main(engine),
             Self::Du(args) => builder::du(engine, &args),
             Self::Prune(args) => builder::prune(engine, &args),
         }

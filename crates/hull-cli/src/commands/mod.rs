@@ -7,6 +7,7 @@ mod boot;
 mod bootstrap;
 mod build;
 mod builder;
+mod builds;
 mod client;
 mod commit;
 mod complete;

@@ -183,14 +183,23 @@ impl Repositories {
     fn prune(&self, keep: &Path) {
         let Ok(entries) = fs::read_dir(&self.directory) else { return };
         let mut all = Vec::new();
-        for entry in entries.flatten() {
-            let used = fs::metadata(entry.path().join("done")).and_then(|meta| meta.modified());
-            if entry.path() != keep {
-                all.push((used.unwrap_or(std::time::UNIX_EPOCH), entry.path()));
+        let mut broken = 0;
+        for entry in entries.flatten().filter(|entry| entry.path() != keep) {
+            match fs::metadata(entry.path().join("done")).and_then(|meta| meta.modified()) {
+                Ok(used) => all.push((used, entry.path())),
+                Err(_) => {
+                    // What was begun and not finished; not what another process has just begun.
+                    let age =
+                        entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|time| time.elapsed().ok());
+                    if age.is_some_and(|age| age > TIMEOUT) {
+                        broken += 1;
+                        all.push((std::time::UNIX_EPOCH, entry.path()));
+                    }
+                }
             }
         }
         all.sort();
-        let surplus = all.len().saturating_sub(MAX_KEPT);
+        let surplus = all.len().saturating_sub(MAX_KEPT).max(broken);
         for (_, path) in all.into_iter().take(surplus) {
             if let Ok(Some(_lock)) = Lock::try_exclusive(&path.join("lock")) {
                 // What stays is removed the next time; without `done` nobody uses it.
@@ -310,6 +319,14 @@ impl Git<'_> {
             command.envs(std::env::var_os(name).map(|value| (name, value)));
         }
         let protocols = if self.repositories.local { "https:http:ssh:git:file" } else { "https:http:ssh:git" };
+        // Keys of whoever builds are not a Dockerfile's to use; those of an agent that was given are.
+        let ssh = match self.repositories.agent {
+            Some(_) => "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o IdentityFile=none",
+            None => {
+                "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o IdentityFile=none \
+                 -o IdentityAgent=none"
+            }
+        };
         let settings: [(&str, &str); 12] = [
             ("GIT_CONFIG_NOSYSTEM", "1"),
             ("GIT_CONFIG_GLOBAL", "/dev/null"),
@@ -319,7 +336,7 @@ impl Git<'_> {
             ("SSH_ASKPASS", "/bin/false"),
             ("GIT_ALLOW_PROTOCOL", protocols),
             ("GIT_OPTIONAL_LOCKS", "0"),
-            ("GIT_SSH_COMMAND", "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new"),
+            ("GIT_SSH_COMMAND", ssh),
             ("HOME", "/nonexistent"),
             ("LC_ALL", "C"),
             ("TZ", "UTC"),

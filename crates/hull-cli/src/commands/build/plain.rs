@@ -21,7 +21,7 @@ use super::progress::{Lines, Shown, cut, size};
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Characters of a step's name.
-const WIDTH: usize = 72;
+const WIDTH: usize = 1000;
 
 /// So many last lines of a failed step are shown again.
 const LAST: usize = 50;

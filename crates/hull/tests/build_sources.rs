@@ -205,3 +205,24 @@ fn root_build_copies_between_stages() {
     );
     build.0.assert_clean();
 }
+
+#[test]
+fn root_build_links() {
+    let Some(build) = Build::new() else { return };
+    std::fs::write(build.path("f"), "f").expect("write");
+    std::fs::write(build.path("passwd"), "bob:x:1000:1001::/:/bin/sh\n").expect("write");
+    let text = "FROM scratch\nCOPY passwd /etc/\nCOPY --link f /l/f\nCOPY --link --chown=bob f /n\n\
+                COPY --link --chown=3:4 f /m\n";
+    assert_eq!(
+        build.listed(text),
+        [
+            "drwxr-xr-x 0/0 etc/",
+            "-rw-r--r-- 0/0 etc/passwd",
+            "drwxr-xr-x 0/0 l/",
+            "-rw-r--r-- 0/0 l/f",
+            "-rw-r--r-- 3/4 m",
+            "-rw-r--r-- 1000/1001 n",
+        ]
+    );
+    build.0.assert_clean();
+}

@@ -71,7 +71,9 @@ impl Planner<'_> {
             let (source, name) = (heredoc.name.clone(), Some(heredoc.name.clone()));
             actions.push(CopyAction { source, name, content: Some(content.into_bytes()), ..model.clone() });
         }
-        let (base, onto) = if copy.link { (None, Some(state.node)) } else { (Some(state.node), None) };
+        // Names of users are those of what is below; with a mode, BuildKit copies plainly too.
+        let link = copy.link && chmod.is_none() && !chown.as_deref().is_some_and(has_names);
+        let (base, onto) = if link { (None, Some(state.node)) } else { (Some(state.node), None) };
         let mut shown = instruction.clone();
         for heredoc in &copy.heredocs {
             for quote in ['"', '\''] {
@@ -205,6 +207,11 @@ fn source_node(state: &State, op: Op, name: &str, lines: Lines) -> Node {
         platform: state.platform.to_string(),
         epoch: None,
     }
+}
+
+/// Whether an owner must be looked up.
+fn has_names(owner: &str) -> bool {
+    owner.split(':').any(|part| !matches!(part, "" | "root") && part.parse::<i32>().is_err())
 }
 
 /// The name of a downloaded file.

@@ -257,7 +257,9 @@ impl Observer for Recorder<'_> {
             let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
             match &event {
                 Event::Started { name } | Event::Cached { name } if !name.is_empty() => {
-                    if matches!(step, StepId::Node(_)) && noted.steps.insert(step) {
+                    // Contexts are looked at by every build.
+                    let counts = matches!(step, StepId::Node(_)) && !name.starts_with("[internal]");
+                    if counts && noted.steps.insert(step) {
                         noted.cached += usize::from(matches!(event, Event::Cached { .. }));
                     }
                     noted.names.entry(step).or_insert_with(|| (*name).to_owned());

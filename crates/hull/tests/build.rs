@@ -384,3 +384,23 @@ fn root_build_runs_programs() {
     assert_eq!(rows.lines()[..2], ["RUN /bin/sh -c echo x > /x # buildkit", "RUN /bin/sh -c true # buildkit"]);
     build.home.assert_clean();
 }
+
+#[test]
+fn root_build_pushes() {
+    let Some(peer) = hull_testkit::registry::Peer::start("") else { return };
+    let Some(build) = Build::new() else { return };
+    let name = format!("127.0.0.1:{}/team/app:v1", peer.port);
+    let words = ["--push", "-t", &name, "--annotation", "org.example.of=build", "--iidfile=../iid"];
+    build.build("FROM scratch\nCOPY f /f\n", &words).ok();
+    let id = std::fs::read_to_string(build.home.path().join("iid")).expect("read");
+    let Some(other) = Build::new() else { return };
+    other.home.run(&["pull", &name]).ok();
+    assert_eq!(other.home.run(&["image", "inspect", "--format", "{{.Id}}", &name]).ok().text(), id);
+    let manifest = other.home.run(&["manifest", "inspect", &name]).ok().stdout;
+    assert!(manifest.contains("org.example.of"), "{manifest}");
+    // A base is fetched where it is missing.
+    let Some(third) = Build::new() else { return };
+    let files = third.files(&format!("FROM {name}\nCOPY f /g\n"), &[]);
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["f", "g"]);
+    build.home.assert_clean();
+}

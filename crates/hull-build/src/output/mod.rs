@@ -110,6 +110,20 @@ impl Exporter<'_> {
         serde_json::to_vec(&manifest).map(Some).map_err(failed)
     }
 
+    /// Whether the image is in the store under all names: then nothing need be written.
+    fn is_there(&self, id: &Digest, names: &[Reference]) -> Result<bool, Error> {
+        let store = &self.engine.images;
+        if !store.has(id)? {
+            return Ok(false);
+        }
+        for name in names {
+            if store.id_of(name)?.as_ref() != Some(id) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Images of the store; with `push`, also of their registries.
     fn image(&self, output: &Output, ready: &[Ready<'_>], built: &mut [BuiltImage]) -> Result<(), Error> {
         let names = self.names(output)?;
@@ -137,13 +151,16 @@ impl Exporter<'_> {
                 let kept: &[Reference] = if single && store { &names } else { &[] };
                 let manifest = self.manifest(one)?;
                 let manifest = manifest.as_deref().map(|bytes| (bytes, media_type::MANIFEST));
-                let image = self.transfer.image(&one.config, manifest, kept)?;
-                self.told(step, &format!("writing image {}", image.id));
+                let id = Digest::of(&one.config);
+                if manifest.is_some() || !self.is_there(&id, kept)? {
+                    self.transfer.image(&one.config, manifest, kept)?;
+                }
+                self.told(step, &format!("writing image {id}"));
                 for name in kept {
                     self.told(step, &format!("naming to {}", name_without_latest(name)));
-                    hull_engine::events::emit_image(self.engine, "tag", &image.id.to_string(), &name.familiar());
+                    hull_engine::events::emit_image(self.engine, "tag", &id.to_string(), &name.familiar());
                 }
-                built.id = image.id;
+                built.id = id;
             }
             Ok(())
         })?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hull_engine::config::NetworkConfig;
 use hull_engine::inspect::networks as documents;
 use hull_engine::{Engine, events, pattern};
-use hull_network::{Create, Error, Network, Pool, Subnet};
+use hull_network::{Create, Driver, Error, Network, Pool, Subnet};
 use hull_oci::spec::{null_default, one_line};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -149,11 +149,15 @@ pub(crate) fn wish(network: &str, settings: Value) -> Result<NetworkConfig, Refu
     let settings: Option<EndpointSettings> =
         serde_json::from_value(settings).map_err(|error| Refusal::bad(format!("invalid JSON: {error}")))?;
     let settings = settings.unwrap_or_default();
-    let bad = |text: &str| Refusal::bad(format!("invalid endpoint settings:\ninvalid IP address: {}", one_line(text)));
+    let bad = |kind: &str, text: &str| {
+        Refusal::bad(format!("invalid endpoint settings:\ninvalid {kind} address: {}", one_line(text)))
+    };
     let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-    let ipv4 = given(&settings.ipam.ipv4).map(|text| text.parse::<Ipv4Addr>().map_err(|_| bad(&text))).transpose()?;
-    let ipv6 = given(&settings.ipam.ipv6).map(|text| text.parse::<Ipv6Addr>().map_err(|_| bad(&text))).transpose()?;
-    let link_local = settings.ipam.link_local.iter().map(|text| text.parse().map_err(|_| bad(text)));
+    let ipv4 =
+        given(&settings.ipam.ipv4).map(|text| text.parse::<Ipv4Addr>().map_err(|_| bad("IPv4", &text))).transpose()?;
+    let ipv6 =
+        given(&settings.ipam.ipv6).map(|text| text.parse::<Ipv6Addr>().map_err(|_| bad("IPv6", &text))).transpose()?;
+    let link_local = settings.ipam.link_local.iter().map(|text| text.parse().map_err(|_| bad("link-local IP", text)));
     Ok(NetworkConfig {
         name: network.to_owned(),
         ipv4,
@@ -170,11 +174,13 @@ pub(crate) fn wish(network: &str, settings: Value) -> Result<NetworkConfig, Refu
 pub(crate) fn refusal(error: Error) -> Refusal {
     let text = error.to_string();
     match error {
-        Error::NotFound(_) | Error::UnknownDriver(_) => Refusal::missing(text),
+        Error::UnknownDriver(name) => Refusal::missing(format!("plugin {:?} not found", one_line(&name))),
+        // With Docker's space.
+        Error::PredefinedName(_) => Refusal::forbidden(format!("{text} ")),
+        Error::NotConnected { .. } => Refusal::failed(text),
+        Error::NotFound(_) => Refusal::missing(text),
         Error::Exists(_) => Refusal::conflict(text),
-        Error::Predefined(_) | Error::PredefinedName(_) | Error::InUse { .. } | Error::Connected { .. } => {
-            Refusal::forbidden(text)
-        }
+        Error::Predefined(_) | Error::InUse { .. } | Error::Connected { .. } => Refusal::forbidden(text),
         Error::Unsupported(_) | Error::Overlap { .. } => Refusal::forbidden(text),
         Error::InvalidName(_)
         | Error::Invalid { .. }
@@ -198,7 +204,7 @@ fn list(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let engine = &api.engine;
     let filters = request.query.filters(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
     if let Some(bad) = filters.values("type").find(|kind| !matches!(*kind, "custom" | "builtin")) {
-        return Err(Refusal::bad(format!("invalid filter: 'type'='{}'", one_line(bad))));
+        return Err(Refusal::failed(format!("invalid filter: 'type'='{}'", one_line(bad))));
     }
     let dangling = filters.truth("dangling")?;
     let networks = engine.networks();
@@ -240,9 +246,11 @@ fn inspect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
 
 /// The addresses that a client asks for.
 fn pools(configs: &[IpamConfig]) -> Result<Vec<Pool>, Refusal> {
-    let bad = |what: &str, text: &str| {
-        Refusal::bad(format!("invalid network config:\ninvalid {what} {}: invalid address", one_line(text)))
+    let wrong = |what: &str, text: &str, why: &str| {
+        Refusal::bad(format!("invalid network config:\ninvalid {what} {}: {why}", one_line(text)))
     };
+    let bad = |what: &str, text: &str| wrong(what, text, "invalid address");
+    let block = |what: &str, text: &str| wrong(what, text, "invalid CIDR block notation");
     let mut pools = Vec::new();
     for config in configs {
         if config.subnet.is_empty() {
@@ -250,16 +258,18 @@ fn pools(configs: &[IpamConfig]) -> Result<Vec<Pool>, Refusal> {
             if alone {
                 continue;
             }
-            return Err(Refusal::bad("invalid network config:\ninvalid subnet: an ip-range or gateway needs one"));
+            return Err(block("subnet", ""));
         }
-        let subnet: Subnet = config.subnet.parse().map_err(|_| bad("subnet", &config.subnet))?;
+        let subnet: Subnet = config.subnet.parse().map_err(|_| block("subnet", &config.subnet))?;
         let range = Some(&config.range).filter(|text| !text.is_empty());
-        let range = range.map(|text| text.parse::<Subnet>().map_err(|_| bad("ip-range", text))).transpose()?;
+        let range = range.map(|text| text.parse::<Subnet>().map_err(|_| block("ip-range", text))).transpose()?;
         let gateway = Some(&config.gateway).filter(|text| !text.is_empty());
         let gateway = gateway.map(|text| {
             // Some clients give it with the length of the prefix.
             let bare = text.split('/').next().unwrap_or_default();
-            bare.parse::<IpAddr>().map_err(|_| bad("gateway", text))
+            let address = bare.parse::<IpAddr>().map_err(|_| bad("gateway", text))?;
+            let why = || format!("parent subnet {subnet} doesn't contain this address");
+            if subnet.contains(address) { Ok(address) } else { Err(wrong("gateway", text, &why())) }
         });
         let auxiliary = config.auxiliary_addresses.iter().chain(&config.aux_address).map(|(name, text)| {
             text.parse::<IpAddr>().map(|address| (name.clone(), address)).map_err(|_| bad("auxiliary address", text))
@@ -276,21 +286,18 @@ fn pools(configs: &[IpamConfig]) -> Result<Vec<Pool>, Refusal> {
 }
 
 fn create(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
-    let wanted: CreateRequest = request.json()?;
+    let wanted: CreateRequest = request.optional_json()?.unwrap_or_default();
     if wanted.scope == "swarm" || wanted.driver == "overlay" || wanted.ingress {
-        return Err(crate::swarm::no_manager());
-    }
-    if !matches!(wanted.scope.as_str(), "" | "local") {
-        return Err(Refusal::bad(format!("invalid scope {:?}", one_line(&wanted.scope))));
+        return Err(Refusal { status: 403, ..crate::swarm::no_manager() });
     }
     if !matches!(wanted.ipam.driver.as_str(), "" | "default") {
-        return Err(Refusal::bad(format!("invalid ipam driver: {}", one_line(&wanted.ipam.driver))));
+        return Err(Refusal::missing(format!("plugin {:?} not found", one_line(&wanted.ipam.driver))));
     }
     if wanted.config_only || !wanted.config_from.network.is_empty() {
         return Err(Refusal::bad("configuration-only networks are not supported: give the options to each network"));
     }
     if wanted.name.trim().is_empty() {
-        return Err(Refusal::bad("invalid network name: name is empty"));
+        return Err(Refusal::bad("invalid name: name is empty"));
     }
     let driver = if wanted.driver.is_empty() { "bridge" } else { &wanted.driver };
     let wish = Create {
@@ -319,12 +326,40 @@ fn remove(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     Ok(Reply::empty(204))
 }
 
+/// Refuses what would only fail when the container starts.
+fn joinable(network: &Network, wish: &NetworkConfig) -> Result<(), Refusal> {
+    match network.driver {
+        Driver::Host => {
+            let text = "cannot connect container to host network - container must be created in host network mode";
+            return Err(Refusal::bad(text));
+        }
+        Driver::Null => {
+            let text =
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode";
+            return Err(Refusal::bad(text));
+        }
+        _ => {}
+    }
+    let wanted = wish.ipv4.map(IpAddr::V4).into_iter().chain(wish.ipv6.map(IpAddr::V6));
+    for address in wanted {
+        let why = match network.pool(address.is_ipv4()) {
+            Some(pool) if pool.chosen && pool.subnet.contains(address) => continue,
+            Some(pool) if pool.chosen => format!("no configured subnet or ip-range contain the IP address {address}"),
+            _ => "user specified IP address is supported only when connecting to networks with user configured subnets"
+                .to_owned(),
+        };
+        return Err(Refusal::bad(format!("invalid endpoint settings:\n{why}")));
+    }
+    Ok(())
+}
+
 fn connect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let wanted: ConnectRequest = request.json()?;
     let engine = &api.engine;
-    let network = api.network(request.param("id"))?;
     let container = api.container(&wanted.container)?;
+    let network = api.network(request.param("id"))?;
     let wish = wish(&network.name, wanted.endpoint_config)?;
+    joinable(&network, &wish)?;
     engine.connect(&container, &wish, &mut |_| ()).map_err(changed)?;
     happened(engine, "connect", &network, Some(&container.id));
     Ok(Reply::empty(200))
@@ -333,12 +368,19 @@ fn connect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
 fn disconnect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let wanted: DisconnectRequest = request.json()?;
     let engine = &api.engine;
-    let network = api.network(request.param("id"))?;
     let container = match api.container(&wanted.container) {
         // Its records on networks go when it is repaired.
-        Err(Refusal { status: 404, .. }) if wanted.force => return Ok(Reply::empty(200)),
+        Err(Refusal { status: 404, .. }) if wanted.force => {
+            return Err(Refusal::missing(format!("endpoint {} not found", one_line(&wanted.container))));
+        }
         found => found?,
     };
+    let network = api.network(request.param("id"))?;
+    let known = |name: &str| name == network.name || network.id.starts_with(name);
+    if !container.config.networks.iter().any(|one| known(&one.name)) {
+        let text = format!("container {} is not connected to the network {}", container.id, network.name);
+        return Err(Refusal::failed(text));
+    }
     engine.disconnect(&container, &network.name).map_err(changed)?;
     happened(engine, "disconnect", &network, Some(&container.id));
     Ok(Reply::empty(200))

@@ -106,6 +106,9 @@ impl Api {
     /// In Docker's words when there is none.
     pub fn container(&self, name: &str) -> Result<Container, Refusal> {
         let plain = name.strip_prefix('/').unwrap_or(name);
+        if plain.is_empty() {
+            return Err(Refusal::bad("invalid name or ID supplied: \"\""));
+        }
         match self.engine.find(plain) {
             Ok(container) if self.sees(&container.config.labels) => Ok(container),
             Ok(_) => Err(Refusal::no_container(name)),

@@ -58,7 +58,7 @@ fn list(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
 }
 
 fn create(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
-    let wanted: CreateRequest = request.json()?;
+    let wanted: CreateRequest = request.optional_json()?.unwrap_or_default();
     if wanted.cluster_volume_spec.is_some() {
         return Err(crate::swarm::no_manager());
     }
@@ -84,7 +84,7 @@ fn inspect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
 
 /// Only volumes of a swarm can be changed.
 fn update(_: &Arc<Api>, _: &mut Request) -> Result<Reply, Refusal> {
-    Err(crate::swarm::no_manager())
+    Err(Refusal::new(503, "volume update only valid for cluster volumes, but swarm is unavailable"))
 }
 
 fn remove(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {

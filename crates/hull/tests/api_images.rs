@@ -57,7 +57,7 @@ fn root_api_images_go_out_and_come_in() {
     let id = server.get("/images/probe/json").is(200).json()["Id"].clone();
     let archive = server.get("/images/get?names=probe").is(200);
     assert_eq!(archive.header("content-type"), Some("application/x-tar"));
-    server.get("/images/get?names=probe&names=nosuch").refused(404, "No such image: nosuch:latest");
+    server.get("/images/get?names=probe&names=nosuch").refused(404, "No such image: nosuch");
     server.delete("/images/probe").is(200);
     // The command line says that it sends text.
     let loaded = server.send("POST", "/images/load?quiet=1", &[("Content-Type", "text/plain")], &archive.body).is(200);
@@ -163,7 +163,9 @@ fn root_api_volumes_live_and_die() {
     server.delete("/volumes/data").is(204);
     server.delete("/volumes/data").refused(404, "no such volume");
     server.delete("/volumes/data?force=1").is(204);
-    server.send("PUT", "/volumes/data", &[("Content-Type", "application/json")], b"{}").refused(503, "swarm");
+    server
+        .send("PUT", "/volumes/data", &[("Content-Type", "application/json")], b"{}")
+        .refused(503, "swarm is unavailable");
     server.finish();
 }
 
@@ -187,8 +189,10 @@ fn root_api_networks_are_made_joined_and_left() {
     server.post("/networks/create", &other).refused(403, "Pool overlaps with other one on this address space");
     server.post("/networks/create", &json!({ "Name": "bridge" })).refused(403, "predefined bridge network");
     server.post("/networks/create", &json!({ "Name": "" })).refused(400, "name");
-    server.post("/networks/create", &json!({ "Name": "x", "Driver": "nosuch" })).refused(404, "plugin nosuch");
-    server.post("/networks/create", &json!({ "Name": "x", "Driver": "overlay" })).refused(503, "swarm manager");
+    server
+        .post("/networks/create", &json!({ "Name": "x", "Driver": "nosuch" }))
+        .refused(404, "plugin \"nosuch\" not found");
+    server.post("/networks/create", &json!({ "Name": "x", "Driver": "overlay" })).refused(403, "swarm manager");
     let network = server.get("/networks/back").is(200).json();
     assert_eq!((&network["Id"], &network["IPAM"]["Config"][0]["Subnet"]), (&json!(id), &json!("10.71.0.0/24")));
     let names = |filters: &str| {
@@ -205,6 +209,9 @@ fn root_api_networks_are_made_joined_and_left() {
         "Container": "web",
         "EndpointConfig": { "IPAMConfig": { "IPv4Address": "10.71.0.9" }, "Aliases": ["www"], "Links": null },
     });
+    let outside = json!({ "Container": "web", "EndpointConfig": { "IPAMConfig": { "IPv4Address": "10.72.0.9" } } });
+    server.post("/networks/back/connect", &outside).refused(400, "no configured subnet");
+    server.post("/networks/host/connect", &json!({ "Container": "web" })).refused(400, "host network");
     server.post("/networks/back/connect", &join).is(200);
     server.post("/networks/back/connect", &join).refused(403, "already exists in network back");
     server.post("/networks/back/connect", &json!({ "Container": "nosuch" })).refused(404, "No such container: nosuch");
@@ -213,8 +220,11 @@ fn root_api_networks_are_made_joined_and_left() {
     assert_eq!(network["Containers"][&container]["IPv4Address"], "10.71.0.9/24");
     server.delete("/networks/back").refused(403, "has active endpoints");
     server.post("/networks/back/disconnect", &json!({ "Container": container })).is(200);
-    server.post("/networks/back/disconnect", &json!({ "Container": container })).refused(403, "is not connected");
-    server.post("/networks/back/disconnect", &json!({ "Container": "nosuch", "Force": true })).is(200);
+    server
+        .post("/networks/back/disconnect", &json!({ "Container": container }))
+        .refused(500, "is not connected to the network back");
+    let gone = json!({ "Container": "nosuch", "Force": true });
+    server.post("/networks/back/disconnect", &gone).refused(404, "endpoint nosuch not found");
     server.delete("/containers/web?force=1").is(204);
     let pruned = server.post("/networks/prune", &Value::Null).is(200).json();
     assert_eq!(pruned["NetworksDeleted"], json!(["back"]));

@@ -81,7 +81,11 @@ fn run_prune(api: &Api, words: &[String]) -> Result<(Vec<String>, u64), Refusal>
 /// `POST /build/prune`.
 fn prune(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let known = ["description", "id", "inuse", "parent", "private", "shared", "type", "unused-for", "until"];
-    let filters = request.query.filters(&known)?;
+    let failed = |refusal: Refusal| {
+        let message = format!("failed to prune build cache: {}", refusal.message);
+        Refusal { message, ..refusal }
+    };
+    let filters = request.query.filters(&known).map_err(failed)?;
     let mut words = Vec::new();
     if request.query.truth("all") {
         words.push("--all".to_owned());

@@ -12,13 +12,13 @@ use crate::query::Query;
 use crate::refusal::Refusal;
 
 /// A parameter that is a document.
-fn document<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T, Refusal> {
+fn document<T: DeserializeOwned + Default>(query: &Query, name: &str, shown: &str) -> Result<T, Refusal> {
     let text = query.text(name);
     if text.is_empty() {
         return Ok(T::default());
     }
     let wrong =
-        |error: serde_json::Error| Refusal::bad(format!("error reading {name}: {}", one_line(&error.to_string())));
+        |error: serde_json::Error| Refusal::bad(format!("error reading {shown}: {}", one_line(&error.to_string())));
     serde_json::from_str::<Option<T>>(text).map(Option::unwrap_or_default).map_err(wrong)
 }
 
@@ -34,7 +34,7 @@ struct Ulimit {
 pub(super) fn words(query: &Query, labels: &[(String, String)]) -> Result<Command, Refusal> {
     let mut command = Command::default();
     if query.truth("squash") {
-        return Err(Refusal::bad("squash is only supported with experimental mode: see 'hull squash'"));
+        return Err(Refusal::bad("squash is only supported with experimental mode"));
     }
     if query.all("securityopt").any(|word| !matches!(word, "" | "null" | "[]")) {
         return Err(Refusal::bad("The daemon on this platform does not support setting security options on build"));
@@ -45,7 +45,7 @@ pub(super) fn words(query: &Query, labels: &[(String, String)]) -> Result<Comman
     }
     command.flag("file", dockerfile);
     for tag in query.all("t").filter(|tag| !tag.is_empty()) {
-        images::reference(tag)?;
+        images::reference(tag).map_err(|refusal| Refusal::failed(refusal.message))?;
         command.flag("tag", tag);
     }
     for host in query.all("extrahosts").filter(|host| !host.is_empty()) {
@@ -55,25 +55,25 @@ pub(super) fn words(query: &Query, labels: &[(String, String)]) -> Result<Comman
         command.flag(flag, query.text(name));
     }
     images::platform(query.text("platform"))?;
-    let build_args: BTreeMap<String, Option<String>> = document(query, "buildargs")?;
+    let build_args: BTreeMap<String, Option<String>> = document(query, "buildargs", "build args")?;
     for (name, value) in build_args {
         // Without a value it would be this process's own variable.
         if let Some(value) = value {
             command.flag("build-arg", format!("{name}={value}"));
         }
     }
-    let wanted: BTreeMap<String, Option<String>> = document(query, "labels")?;
+    let wanted: BTreeMap<String, Option<String>> = document(query, "labels", "labels")?;
     for (name, value) in wanted {
         command.flag("label", format!("{name}={}", value.unwrap_or_default()));
     }
     for (name, value) in labels {
         command.flag("label", format!("{name}={value}"));
     }
-    let cache_from: Vec<String> = document(query, "cachefrom")?;
+    let cache_from: Vec<String> = document(query, "cachefrom", "cache-from")?;
     for from in cache_from {
         command.flag("cache-from", from);
     }
-    let ulimits: Vec<Ulimit> = document(query, "ulimits")?;
+    let ulimits: Vec<Ulimit> = document(query, "ulimits", "ulimit settings")?;
     for Ulimit { name, soft, hard } in ulimits {
         command.flag("ulimit", format!("{name}={soft}:{hard}"));
     }
@@ -91,7 +91,8 @@ pub(super) fn words(query: &Query, labels: &[(String, String)]) -> Result<Comman
         ("shmsize", "shm-size"),
     ];
     for (name, flag) in limits {
-        if let Some(number) = query.number::<i64>(name)?.filter(|number| *number != 0) {
+        // What is no number is nothing, as Docker has it.
+        if let Some(number) = query.text(name).parse::<i64>().ok().filter(|number| *number != 0) {
             command.flag(flag, number.to_string());
         }
     }
@@ -144,15 +145,7 @@ mod tests {
 
     #[test]
     fn wrong_parameters_are_refused() {
-        for wrong in [
-            "buildargs=x",
-            "labels=%5B%5D",
-            "t=A",
-            "memory=x",
-            "squash=1",
-            "platform=a%2Fb%2Fc%2Fd%2Fe",
-            "dockerfile=-",
-        ] {
+        for wrong in ["buildargs=x", "labels=%5B%5D", "squash=1", "platform=a%2Fb%2Fc%2Fd%2Fe", "dockerfile=-"] {
             assert_eq!(of(wrong).map_err(|refusal| refusal.status), Err(400), "{wrong}");
         }
     }

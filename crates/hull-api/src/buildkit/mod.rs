@@ -45,7 +45,7 @@ fn wants_http2(request: &Request) -> Result<(), Refusal> {
     match request.upgrade().as_deref() {
         Some("h2c") => Ok(()),
         Some(other) => Err(Refusal::bad(format!("protocol {} not supported", hull_oci::spec::one_line(other)))),
-        None => Err(Refusal::bad("no upgrade proto in request")),
+        None => Err(Refusal::failed("no upgrade proto in request")),
     }
 }
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use hull_engine::Container;
 use hull_engine::monitor::protocol::{self, Frames};
 use hull_engine::records::Phase;
+use hull_engine::{Container, events};
 use hull_oci::spec::one_line;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -24,6 +24,12 @@ use crate::server::Api;
 
 /// How often it is looked whether a container that has ended is removed.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// A container that has gone within so many nanoseconds is still known by its last events.
+const LATELY: u64 = 10_000_000_000;
+
+/// One that removes itself does so within so many nanoseconds of its end; otherwise somebody else has removed it.
+const AT_ONCE: u64 = 2_000_000_000;
 
 /// Those who wait for one container: a number, the socket for its monitor, the streams that are wanted.
 type List = Vec<(u64, OwnedFd, u8)>;
@@ -76,7 +82,14 @@ pub(super) fn wait(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refus
         "removed" => Condition::Removed,
         other => return Err(Refusal::bad(format!("invalid condition: \"{}\"", one_line(other)))),
     };
-    let container = api.container(request.param("id"))?;
+    let container = match api.container(request.param("id")) {
+        Err(refusal) if refusal.status == 404 => {
+            // Some clients ask only after the start, when a container that removes itself may be gone already.
+            let code = removed_itself(api, request.param("id")).ok_or(refusal)?;
+            return Ok(Reply::json(200, &json!({ "StatusCode": code })));
+        }
+        found => found?,
+    };
     let state = api.engine.state(&container.id)?;
     let ended = matches!(state.phase, Phase::Created | Phase::Exited);
     // Before the answer: whoever has its head may start the container.
@@ -101,6 +114,38 @@ pub(super) fn wait(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refus
         serde_json::to_writer(&mut *stream, &json!({ "StatusCode": code }))?;
         stream.write_all(b"\n")
     }))
+}
+
+/// The exit code of a container that has ended and gone within the last seconds, at once.
+fn removed_itself(api: &Api, id: &str) -> Option<i32> {
+    let now = crate::images::now();
+    let filters =
+        [("type", "container"), ("container", id)].map(|(key, value)| (key.to_owned(), vec![value.to_owned()]));
+    let query = events::Query { since: Some(now.saturating_sub(LATELY)), until: Some(now), filters: filters.into() };
+    let (mut ended, mut code) = (None, None);
+    let read = events::read(&api.engine, &query, &mut |event| {
+        let attributes = &event.actor.attributes;
+        let same = event.actor.id == id || attributes.get("name").is_some_and(|name| name == id);
+        if !same || !api.sees(attributes) {
+            return true;
+        }
+        match event.action.as_str() {
+            "die" => {
+                ended = event
+                    .actor
+                    .attributes
+                    .get("exitCode")
+                    .and_then(|code| code.parse().ok())
+                    .map(|code| (event.time_nano, code))
+            }
+            "destroy" => {
+                code = ended.filter(|(at, _)| event.time_nano.saturating_sub(*at) < AT_ONCE).map(|(_, code)| code)
+            }
+            _ => {}
+        }
+        true
+    });
+    read.ok().and(code)
 }
 
 /// The exit code that a monitor tells; `None` when the client has gone.

@@ -62,9 +62,12 @@ pub(crate) fn name_of(repository: &str, tag: &str) -> Result<Option<Reference>, 
     if name.digest().is_some() {
         return Err(Refusal::bad("refusing to create a tag with a digest reference"));
     }
-    let name =
-        if tag.is_empty() { name } else { name.with_tag(tag).map_err(|error| Refusal::bad(error.to_string()))? };
-    Ok(Some(name.or_latest()))
+    Ok(Some(if tag.is_empty() { name.or_latest() } else { tagged(&name, tag)? }))
+}
+
+/// A name with another tag.
+pub(crate) fn tagged(name: &Reference, tag: &str) -> Result<Reference, Refusal> {
+    name.with_tag(tag).map_err(|_| Refusal::bad("invalid tag format"))
 }
 
 /// A platform of a query: `linux/arm64`, or the OCI document of one.

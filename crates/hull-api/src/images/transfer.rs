@@ -11,7 +11,7 @@ use hull_oci::spec::one_line;
 use serde_json::json;
 
 use super::progress::Said;
-use super::{name_of, of_platform, platform, reference};
+use super::{name_of, of_platform, platform, reference, tagged};
 use crate::http::{Reply, Request};
 use crate::lines;
 use crate::refusal::Refusal;
@@ -30,7 +30,7 @@ fn wanted(from_image: &str, tag: &str) -> Result<Reference, Refusal> {
     }
     match tag.parse::<hull_oci::Digest>() {
         Ok(digest) => Ok(name.with_digest(digest)),
-        Err(_) => name.with_tag(tag).map_err(|error| Refusal::bad(error.to_string())),
+        Err(_) => tagged(&name, tag),
     }
 }
 
@@ -144,8 +144,7 @@ fn said(lines: &[serde_json::Value]) -> Reply {
 pub(super) fn push(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let name = reference(request.param("name"))?;
     let tag = request.query.text("tag");
-    let name =
-        if tag.is_empty() { name } else { name.with_tag(tag).map_err(|error| Refusal::bad(error.to_string()))? };
+    let name = if tag.is_empty() { name } else { tagged(&name, tag)? };
     let wanted = platform(request.query.text("platform"))?;
     let client = crate::registry::client(request, name.domain());
     let api = Arc::clone(api);
@@ -193,9 +192,6 @@ pub(super) fn save_one(api: &Arc<Api>, request: &mut Request) -> Result<Reply, R
 
 pub(super) fn save_many(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let names: Vec<String> = request.query.all("names").filter(|name| !name.is_empty()).map(str::to_owned).collect();
-    if names.is_empty() {
-        return Err(Refusal::bad("names parameter is required"));
-    }
     save(api, request, &names)
 }
 
@@ -203,7 +199,11 @@ fn save(api: &Arc<Api>, request: &Request, names: &[String]) -> Result<Reply, Re
     let engine = &api.engine;
     let platforms = request.query.all("platform").filter_map(|text| platform(text).transpose());
     let platforms = platforms.collect::<Result<Vec<_>, _>>()?;
-    let images = archive::select(&engine.images, names)?;
+    let images = archive::select(&engine.images, names).map_err(|error| match error {
+        // Here alone the name is as it was given.
+        hull_image::Error::NoImage(name) => Refusal::missing(format!("No such image: {}", one_line(&name))),
+        other => other.into(),
+    })?;
     for (image, _) in &images {
         api.image(&image.id.to_string())?;
         for wanted in &platforms {

@@ -246,3 +246,15 @@ fn root_api_a_socket_with_labels_sees_only_its_own() {
     server.get("/images/hello/json").refused(404, "No such image: hello:latest");
     server.finish();
 }
+
+#[test]
+fn root_api_a_container_that_has_removed_itself_can_still_be_waited_for() {
+    let Some(server) = Server::with_image(&[]) else { return };
+    let id = server.create("gone", &["exit", "3"], json!({ "HostConfig": { "AutoRemove": true } }));
+    server.post("/containers/gone/start", &Value::Null).is(204);
+    server.home.until("it is gone", || server.get("/containers/gone/json").status == 404);
+    let waited = server.post(&format!("/containers/{id}/wait"), &Value::Null).is(200).json();
+    assert_eq!(waited["StatusCode"], 3);
+    server.post("/containers/nosuch/wait", &Value::Null).refused(404, "No such container: nosuch");
+    server.finish();
+}

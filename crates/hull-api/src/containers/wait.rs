@@ -122,7 +122,7 @@ fn removed_itself(api: &Api, id: &str) -> Option<i32> {
     let filters =
         [("type", "container"), ("container", id)].map(|(key, value)| (key.to_owned(), vec![value.to_owned()]));
     let query = events::Query { since: Some(now.saturating_sub(LATELY)), until: Some(now), filters: filters.into() };
-    let (mut ended, mut code) = (None, None);
+    let mut ended = None;
     let read = events::read(&api.engine, &query, &mut |event| {
         let attributes = &event.actor.attributes;
         let same = event.actor.id == id || attributes.get("name").is_some_and(|name| name == id);
@@ -131,21 +131,16 @@ fn removed_itself(api: &Api, id: &str) -> Option<i32> {
         }
         match event.action.as_str() {
             "die" => {
-                ended = event
-                    .actor
-                    .attributes
-                    .get("exitCode")
-                    .and_then(|code| code.parse().ok())
-                    .map(|code| (event.time_nano, code))
+                let code = attributes.get("exitCode").and_then(|code| code.parse::<i32>().ok());
+                ended = code.map(|code| (event.time_nano, code));
             }
-            "destroy" => {
-                code = ended.filter(|(at, _)| event.time_nano.saturating_sub(*at) < AT_ONCE).map(|(_, code)| code)
-            }
+            // Its end may be told before its removal is.
+            "destroy" => ended = ended.filter(|(at, _)| event.time_nano.saturating_sub(*at) < AT_ONCE),
             _ => {}
         }
         true
     });
-    read.ok().and(code)
+    read.ok().and(ended).map(|(_, code)| code)
 }
 
 /// The exit code that a monitor tells; `None` when the client has gone.

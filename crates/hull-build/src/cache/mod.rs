@@ -5,6 +5,7 @@
 //! ROOT/build/locks/HEX      locked by who does the step of this content key; removed with the lock
 //! ROOT/build/mounts/ID/     lock, data/: what RUN --mount=type=cache keeps; see `mounts`
 //! ROOT/build/logs/ID        what a build printed
+//! ROOT/build/lists/HEX      what a copy took, file by file
 //! ```
 //!
 //! A result is a list of layers, recorded in the transaction that puts the layers into the store: what is recorded is
@@ -12,6 +13,7 @@
 //! what is pruned. Nothing here is believed to be current: a key says what a step was done to.
 
 mod history;
+mod lists;
 mod locks;
 pub mod mounts;
 mod prune;

@@ -127,3 +127,21 @@ fn builds_are_remembered() {
     assert!(cache.remove_build(&id).unwrap());
     assert!(!cache.remove_build(&id).unwrap() && !cache.log_path(&id).exists());
 }
+
+#[test]
+fn files_that_differ_are_named() {
+    let root = tempfile::tempdir().unwrap();
+    let cache = Cache::new(&Store::new(root.path()));
+    let list = |files: &[(&str, &str)]| -> (Digest, Vec<(String, String)>) {
+        let list: Vec<_> = files.iter().map(|(path, stamp)| ((*path).to_owned(), (*stamp).to_owned())).collect();
+        (Digest::of(format!("{list:?}").as_bytes()), list)
+    };
+    let (one, first) = list(&[("a b", "1"), ("gone", "1"), ("same", "1")]);
+    let (two, second) = list(&[("a b", "2"), ("new", "1"), ("same", "1")]);
+    cache.keep_list(&one, &first).unwrap();
+    assert_eq!(cache.changed_files(&one.to_string(), &two.to_string()), None);
+    cache.keep_list(&two, &second).unwrap();
+    let lines = cache.changed_files(&one.to_string(), &two.to_string()).unwrap();
+    assert_eq!(lines, ["file a b changed", "file new is new", "file gone is gone"]);
+    assert_eq!(cache.changed_files("=nothing", "x"), None);
+}

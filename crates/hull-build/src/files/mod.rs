@@ -19,6 +19,7 @@ mod error;
 pub mod export;
 pub mod git;
 pub mod http;
+mod listing;
 mod onto;
 mod owner;
 mod select;

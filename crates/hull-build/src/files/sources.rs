@@ -319,6 +319,11 @@ impl Files for Sources {
         Ok(selected.digest(held.tree().keeps_owners()))
     }
 
+    fn listing(&self, action: &CopyAction, from: &Tree, work: Work<'_>) -> Result<Vec<(String, String)>, crate::Error> {
+        let held = self.hold(from)?;
+        Ok(super::listing::listing(&*self.select(action, &held, true, &work)?))
+    }
+
     fn copy(
         &self,
         op: &CopyOp,

@@ -57,6 +57,12 @@ impl Parts {
         hasher.finish()
     }
 
+    /// The digests of what is taken of trees, in the order of actions.
+    pub fn selections(&self) -> impl Iterator<Item = &str> {
+        let files = self.0.iter().filter(|part| part.0.starts_with("files "));
+        files.map(|part| part.1.trim_start_matches('='))
+    }
+
     /// As they are kept.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -69,6 +75,17 @@ impl Parts {
     pub fn from_json(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
+}
+
+/// The selections of which other files were taken than before: name, before, now.
+#[must_use]
+pub fn other_files(before: &Parts, now: &Parts) -> Vec<(String, String, String)> {
+    let files = now.0.iter().filter(|part| part.0.starts_with("files "));
+    let changed = files.filter_map(|Part(name, new)| {
+        let old = &before.0.iter().find(|one| one.0 == *name)?.1;
+        (old != new).then(|| (name.clone(), old.trim_start_matches('=').into(), new.trim_start_matches('=').into()))
+    });
+    changed.collect()
 }
 
 /// What is different between a step as it was done last and as it is to be done, one line each.

@@ -156,6 +156,15 @@ pub trait Files: Send + Sync {
     /// When nothing matches that must, or files cannot be read.
     fn selection(&self, action: &CopyAction, from: &Tree, work: Work<'_>) -> Result<Digest, Error>;
 
+    /// Every file that an action takes, with a stamp of what counts of it: for telling which one differs. May be empty.
+    ///
+    /// # Errors
+    /// As [`Self::selection`].
+    fn listing(&self, action: &CopyAction, from: &Tree, work: Work<'_>) -> Result<Vec<(String, String)>, Error> {
+        let _ = (action, from, work);
+        Ok(Vec::new())
+    }
+
     /// Writes the layer of a copy. `base` are the layers that it goes onto (of `op.base`; none for `--link`), `from` the
     /// trees of `op.actions`, in their order. `None` when nothing changes.
     ///

@@ -100,6 +100,7 @@ impl Solving<'_> {
             }
         }
         begin();
+        self.list(node, &parts, inputs, work);
         if self.solver.explain {
             self.explain(node, &parts, work)?;
         }
@@ -253,6 +254,19 @@ impl Solving<'_> {
         Ok(all)
     }
 
+    /// Keeps what a copy takes, file by file, so that the next build can say what differs.
+    fn list(&self, node: &Node, parts: &Parts, inputs: &BTreeMap<NodeId, Tree>, work: Work<'_>) {
+        let Op::Copy(op) = &node.op else { return };
+        let selections = parts.selections();
+        let trees = op.actions.iter().filter_map(|one| Some((one, inputs.get(&one.from?)?)));
+        for ((action, tree), selection) in trees.zip(selections) {
+            // Less is told without it.
+            if let (Ok(list), Ok(digest)) = (self.solver.files.listing(action, tree, work), selection.parse()) {
+                let _ = self.cache.keep_list(&digest, &list);
+            }
+        }
+    }
+
     /// Says why a step is not in the cache.
     fn explain(&self, node: &Node, parts: &Parts, work: Work<'_>) -> Result<(), Error> {
         let say = |line: &str| {
@@ -267,7 +281,13 @@ impl Solving<'_> {
             say("no result of such a step is kept");
             return Ok(());
         };
-        let reasons = key::difference(&before, parts);
+        let mut reasons = key::difference(&before, parts);
+        for (name, old, new) in key::other_files(&before, parts) {
+            if let Some(files) = self.cache.changed_files(&old, &new).filter(|files| !files.is_empty()) {
+                reasons.retain(|reason| *reason != format!("{name} changed"));
+                reasons.extend(files);
+            }
+        }
         if reasons.is_empty() {
             say("its result was removed");
         }

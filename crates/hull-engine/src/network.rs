@@ -120,6 +120,11 @@ impl Engine {
         let planned = self.networks().plan(who, &wishes, &all_published(config, image)?);
         Ok(Some(planned.map_err(|error| match (error.to_string(), config.networks.first()) {
             (reason, Some(network)) if reason.starts_with("invalid endpoint settings") => {
+                let own = "supported only when connecting to networks with user configured subnets";
+                let reason = match network.name.as_str() {
+                    "bridge" => reason.replace(own, "supported on user defined networks only"),
+                    _ => reason,
+                };
                 Error::Refused(format!("invalid config for network {}: {reason}", network.name))
             }
             _ => error.into(),

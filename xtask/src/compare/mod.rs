@@ -112,7 +112,7 @@ impl Side {
         let mut first = errors.next().unwrap_or_default().to_owned();
         if first.ends_with(':') {
             // Docker writes a list of what is wrong below; Hull writes one line.
-            first = format!("{first} {}", errors.next().unwrap_or_default());
+            first = format!("{first} {}", errors.next().unwrap_or_default().trim_start_matches("* "));
         }
         Ok(Outcome {
             code: status.code().unwrap_or(-1),

@@ -1,10 +1,9 @@
 //! Results of steps, kept from build to build.
 //!
 //! ```text
-//! ROOT/hull.db              build_results, build_keys, build_layers, cache_mounts, builds
+//! ROOT/hull.db              build_results, build_keys, build_layers, cache_mounts
 //! ROOT/build/locks/HEX      locked by who does the step of this content key; removed with the lock
 //! ROOT/build/mounts/ID/     lock, data/: what RUN --mount=type=cache keeps; see `mounts`
-//! ROOT/build/logs/ID        what a build printed
 //! ROOT/build/lists/HEX      what a copy took, file by file
 //! ```
 //!
@@ -12,7 +11,6 @@
 //! whole, and what is not recorded goes with its transfer. Layers stay as long as a result names them, so results are
 //! what is pruned. Nothing here is believed to be current: a key says what a step was done to.
 
-mod history;
 mod lists;
 mod locks;
 pub mod mounts;
@@ -27,7 +25,6 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use crate::Error;
 
-pub use history::BuildRecord;
 pub use locks::KeyLock;
 pub use prune::{PruneFilter, Pruned, Usage};
 

@@ -111,24 +111,6 @@ fn what_killed_builds_left_goes() {
 }
 
 #[test]
-fn builds_are_remembered() {
-    use std::io::Write as _;
-    let root = tempfile::tempdir().unwrap();
-    let cache = Cache::new(&Store::new(root.path()));
-    assert!(cache.builds().unwrap().is_empty());
-    let (id, mut log) = cache.begin_build("context", "{}").unwrap();
-    log.write_all(b"#1 text").unwrap();
-    assert_eq!(cache.build(&id).unwrap().unwrap().status, "running");
-    cache.end_build(&id, "completed", "{\"steps\":1}").unwrap();
-    let record = cache.builds().unwrap().pop().unwrap();
-    assert_eq!((record.name.as_str(), record.status.as_str()), ("context", "completed"));
-    assert!(record.finished >= Some(record.started));
-    assert_eq!(fs::read_to_string(cache.log_path(&id)).unwrap(), "#1 text");
-    assert!(cache.remove_build(&id).unwrap());
-    assert!(!cache.remove_build(&id).unwrap() && !cache.log_path(&id).exists());
-}
-
-#[test]
 fn files_that_differ_are_named() {
     let root = tempfile::tempdir().unwrap();
     let cache = Cache::new(&Store::new(root.path()));

@@ -66,8 +66,6 @@ pub struct BuildRequest {
     pub source_date_epoch: Option<i64>,
     /// `--explain`: what differs is told of each step that is not in the cache.
     pub explain: bool,
-    /// `--locked`: inputs must be those of `hull.lock`.
-    pub locked: bool,
 }
 
 /// Where files come from.

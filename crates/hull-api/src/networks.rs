@@ -390,7 +390,7 @@ fn disconnect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
 fn changed(error: hull_engine::Error) -> Refusal {
     match error {
         hull_engine::Error::Network(error) => refusal(error),
-        hull_engine::Error::Flag { reason, .. } => Refusal::forbidden(reason),
+        hull_engine::Error::Flag { reason, .. } | hull_engine::Error::Refused(reason) => Refusal::forbidden(reason),
         other => other.into(),
     }
 }

@@ -76,7 +76,7 @@ impl From<Error> for Refusal {
             Error::NameTaken { name, id } => Self::conflict(format!(
                 "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name."
             )),
-            Error::Flag { reason, .. } => Self::bad(reason),
+            Error::Flag { reason, .. } | Error::Refused(reason) => Self::bad(reason),
             Error::NoVolume(_) => Self::missing(error.to_string()),
             Error::Volume(text) if text.contains("in use") => Self::conflict(text),
             Error::Volume(text) => Self::bad(text),

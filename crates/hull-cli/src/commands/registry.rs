@@ -352,12 +352,9 @@ pub(super) fn login(args: Login) -> Done {
 pub(super) fn logout(args: &Logout) -> Done {
     let domain = domain(args.server.as_deref())?;
     let client = Client::from_environment();
-    let known = client.credentials().erase(&domain).map_err(|error| Failure::new(error.to_string()))?;
-    if known {
-        print(format_args!("Removing login credentials for {domain}\n"));
-    } else {
-        print(format_args!("Removing login credentials for {domain}\n"));
-    }
+    // Docker's words, whether there were any.
+    client.credentials().erase(&domain).map_err(|error| Failure::new(error.to_string()))?;
+    print(format_args!("Removing login credentials for {domain}\n"));
     Ok(0)
 }
 

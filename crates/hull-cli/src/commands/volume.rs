@@ -41,7 +41,7 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
 #[command(after_help = "Examples:\n  hull volume create data\n  hull volume ls\n  hull run --rm -v data:/data hello")]
 pub(super) enum Commands {
     /// Make a volume
-    Create(Create),
+    Create(Box<Create>),
     /// List volumes
     #[command(visible_alias = "list")]
     Ls(Ls),

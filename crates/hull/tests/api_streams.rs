@@ -80,6 +80,20 @@ fn root_api_terminals_are_raw_and_have_a_size() {
     let open = server.upgrade(&format!("/exec/{id}/start"), &json!({ "Tty": true }));
     assert_eq!(open.answer.header("content-type"), Some("application/vnd.docker.raw-stream"));
     assert_eq!(String::from_utf8_lossy(&open.rest()).trim_end(), "20x60");
+    // A terminal's client may go, and come again: the program does not notice.
+    drop(attach);
+    server.create("shell", &["stdin"], json!({ "Tty": true, "OpenStdin": true, "StdinOnce": true }));
+    let mut attach = server.upgrade("/containers/shell/attach?stream=1&stdin=1&stdout=1", &Value::Null);
+    server.post("/containers/shell/start", &Value::Null).is(204);
+    attach.write(b"one\n");
+    attach.shut();
+    drop(attach);
+    let mut attach = server.upgrade("/containers/shell/attach?stream=1&stdin=1&stdout=1", &Value::Null);
+    attach.write(b"two\n\x10\x11");
+    let seen = String::from_utf8_lossy(&attach.rest()).into_owned();
+    assert!(!seen.contains('\x11'), "{seen:?}");
+    assert_eq!(server.get("/containers/shell/json").json()["State"]["Running"], true);
+    server.delete("/containers/shell?force=1").is(204);
     server.delete("/containers/tty?force=1").is(204);
     server.finish();
 }

@@ -95,7 +95,9 @@ pub(super) fn serve(api: &Arc<Api>, wish: Wish, monitor: Option<Monitor>, form: 
     let Some(monitor) = monitor else { return };
     api.engine.tell(&wish.container, "attach", &[]);
     let Wish { container, wants, keys, .. } = wish;
-    let relay = Relay { api: Arc::clone(api), id: container.id, client: socket, monitor, wants, keys, form, early };
+    let tty = container.config.tty;
+    let relay =
+        Relay { api: Arc::clone(api), id: container.id, client: socket, monitor, wants, tty, keys, form, early };
     relay.run();
 }
 

@@ -67,8 +67,8 @@ pub(super) fn create(api: &Arc<Api>, request: &mut Request) -> Made<Reply> {
     })?;
     let has_words = |words: &[String]| words.iter().any(|word| !word.is_empty());
     let entrypoint = body.entrypoint.as_ref().map_or(&image.config.config.entrypoint, |words| &words.0);
-    let inherits = body.entrypoint.is_none() && body.cmd.0.is_empty();
-    if !has_words(entrypoint) && body.cmd.0.is_empty() && (!inherits || image.config.config.cmd.is_empty()) {
+    let inherited = if body.entrypoint.is_none() { image.config.config.cmd.as_slice() } else { &[] };
+    if !has_words(entrypoint) && body.cmd.0.is_empty() && inherited.is_empty() {
         return Err(Refusal::bad("no command specified"));
     }
     let name = request.query.text("name");

@@ -137,7 +137,12 @@ impl Monitor {
         match api.engine.state(id) {
             Ok(state) if state.phase == Phase::Running => {}
             Ok(_) => return true,
-            Err(_) => return false,
+            Err(_) => {
+                // It is gone. If it was started its monitor has said all over the socket, and else nobody will.
+                let never = place.leave();
+                self.waiting = None;
+                return !never;
+            }
         }
         if !place.leave() {
             // The start has it.
@@ -161,6 +166,8 @@ pub(super) struct Relay {
     pub(super) client: OwnedFd,
     pub(super) monitor: Monitor,
     pub(super) wants: u8,
+    /// The program has a terminal, whose input does not end with a client's.
+    pub(super) tty: bool,
     pub(super) keys: Vec<u8>,
     pub(super) form: Box<dyn Form>,
     /// What the client has sent already.
@@ -252,7 +259,9 @@ impl Relay {
                 match recv(&self.client, &mut buffer, RecvFlags::DONTWAIT) {
                     Ok((0, _)) => {
                         hears = false;
-                        protocol::put(&mut to_monitor, protocol::STDIN_END, &[]);
+                        if !self.tty {
+                            protocol::put(&mut to_monitor, protocol::STDIN_END, &[]);
+                        }
                     }
                     Ok((length, _)) => match self.typed(&buffer[..length], &mut to_monitor, to_client, &mut escape) {
                         Some(true) => {}

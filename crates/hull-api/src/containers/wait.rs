@@ -92,6 +92,8 @@ pub(super) fn wait(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refus
     };
     let state = api.engine.state(&container.id)?;
     let ended = matches!(state.phase, Phase::Created | Phase::Exited);
+    // Open past its removal, for one whose monitor is about to go.
+    let written = std::fs::File::open(api.engine.directory(&container.id).join("exit")).ok().filter(|_| !ended);
     // Before the answer: whoever has its head may start the container.
     let monitor = match condition {
         Condition::NotRunning if ended => None,
@@ -101,7 +103,7 @@ pub(super) fn wait(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refus
     Ok(Reply::stream("application/json", move |stream| {
         let heard = match monitor {
             None => Some(state.exit_code),
-            Some(monitor) => exit(&api, &container, monitor, condition, stream),
+            Some(monitor) => exit(&api, &container, monitor, written, condition, stream),
         };
         let Some(code) = heard else { return Ok(()) };
         if condition == Condition::Removed {
@@ -148,6 +150,7 @@ fn exit(
     api: &Arc<Api>,
     container: &Container,
     mut monitor: Monitor,
+    written: Option<std::fs::File>,
     condition: Condition,
     stream: &mut Stream,
 ) -> Option<i32> {
@@ -185,7 +188,7 @@ fn exit(
                     && left.as_ref().is_some_and(|state| state.phase == Phase::Created);
                 match again.then(|| attach::monitor(api, &container.id, 0).ok()).flatten() {
                     Some(next) => monitor = next,
-                    None => break left.map(|state| state.exit_code),
+                    None => break None,
                 }
             }
             Ok((length, _)) => frames.push(&buffer[..length]),
@@ -204,5 +207,10 @@ fn exit(
             break exited;
         }
     };
-    Some(code.or_else(|| known().map(|state| state.exit_code)).unwrap_or(0))
+    let written = || {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut written?, &mut text).ok()?;
+        text.trim().parse().ok()
+    };
+    Some(code.or_else(written).or_else(|| known().map(|state| state.exit_code)).unwrap_or(0))
 }

@@ -290,7 +290,7 @@ impl Commands {
             output::error(error);
         }
         match self {
-            Self::Create(args) => create(engine, args),
+            Self::Create(args) => create(engine, *args),
             Self::Ls(args) => ls(engine, &args),
             Self::Inspect(args) => inspect::show(args.format.as_deref(), &args.names, |name| document(engine, name)),
             Self::Rm(args) => remove(engine, &args),

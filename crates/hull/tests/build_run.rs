@@ -197,11 +197,10 @@ fn root_build_run_source_of_a_mount_stays_inside() {
     let outside = secret.display();
     // CVE-2024-23651 and CVE-2024-1753: links as the source, in a cache directory and in a stage.
     let text = format!(
-        r#"RUN --mount=type=cache,id=c,target=/c ["/probe", "symlink", "/", "/c/root", "+", "symlink", "{0}", "/c/file", "+", "symlink", "../../../..", "/c/up"]
-RUN --mount=type=cache,id=c,source=root,target=/m ["/probe", "cat", "/m{0}", "+", "ls", "/m"]
-RUN --mount=type=cache,id=c,source=up,target=/m ["/probe", "cat", "/m{0}", "+", "ls", "/m"]
-"#,
-        outside
+        r#"RUN --mount=type=cache,id=c,target=/c ["/probe", "symlink", "/", "/c/root", "+", "symlink", "{outside}", "/c/file", "+", "symlink", "../../../..", "/c/up"]
+RUN --mount=type=cache,id=c,source=root,target=/m ["/probe", "cat", "/m{outside}", "+", "ls", "/m"]
+RUN --mount=type=cache,id=c,source=up,target=/m ["/probe", "cat", "/m{outside}", "+", "ls", "/m"]
+"#
     );
     let lines = build.said(&text, &[]);
     assert_eq!(lines[..3], ["ok", "ok", "ok"], "{lines:?}");
@@ -212,11 +211,10 @@ RUN --mount=type=cache,id=c,source=up,target=/m ["/probe", "cat", "/m{0}", "+", 
     assert!(!failed.stderr.contains("of the machine") && failed.stderr.contains("mount source"), "{}", failed.stderr);
     let stage = format!(
         r#"FROM base AS evil
-RUN ["/probe", "symlink", "/", "/root", "+", "symlink", "{0}", "/file"]
+RUN ["/probe", "symlink", "/", "/root", "+", "symlink", "{outside}", "/file"]
 FROM base
-RUN --mount=from=evil,source=/root,target=/m,rw ["/probe", "cat", "/m{0}", "+", "write", "/m/new", "x"]
-"#,
-        outside
+RUN --mount=from=evil,source=/root,target=/m,rw ["/probe", "cat", "/m{outside}", "+", "write", "/m/new", "x"]
+"#
     );
     let lines = build.said(&stage, &[]);
     assert_eq!(lines, ["ok", "ok", "errno:2", "ok"]);

@@ -99,9 +99,9 @@ pub(crate) fn demultiplex(mut bytes: &[u8]) -> (String, String) {
         let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
         let (payload, rest) = rest.split_at(length.min(rest.len()));
         if header[0] == 2 {
-            err.extend_from_slice(payload)
+            err.extend_from_slice(payload);
         } else {
-            out.extend_from_slice(payload)
+            out.extend_from_slice(payload);
         }
         bytes = rest;
     }

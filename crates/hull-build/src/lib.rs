@@ -178,7 +178,8 @@ fn build_noted(
     Ok(Built { images, warnings })
 }
 
-/// Caches of other machines are not exchanged yet: what cannot be taken is said, what cannot be given is an error.
+/// Caches are not exchanged with other machines: what cannot be taken, or be left in the image, is said; what would be
+/// missing elsewhere is an error.
 fn caches(request: &BuildRequest, observer: &dyn Observer) -> Result<(), Error> {
     if let Some(entry) = request.cache_to.iter().find(|entry| entry.kind != "inline") {
         let kind = &entry.kind;
@@ -186,8 +187,9 @@ fn caches(request: &BuildRequest, observer: &dyn Observer) -> Result<(), Error> 
             "cache export {kind:?} is not supported: results are kept in the store only"
         )));
     }
-    for entry in &request.cache_from {
-        let message = format!("cache import {:?} is not supported: results of the store are used", entry.kind);
+    let exports = request.cache_to.iter().map(|entry| ("export", entry));
+    for (what, entry) in exports.chain(request.cache_from.iter().map(|entry| ("import", entry))) {
+        let message = format!("cache {what} {:?} is not supported: results of the store are used", entry.kind);
         observer.warning(&observer::Warning { message, detail: None, url: None, lines: None });
     }
     Ok(())

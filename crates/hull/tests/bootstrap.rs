@@ -297,7 +297,7 @@ fn root_archives_that_must_not_be_used() {
     let keyring = other.path("k.gpg").display().to_string();
     home.assert_refused(&all, Fault::None, &["--keyring", &keyring], "no trusted key made it");
     home.assert_refused(&all, Fault::None, &["--keyring", "/no/such/keyring"], "keyring /no/such/keyring");
-    home.assert_refused(&all, Fault::None, &["--mirror", "gopher://x"], "cannot be used multiple times");
+    home.assert_refused(&all, Fault::None, &["--mirror", "gopher://x"], "cannot be given more than once");
 }
 
 #[test]

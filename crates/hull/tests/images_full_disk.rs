@@ -22,7 +22,7 @@ try() {
     hull "$@" >"$PLACE/out" 2>"$PLACE/err" </dev/null || code=$?
     room=no; grep -q "has no room left" "$PLACE/err" && room=yes
     after=$(used)
-    check=$(hull system check 2>&1 | tr '\n' ' ') || true
+    check=$(hull system check 2>/dev/null | tr '\n' ' ') || true
     left=$(ls -A "$DISK/data/ingest" "$DISK/data/trash" | grep -vc ':$\|^$' || true)
     echo "$name: code=$code lines=$(wc -l <"$PLACE/err") room=$room check=$check left=$left grown=$((after - before)) $(head -c 300 "$PLACE/err")"
 }

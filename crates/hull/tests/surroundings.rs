@@ -142,7 +142,8 @@ fn words_are_no_text() {
         assert!(!output.stderr.is_empty(), "{words:?}");
     }
     // The directories may have any name.
-    for words in [&["ps"][..], &["images", "-q"], &["volume", "create", "v"], &["inspect", "hello"], &["volume", "ls"]]
+    for words in
+        [&["ps"][..], &["images", "-q"], &["volume", "create", "data"], &["inspect", "hello"], &["volume", "ls"]]
     {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hull"));
         command

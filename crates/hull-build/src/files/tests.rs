@@ -423,7 +423,9 @@ mod nothing_leads_out {
             }
             let _ = match target {
                 Some(target) => symlink(target, &place),
-                None => fs::write(&place, content),
+                // Never through a link that was made before.
+                None => fs::File::create_new(&place)
+                    .and_then(|mut file| std::io::Write::write_all(&mut file, content.as_bytes())),
             };
         }
     }

@@ -7,7 +7,6 @@ use hull_engine::events::{self, Event, Query};
 use serde_json::{Value, json};
 
 use crate::http::{Reply, Request};
-use crate::query::Filters;
 use crate::refusal::Refusal;
 use crate::router::Route;
 use crate::server::Api;
@@ -31,7 +30,7 @@ fn document(event: &Event) -> Value {
 
 fn follow(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     // As Docker: a filter that nobody knows filters nothing.
-    let filters = Filters::parse(request.query.text("filters"))?;
+    let filters = crate::query::filters(request.query.text("filters"))?;
     let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, list) in filters.iter() {
         values.insert(name.to_owned(), list.iter().cloned().collect());

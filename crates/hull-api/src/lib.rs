@@ -48,7 +48,7 @@ use std::time::Duration;
 
 pub use guard::Rule;
 pub use http::{Body, Hijacked, Reply, Request, Stream};
-pub use query::{Filters, Query};
+pub use query::Query;
 pub use refusal::Refusal;
 pub use router::{Route, Version, understand};
 pub use server::{Api, serve};

@@ -5,16 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use hull_engine::config::NetworkConfig;
+use hull_engine::filters::OF_NETWORKS;
 use hull_engine::inspect::networks as documents;
-use hull_engine::{Engine, events, pattern};
+use hull_engine::{Engine, events};
 use hull_network::{Create, Driver, Error, Network, Pool, Subnet};
 use hull_oci::spec::{null_default, one_line};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::http::{Reply, Request};
-use crate::images::moment;
-use crate::query::Filters;
 use crate::refusal::Refusal;
 use crate::router::Route;
 use crate::server::Api;
@@ -202,31 +201,12 @@ fn happened(engine: &Engine, action: &str, network: &Network, container: Option<
 
 fn list(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let engine = &api.engine;
-    let filters = request.query.filters(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
-    if let Some(bad) = filters.values("type").find(|kind| !matches!(*kind, "custom" | "builtin")) {
-        return Err(Refusal::failed(format!("invalid filter: 'type'='{}'", one_line(bad))));
-    }
-    let dangling = filters.truth("dangling")?;
-    let networks = engine.networks();
+    let filters = request.query.filters(&OF_NETWORKS)?;
     let mut shown = Vec::new();
-    for network in networks.list().map_err(refusal)? {
-        let fits = filters.any("driver", |driver| network.driver.as_str() == driver)
-            && filters.any("id", |id| pattern::matches(id, &network.id))
-            && filters.any("name", |name| pattern::matches(name, &network.name))
-            && filters.any("scope", |scope| scope == "local")
-            && filters.any("type", |kind| (kind == "builtin") == network.predefined())
-            && filters.labels("label", &network.labels)
-            && api.sees_network(&network);
-        if !fits {
-            continue;
+    for network in engine.networks().list().map_err(refusal)? {
+        if api.sees_network(&network) && filters.network(engine, &network)? {
+            shown.push(documents::summary(&network));
         }
-        if let Some(wanted) = dangling {
-            let unused = !network.predefined() && networks.endpoints(&network).map_err(refusal)?.is_empty();
-            if unused != wanted {
-                continue;
-            }
-        }
-        shown.push(documents::summary(&network));
     }
     Ok(Reply::json(200, &shown))
 }
@@ -395,28 +375,18 @@ fn changed(error: hull_engine::Error) -> Refusal {
     }
 }
 
-fn until(filters: &Filters) -> Result<Option<u64>, Refusal> {
-    let mut values = filters.values("until");
-    let first = values.next().map(moment).transpose()?;
-    if values.next().is_some() {
-        return Err(Refusal::bad("more than one until filter specified"));
-    }
-    Ok(first)
-}
-
 fn prune(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let engine = &api.engine;
     let filters = request.query.filters(&["label", "label!", "until"])?;
-    let until = until(&filters)?;
+    let until = filters.until()?;
     // A container that has ended wants its networks when it is started again.
     let containers = engine.list()?.into_iter().flat_map(|(container, _)| container.config.networks);
     let wanted: Vec<String> = containers.map(|network| network.name).collect();
     let keep = |network: &Network| {
         wanted.iter().any(|name| *name == network.name || network.id.starts_with(name.as_str()))
             || until.is_some_and(|until| network.created >= until)
-            || !filters.labels("label", &network.labels)
+            || !filters.labels(&network.labels)
             || !api.sees_network(network)
-            || (filters.has("label!") && filters.labels("label!", &network.labels))
     };
     let removed = engine.networks().prune(keep, &mut Vec::new()).map_err(refusal)?;
     let actor = events::Actor { id: String::new(), attributes: [("reclaimed".to_owned(), "0".to_owned())].into() };

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use hull_engine::filters::Filters;
+
 use crate::refusal::Refusal;
 
 /// Parameters, in their order.
@@ -88,19 +90,13 @@ impl Query {
     /// # Errors
     /// When it is not one of the two shapes, or names a filter that is not `known`.
     pub fn filters(&self, known: &[&str]) -> Result<Filters, Refusal> {
-        let filters = Filters::parse(self.text("filters"))?;
-        for name in filters.0.keys() {
-            if !known.contains(&name.as_str()) {
-                return Err(Refusal::bad(format!("invalid filter '{}'", hull_oci::spec::one_line(name))));
-            }
+        let filters = filters(self.text("filters"))?;
+        match filters.unknown(known) {
+            Some(name) => Err(Refusal::bad(format!("invalid filter '{}'", hull_oci::spec::one_line(name)))),
+            None => Ok(filters),
         }
-        Ok(filters)
     }
 }
-
-/// Values by filter.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filters(BTreeMap<String, BTreeSet<String>>);
 
 #[derive(serde::Deserialize)]
 #[serde(untagged)]
@@ -110,71 +106,22 @@ enum Values {
     None(()),
 }
 
-impl Filters {
-    /// `{"label":{"a=b":true}}` as Go's clients say it, or `{"label":["a=b"]}`.
-    ///
-    /// # Errors
-    /// When it is neither.
-    pub fn parse(text: &str) -> Result<Self, Refusal> {
-        if text.is_empty() {
-            return Ok(Self::default());
-        }
-        let parsed: Option<BTreeMap<String, Values>> =
-            serde_json::from_str(text).map_err(|_| Refusal::bad("invalid filter"))?;
-        let values = |values| match values {
-            Values::Map(map) => map.into_iter().filter(|(_, wanted)| *wanted).map(|(value, _)| value).collect(),
-            Values::List(list) => list.into_iter().collect(),
-            Values::None(()) => BTreeSet::new(),
-        };
-        Ok(Self(parsed.unwrap_or_default().into_iter().map(|(name, list)| (name, values(list))).collect()))
+/// `{"label":{"a=b":true}}` as Go's clients say it, or `{"label":["a=b"]}`.
+///
+/// # Errors
+/// When it is neither.
+pub(crate) fn filters(text: &str) -> Result<Filters, Refusal> {
+    if text.is_empty() {
+        return Ok(Filters::default());
     }
-
-    /// Whether a filter has values.
-    #[must_use]
-    pub fn has(&self, name: &str) -> bool {
-        self.0.get(name).is_some_and(|values| !values.is_empty())
-    }
-
-    /// Its values.
-    pub fn values<'f>(&'f self, name: &str) -> impl Iterator<Item = &'f str> + use<'f> {
-        self.0.get(name).into_iter().flatten().map(String::as_str)
-    }
-
-    /// Whether there is no such filter, or one of its values fits.
-    pub fn any(&self, name: &str, fits: impl Fn(&str) -> bool) -> bool {
-        !self.has(name) || self.values(name).any(fits)
-    }
-
-    /// Whether an object has all labels that are asked for by this filter.
-    #[must_use]
-    pub fn labels(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
-        self.values(name).all(|wanted| match wanted.split_once('=') {
-            None => labels.contains_key(wanted),
-            Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
-        })
-    }
-
-    /// A filter with a single value that is a truth, such as `dangling`.
-    ///
-    /// # Errors
-    /// When it is neither.
-    pub fn truth(&self, name: &str) -> Result<Option<bool>, Refusal> {
-        let found: Vec<&str> = self.values(name).collect();
-        match found.as_slice() {
-            [] => Ok(None),
-            ["1" | "true"] => Ok(Some(true)),
-            ["0" | "false"] => Ok(Some(false)),
-            other => Err(Refusal::bad(format!(
-                "invalid filter '{name}={}'",
-                hull_oci::spec::one_line(&format!("{other:?}"))
-            ))),
-        }
-    }
-
-    /// All filters with their values.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &BTreeSet<String>)> {
-        self.0.iter().map(|(name, values)| (name.as_str(), values))
-    }
+    let parsed: Option<BTreeMap<String, Values>> =
+        serde_json::from_str(text).map_err(|_| Refusal::bad("invalid filter"))?;
+    let values = |values| match values {
+        Values::Map(map) => map.into_iter().filter(|(_, wanted)| *wanted).map(|(value, _)| value).collect(),
+        Values::List(list) => list.into_iter().collect(),
+        Values::None(()) => BTreeSet::new(),
+    };
+    Ok(parsed.unwrap_or_default().into_iter().map(|(name, list)| (name, values(list))).collect())
 }
 
 #[cfg(test)]
@@ -191,14 +138,14 @@ mod tests {
 
     #[test]
     fn both_shapes_of_filters_mean_the_same() {
-        let go = Filters::parse(r#"{"label":{"a=b":true,"c":true,"d":false},"name":{"x":true}}"#).unwrap();
-        let python = Filters::parse(r#"{"label":["a=b","c"],"name":["x"]}"#).unwrap();
+        let go = filters(r#"{"label":{"a=b":true,"c":true,"d":false},"name":{"x":true}}"#).unwrap();
+        let python = filters(r#"{"label":["a=b","c"],"name":["x"]}"#).unwrap();
         assert_eq!(go, python);
         let labels = [("a", "b"), ("c", "")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        assert!(go.labels("label", &labels) && go.labels("none", &labels));
-        assert!(!Filters::parse(r#"{"label":["a=c"]}"#).unwrap().labels("label", &labels));
+        assert!(go.labels(&labels));
+        assert!(!filters(r#"{"label":["a=c"]}"#).unwrap().labels(&labels));
         for wrong in ["{", "[]", r#"{"a":1}"#, r#"{"a":[1]}"#, "x"] {
-            assert!(Filters::parse(wrong).is_err(), "{wrong}");
+            assert!(filters(wrong).is_err(), "{wrong}");
         }
         assert_eq!(
             Query::parse("filters=%7B%22zz%22%3A%5B%221%22%5D%7D").filters(&["a"]).unwrap_err().message,

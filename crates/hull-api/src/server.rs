@@ -409,13 +409,7 @@ async fn connection(
 
 /// As many connections as there can be descriptors for: each may need some.
 fn connections() -> usize {
-    let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limits.maximum, maximum: limits.maximum };
-    let current = match rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
-        Ok(()) => limits.maximum,
-        Err(_) => limits.current,
-    };
-    let most = current.map_or(MOST_CONNECTIONS, |current| usize::try_from(current / 6).unwrap_or(MOST_CONNECTIONS));
+    let most = hull_fs::descriptors().map_or(MOST_CONNECTIONS, |most| most / 6);
     most.clamp(8, MOST_CONNECTIONS)
 }
 

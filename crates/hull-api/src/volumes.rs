@@ -46,9 +46,7 @@ fn list(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let dangling = filters.truth("dangling")?;
     let users = if dangling.is_some() { engine.volume_users()? } else { BTreeMap::new() };
     let fits = |volume: &Volume| {
-        filters.any("driver", |driver| volume.driver == driver)
-            && filters.any("name", |name| volume.name.contains(name))
-            && filters.labels("label", &volume.labels)
+        filters.volume(volume)
             && api.sees(&volume.labels)
             && dangling.is_none_or(|dangling| users.contains_key(&volume.name) != dangling)
     };
@@ -107,9 +105,8 @@ fn prune(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     for volume in engine.volumes()? {
         let wanted = (all || volume.anonymous)
             && !users.contains_key(&volume.name)
-            && filters.labels("label", &volume.labels)
-            && api.sees(&volume.labels)
-            && !(filters.has("label!") && filters.labels("label!", &volume.labels));
+            && filters.labels(&volume.labels)
+            && api.sees(&volume.labels);
         if !wanted {
             continue;
         }

@@ -63,14 +63,21 @@ pub fn detach_keys(text: &str) -> Result<Vec<u8>, String> {
 
 /// Finds detach keys in what is typed.
 #[derive(Debug)]
-pub(crate) struct Escape<'k> {
-    pub(crate) keys: &'k [u8],
-    pub(crate) matched: usize,
+pub struct Escape<'k> {
+    keys: &'k [u8],
+    matched: usize,
 }
 
-impl Escape<'_> {
+impl<'k> Escape<'k> {
+    /// Nothing was typed yet.
+    #[must_use]
+    pub fn new(keys: &'k [u8]) -> Self {
+        Self { keys, matched: 0 }
+    }
+
     /// What of `input` is the program's, and whether the keys were typed. Keys typed in part are held back.
-    pub(crate) fn filter(&mut self, input: &[u8]) -> (Vec<u8>, bool) {
+    #[must_use]
+    pub fn filter(&mut self, input: &[u8]) -> (Vec<u8>, bool) {
         if self.keys.is_empty() {
             return (input.to_vec(), false);
         }
@@ -224,7 +231,7 @@ impl Engine {
             follower.tell_size();
         }
         let keys = if client.tty && feeds { client.detach_keys.as_slice() } else { &[] };
-        let ended = follower.run(&signals, &mut Escape { keys, matched: 0 });
+        let ended = follower.run(&signals, &mut Escape::new(keys));
         drop(raw);
         // Signals are the process's own again.
         drop(signals);
@@ -414,7 +421,7 @@ mod tests {
 
     #[test]
     fn keys_are_found_across_reads_and_given_back() {
-        let mut escape = Escape { keys: &DETACH_KEYS, matched: 0 };
+        let mut escape = Escape::new(&DETACH_KEYS);
         assert_eq!(escape.filter(b"ab\x10"), (b"ab".to_vec(), false));
         assert_eq!(escape.filter(b"c"), (b"\x10c".to_vec(), false));
         assert_eq!(escape.filter(b"\x10\x10\x11rest"), (b"\x10".to_vec(), true));

@@ -61,7 +61,7 @@ impl Console {
 
     /// Serves until the program ends or `keys` are typed. Signals that this process gets go to the program.
     pub(crate) fn attend(&mut self, running: &Running, signals: &OwnedFd, keys: &[u8]) -> Result<Attended, Error> {
-        let mut escape = Escape { keys, matched: 0 };
+        let mut escape = Escape::new(keys);
         let stdin = rustix::stdio::stdin();
         let raw = (self.input && std::io::stdin().is_terminal()).then(|| Raw::enter(stdin)).transpose();
         let _raw = raw.map_err(Error::io("set", "terminal"))?;

@@ -38,6 +38,45 @@ pub fn status(state: &State, now: SystemTime) -> String {
     }
 }
 
+/// What a container's state is called: `running`, `paused`, `exited`.
+#[must_use]
+pub fn phase(engine: &Engine, container: &Container, state: &State) -> &'static str {
+    match state.phase {
+        Phase::Running if engine.is_paused(&container.id) => "paused",
+        phase => phase.as_str(),
+    }
+}
+
+/// `starting`, `healthy`, `unhealthy`, or `none` when nobody asks.
+#[must_use]
+pub fn health(engine: &Engine, container: &Container, state: &State) -> &'static str {
+    match engine.health(container).filter(|_| state.phase == Phase::Running) {
+        Some(health) => health.status.as_str(),
+        None => "none",
+    }
+}
+
+/// [`status`], with whether it is paused and the health of what runs.
+#[must_use]
+pub fn full_status(state: &State, phase: &str, health: &str, now: SystemTime) -> String {
+    let status = status(state, now);
+    match health {
+        _ if phase == "paused" => format!("{status} (Paused)"),
+        "none" => status,
+        "starting" => format!("{status} (health: starting)"),
+        health => format!("{status} ({health})"),
+    }
+}
+
+/// What a container was made of: the image's name as it was given, or a directory.
+#[must_use]
+pub fn image_name(container: &Container) -> String {
+    match &container.config.source {
+        Source::Image(name) => name.clone(),
+        Source::Directory(path) => path.display().to_string(),
+    }
+}
+
 /// `Less than a second`, `5 minutes`, `About an hour`.
 #[must_use]
 pub fn age(duration: Duration) -> String {

@@ -5,12 +5,14 @@
 //! root and a path into one string.
 
 pub mod atomic;
+mod descriptors;
 mod error;
 pub mod inside;
 pub mod lock;
 mod procfs;
 mod root;
 
+pub use descriptors::descriptors;
 pub use error::Error;
 pub use procfs::{Procfs, start_time};
 pub use root::Root;

@@ -219,13 +219,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Error> {
 
 /// As many connections as there can be descriptors for: one each, and one or two for its file.
 fn connections() -> usize {
-    let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limits.maximum, maximum: limits.maximum };
-    let current = match rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
-        Ok(()) => limits.maximum,
-        Err(_) => limits.current,
-    };
-    let most = current.map_or(MOST_CONNECTIONS, |current| usize::try_from(current / 4).unwrap_or(MOST_CONNECTIONS));
+    let most = hull_fs::descriptors().map_or(MOST_CONNECTIONS, |most| most / 4);
     most.clamp(8, MOST_CONNECTIONS)
 }
 

@@ -192,8 +192,7 @@ pub(super) fn prune(api: &Arc<Api>, request: &mut Request) -> Answer {
         let fits = matches!(state.phase, Phase::Created | Phase::Exited)
             && api.sees(labels)
             && until.is_none_or(|until| container.created < until)
-            && filters.labels("label", labels)
-            && !(filters.has("label!") && filters.labels("label!", labels));
+            && filters.labels(labels);
         if !fits {
             continue;
         }

@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
+use hull_engine::attach::Escape;
 use hull_engine::monitor::protocol::{self, Frames};
 use hull_engine::records::Phase;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -71,36 +72,6 @@ impl Form for Multiplexed {
     }
 
     fn end(&mut self, _into: &mut Vec<u8>) {}
-}
-
-/// Finds the keys that detach in what is typed; keys typed in part are held back.
-struct Escape {
-    keys: Vec<u8>,
-    matched: usize,
-}
-
-impl Escape {
-    fn filter(&mut self, input: &[u8]) -> (Vec<u8>, bool) {
-        if self.keys.is_empty() {
-            return (input.to_vec(), false);
-        }
-        let mut passed = Vec::with_capacity(input.len());
-        for byte in input {
-            if *byte != self.keys[self.matched] {
-                passed.extend_from_slice(&self.keys[..self.matched]);
-                self.matched = 0;
-            }
-            if *byte == self.keys[self.matched] {
-                self.matched += 1;
-                if self.matched == self.keys.len() {
-                    return (passed, true);
-                }
-            } else {
-                passed.push(*byte);
-            }
-        }
-        (passed, false)
-    }
 }
 
 /// A place among those who wait for a container's start, given up when it is dropped.
@@ -224,7 +195,8 @@ impl Relay {
     }
 
     fn pass(&mut self, to_client: &mut Vec<u8>) -> End {
-        let mut escape = Escape { keys: std::mem::take(&mut self.keys), matched: 0 };
+        let keys = std::mem::take(&mut self.keys);
+        let mut escape = Escape::new(&keys);
         let mut to_monitor = Vec::new();
         let mut frames = Frames::default();
         let mut hears = self.wants & protocol::WANTS_STDIN != 0;
@@ -313,7 +285,7 @@ impl Relay {
         bytes: &[u8],
         to_monitor: &mut Vec<u8>,
         answer: &mut Vec<u8>,
-        escape: &mut Escape,
+        escape: &mut Escape<'_>,
     ) -> Option<bool> {
         let mut input = Vec::new();
         let stays = self.form.input(bytes, &mut input, answer);
@@ -328,14 +300,6 @@ impl Relay {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn keys_are_found_across_pieces() {
-        let mut escape = Escape { keys: vec![16, 17], matched: 0 };
-        assert_eq!(escape.filter(b"ab\x10"), (b"ab".to_vec(), false));
-        assert_eq!(escape.filter(b"c"), (b"\x10c".to_vec(), false));
-        assert_eq!(escape.filter(b"\x10\x10\x11rest"), (b"\x10".to_vec(), true));
-    }
 
     #[test]
     fn frames_are_docker_s() {

@@ -9,15 +9,14 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hull_engine::events;
+use hull_engine::filters::OF_IMAGES;
 use hull_engine::inspect::image as inspect_image;
-use hull_engine::pattern;
 use hull_image::Image;
 use hull_oci::Reference;
 use hull_oci::image::Platform;
 use serde_json::{Value, json};
 
 use crate::http::{Reply, Request};
-use crate::query::Filters;
 use crate::refusal::Refusal;
 use crate::router::{Route, Version};
 use crate::server::Api;
@@ -94,9 +93,7 @@ fn of_platform(image: &Image, name: &str, wanted: Option<&Platform>) -> Result<(
 
 fn list(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let engine = &api.engine;
-    let known = ["before", "dangling", "label", "label!", "reference", "since", "until"];
-    let filters = request.query.filters(&known)?;
-    let mut images = select(&engine.images, &filters)?;
+    let mut images = request.query.filters(&OF_IMAGES)?.images(engine, None)?;
     images.retain(|image| api.sees(&image.config.config.labels));
     let sizes: BTreeMap<_, _> = if request.query.truth("shared-size") {
         engine.images.usage()?.images.into_iter().map(|usage| (usage.id, usage.shared)).collect()
@@ -124,38 +121,6 @@ fn list(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
         rows.push(row);
     }
     Ok(Reply::json(200, &rows))
-}
-
-/// The images that fit, newest first.
-fn select(store: &hull_image::Store, filters: &Filters) -> Result<Vec<Image>, Refusal> {
-    let dangling = filters.truth("dangling")?;
-    let created = |name: &str| Ok::<_, Refusal>(store.find(name)?.created);
-    let before = filters.values("before").map(created).collect::<Result<Vec<_>, _>>()?;
-    let since = filters.values("since").map(created).collect::<Result<Vec<_>, _>>()?;
-    let until = filters.values("until").map(moment).collect::<Result<Vec<_>, _>>()?;
-    let patterns: Vec<&str> = filters.values("reference").collect();
-    let mut images = store.list()?;
-    images.retain_mut(|image| {
-        if !patterns.is_empty() {
-            image.names.retain(|name| patterns.iter().any(|pattern| pattern::names(pattern, name)));
-            image.repo_digests.retain(|(repository, digest)| {
-                let name = format!("{repository}@{digest}").parse::<Reference>();
-                name.is_ok_and(|name| patterns.iter().any(|pattern| pattern::names(pattern, &name)))
-            });
-            if image.is_dangling() {
-                return false;
-            }
-        }
-        let made = u64::try_from(image.created).unwrap_or(0).saturating_mul(1_000_000_000);
-        let labels = &image.config.config.labels;
-        dangling.is_none_or(|wanted| image.is_dangling() == wanted)
-            && before.iter().all(|created| image.created < *created)
-            && since.iter().all(|created| image.created > *created)
-            && until.iter().all(|moment| made < *moment)
-            && filters.labels("label", labels)
-            && (!filters.has("label!") || !filters.labels("label!", labels))
-    });
-    Ok(images)
 }
 
 /// An image as lists have it.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use hull_engine::units::size_long as size;
 use hull_image::registry::{Event, Progress};
 use hull_oci::Digest;
 use serde_json::{Value, json};
@@ -46,27 +47,6 @@ impl<'l> Said<'l> {
         let head = self.state.lock().unwrap_or_else(PoisonError::into_inner).head.take();
         head.iter().for_each(|head| self.lines.say(head));
     }
-}
-
-/// A size as Docker shows it: four digits, decimal.
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
-    #[expect(clippy::cast_precision_loss, reason = "for people")]
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1000.0 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    let digits = match value {
-        1000.0.. => 0,
-        100.0.. => 1,
-        10.0.. => 2,
-        _ => 3,
-    };
-    let text = format!("{value:.digits$}");
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    format!("{text}{}", UNITS[unit])
 }
 
 /// `[====>    ]  1.2MB/4.8MB`.

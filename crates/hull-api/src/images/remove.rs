@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
+use hull_engine::filters::Filters;
 use hull_engine::records::Phase;
 use hull_engine::{Engine, events};
 use hull_image::{LabelFilter, PruneFilter, Removed};
 use serde_json::{Value, json};
 
-use super::moment;
 use crate::http::{Reply, Request};
-use crate::query::Filters;
 use crate::refusal::Refusal;
 use crate::server::Api;
 
@@ -49,22 +48,8 @@ fn tidy(engine: &Engine, grace: Option<std::time::Duration>) -> Result<u64, Refu
 
 /// Which images `prune` takes.
 pub(crate) fn filter(filters: &Filters) -> Result<PruneFilter, Refusal> {
-    let label = |text: &str, negated| {
-        let (key, value) = match text.split_once('=') {
-            Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
-            None => (text.to_owned(), None),
-        };
-        LabelFilter { key, value, negated }
-    };
-    let mut labels: Vec<LabelFilter> = filters.values("label").map(|text| label(text, false)).collect();
-    labels.extend(filters.values("label!").map(|text| label(text, true)));
-    let mut until = filters.values("until");
-    let moment = until.next().map(moment).transpose()?;
-    if until.next().is_some() {
-        return Err(Refusal::bad("more than one until filter specified"));
-    }
-    let until = moment.map(|moment| i64::try_from(moment / 1_000_000_000).unwrap_or(i64::MAX));
-    Ok(PruneFilter { all: filters.truth("dangling")? == Some(false), until, labels })
+    let until = filters.until()?.map(|moment| i64::try_from(moment / 1_000_000_000).unwrap_or(i64::MAX));
+    Ok(PruneFilter { all: filters.truth("dangling")? == Some(false), until, labels: filters.label_filters() })
 }
 
 pub(super) fn prune(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {

@@ -6,7 +6,7 @@ use hull_build::cache::{Cache, PruneFilter, Usage};
 use hull_engine::Engine;
 use serde_json::{Value, json};
 
-use super::filter::{self, Filter, Filters};
+use super::filter::{self, Filter};
 use super::prune::confirmed;
 use super::{Done, Failure};
 use crate::output::format::{Listing, Row};
@@ -91,7 +91,7 @@ fn table(list: &[Usage], total: u64) -> Result<String, Failure> {
 }
 
 pub(super) fn du(engine: &Engine, args: &Du) -> Done {
-    let filters = Filters::new(&args.filters, &["id", "type"])?;
+    let filters = filter::all(&args.filters, &["id", "type"])?;
     let mut list = Cache::new(&engine.images).usage().map_err(|error| failed(&error))?;
     list.retain(|one| filters.any("id", |id| one.id == id) && filters.any("type", |kind| one.kind == kind));
     if args.format.is_some() {
@@ -120,8 +120,8 @@ pub(super) fn du(engine: &Engine, args: &Du) -> Done {
 }
 
 pub(super) fn prune(engine: &Engine, args: &Prune) -> Done {
-    let filters = Filters::new(&args.filters, &["id", "type", "until", "unused-for"])?;
-    let age = filters.values("until").iter().chain(filters.values("unused-for")).map(|text| {
+    let filters = filter::all(&args.filters, &["id", "type", "until", "unused-for"])?;
+    let age = filters.values("until").chain(filters.values("unused-for")).map(|text| {
         let parsed = units::go_duration(text).map(|duration| duration.as_secs());
         parsed.ok_or_else(|| Failure::new(format!("until: {text:?} is no duration such as 24h")))
     });
@@ -131,8 +131,8 @@ pub(super) fn prune(engine: &Engine, args: &Prune) -> Done {
     });
     let filter = PruneFilter {
         unused_for: age.collect::<Result<Vec<_>, _>>()?.into_iter().max(),
-        kinds: filters.values("type").to_vec(),
-        ids: filters.values("id").to_vec(),
+        kinds: filters.values("type").map(str::to_owned).collect(),
+        ids: filters.values("id").map(str::to_owned).collect(),
         keep: keep.transpose()?,
     };
     let warning = "WARNING! This will remove all dangling build cache.";

@@ -86,7 +86,7 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
     left_out(&copied);
     if !args.quiet && args.source != "-" && std::io::stderr().is_terminal() {
         let shown = &args.destination;
-        output::warning(format_args!("Successfully copied {} to {shown}", units::size_digits(copied.bytes, 3)));
+        output::warning(format_args!("Successfully copied {} to {shown}", units::size(copied.bytes)));
     }
     Ok(0)
 }

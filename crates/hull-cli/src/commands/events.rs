@@ -9,7 +9,7 @@ use hull_engine::{Engine, time};
 use hull_oci::spec::one_line;
 use hull_template::{FunctionSet, MissingKey, Object, Template, Value};
 
-use super::filter::{self, Filter, Filters};
+use super::filter::{self, Filter};
 use super::{Done, Failure, moment};
 
 /// Show what happens to containers, images, volumes and networks
@@ -103,10 +103,10 @@ fn line(event: &Event) -> String {
 }
 
 pub(super) fn main(engine: &Engine, args: &Args) -> Done {
-    let filters = Filters::new(&args.filters, &FILTERS)?;
+    let filters = filter::all(&args.filters, &FILTERS)?;
     let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for name in FILTERS {
-        values.insert(name.to_owned(), filters.values(name).to_vec());
+        values.insert(name.to_owned(), filters.values(name).map(str::to_owned).collect());
     }
     let since = moment("", args.since.as_deref())?;
     let until = moment("", args.until.as_deref())?;

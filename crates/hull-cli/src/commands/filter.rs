@@ -1,8 +1,6 @@
-//! `--filter NAME=VALUE`, with Docker's rules: values of one name are alternatives, labels must all be there.
+//! `--filter NAME=VALUE`.
 
-use std::collections::BTreeMap;
-
-pub(super) use hull_engine::pattern::matches;
+pub(super) use hull_engine::filters::Filters;
 
 use super::Failure;
 
@@ -19,57 +17,13 @@ pub(super) fn parse(text: &str) -> Result<Filter, String> {
     Ok(Filter { name: name.trim().to_lowercase(), value: value.trim().to_owned() })
 }
 
-/// All filters of a command.
-#[derive(Debug, Default)]
-pub(super) struct Filters(BTreeMap<String, Vec<String>>);
-
-impl Filters {
-    /// Takes what was given; names that the command does not know are refused.
-    pub(super) fn new(given: &[Filter], known: &[&str]) -> Result<Self, Failure> {
-        let mut filters: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for Filter { name, value } in given {
-            if !known.contains(&name.as_str()) {
-                return Err(Failure::new(format!("invalid filter '{name}'; use one of {}", known.join(", "))));
-            }
-            filters.entry(name.clone()).or_default().push(value.clone());
-        }
-        Ok(Self(filters))
-    }
-
-    /// The values of a name.
-    pub(super) fn values(&self, name: &str) -> &[String] {
-        self.0.get(name).map_or(&[], Vec::as_slice)
-    }
-
-    /// Whether there is no filter of this name, or one whose value is accepted.
-    pub(super) fn any(&self, name: &str, mut accept: impl FnMut(&str) -> bool) -> bool {
-        self.0.get(name).is_none_or(|values| values.iter().any(|value| accept(value)))
-    }
-
-    /// The yes or no of a filter that is given once.
-    pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, Failure> {
-        let mut answer = None;
-        for value in self.values(name) {
-            let one = match value.as_str() {
-                "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-                "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-                _ => return Err(Failure::new(format!("invalid filter '{name}=[{value}]'; use true or false"))),
-            };
-            if answer.is_some_and(|answer| answer != one) {
-                return Err(Failure::new(format!("invalid filter '{name}': it is given as true and as false")));
-            }
-            answer = Some(one);
-        }
-        Ok(answer)
-    }
-
-    /// `label=KEY`, `label=KEY=VALUE` and their opposite `label!`.
-    pub(super) fn labels(&self, labels: &BTreeMap<String, String>) -> bool {
-        let has = |text: &String| match text.split_once('=') {
-            None => labels.contains_key(text),
-            Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
-        };
-        self.values("label").iter().all(has) && !self.values("label!").iter().any(has)
+/// All filters of a command; names that it does not know are refused.
+pub(super) fn all(given: &[Filter], known: &[&str]) -> Result<Filters, Failure> {
+    let mut filters = Filters::default();
+    given.iter().for_each(|Filter { name, value }| filters.add(name, value));
+    match filters.unknown(known) {
+        Some(name) => Err(Failure::new(format!("invalid filter '{name}'; use one of {}", known.join(", ")))),
+        None => Ok(filters),
     }
 }
 
@@ -78,18 +32,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_alternatives_and_labels_are_not() {
-        let given: Vec<Filter> =
-            ["name=a", "name=b", "label=x", "label=y=1"].iter().map(|text| parse(text).expect("parses")).collect();
-        let filters = Filters::new(&given, &["name", "label"]).expect("known");
-        assert!(filters.any("name", |name| name == "b") && !filters.any("name", |name| name == "c"));
-        assert!(filters.any("other", |_| false));
-        let labels = |pairs: &[(&str, &str)]| {
-            filters.labels(&pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
-        };
-        assert!(labels(&[("x", ""), ("y", "1")]) && !labels(&[("x", "")]) && !labels(&[("x", ""), ("y", "2")]));
+    fn names_that_are_not_known_are_refused() {
+        let given: Vec<Filter> = ["Name = a", "label=y=1"].iter().map(|text| parse(text).expect("parses")).collect();
+        let filters = all(&given, &["name", "label"]).expect("known");
+        assert_eq!(filters.values("name").chain(filters.values("label")).collect::<Vec<_>>(), ["a", "y=1"]);
         assert!(parse("foo").is_err());
-        let error = Filters::new(&given, &["name"]).expect_err("unknown");
+        let error = all(&given, &["name"]).expect_err("unknown");
         assert!(error.message.starts_with("invalid filter 'label'"), "{}", error.message);
     }
 }

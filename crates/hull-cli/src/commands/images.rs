@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use hull_engine::{Container, Engine, pattern};
+use hull_engine::filters::OF_IMAGES;
+use hull_engine::{Container, Engine};
 use hull_image::Image;
 use hull_oci::Reference;
 use serde_json::Value;
 
-use super::filter::{self, Filter, Filters};
+use super::filter::{self, Filter};
 use super::{Done, Failure};
 use crate::output::format::{Listing, Row};
 use crate::output::{print, units};
@@ -75,40 +76,6 @@ pub(super) fn id_of(image: &Image) -> String {
 /// Bytes that a container has written.
 pub(super) fn written(engine: &Engine, container: &Container) -> u64 {
     hull_engine::usage::written(&engine.directory(&container.id).join("upper"))
-}
-
-/// The images that are asked for, with the names to show; newest first.
-fn select(engine: &Engine, args: &Args, now: SystemTime) -> Result<Vec<Image>, Failure> {
-    let filters =
-        Filters::new(&args.filters, &["before", "dangling", "label", "label!", "reference", "since", "until"])?;
-    let dangling = filters.flag("dangling")?;
-    let created = |name: &String| Ok::<_, Failure>(engine.images.find(name)?.created);
-    let before = filters.values("before").iter().map(created).collect::<Result<Vec<_>, _>>()?;
-    let since = filters.values("since").iter().map(created).collect::<Result<Vec<_>, _>>()?;
-    let moment = |text: &String| units::moment(text, now).map_err(Failure::new);
-    let until = filters.values("until").iter().map(moment).collect::<Result<Vec<_>, _>>()?;
-    let mut patterns: Vec<&str> = filters.values("reference").iter().map(String::as_str).collect();
-    patterns.extend(args.reference.as_deref());
-    let mut images = engine.images.list()?;
-    images.retain_mut(|image| {
-        if !patterns.is_empty() {
-            // Other names of the image are not shown.
-            image.names.retain(|name| patterns.iter().any(|pattern| pattern::names(pattern, name)));
-            image.repo_digests.retain(|(repository, digest)| {
-                let name = format!("{repository}@{digest}").parse::<Reference>();
-                name.is_ok_and(|name| patterns.iter().any(|pattern| pattern::names(pattern, &name)))
-            });
-            if image.is_dangling() {
-                return false;
-            }
-        }
-        dangling.is_none_or(|wanted| image.is_dangling() == wanted)
-            && before.iter().all(|created| image.created < *created)
-            && since.iter().all(|created| image.created > *created)
-            && until.iter().all(|moment| image.created < *moment)
-            && filters.labels(&image.config.config.labels)
-    });
-    Ok(images)
 }
 
 /// Repository, tag and digest of each line that an image gets.
@@ -188,7 +155,8 @@ impl Shown<'_> {
 
 pub(super) fn main(engine: &Engine, args: &Args) -> Done {
     let now = SystemTime::now();
-    let images = select(engine, args, now)?;
+    let filters = filter::all(&args.filters, &OF_IMAGES)?;
+    let images = filters.images(engine, args.reference.as_deref())?;
     if args.tree {
         print(tree(engine, &images)?);
         return Ok(0);

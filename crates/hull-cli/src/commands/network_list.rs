@@ -1,7 +1,5 @@
 //! `hull network ls|inspect|prune`.
 
-use std::time::SystemTime;
-
 use hull_engine::Engine;
 use hull_network::Network;
 
@@ -10,6 +8,7 @@ use super::network::tell;
 use super::{Done, Failure, inspect, prune};
 use crate::output::format::{Listing, Row};
 use crate::output::{print, units};
+use hull_engine::filters::OF_NETWORKS;
 
 const TABLE: &str = "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}";
 const HEADERS: &[(&str, &str)] = &[
@@ -102,30 +101,12 @@ fn row(network: &Network, whole: bool) -> Row {
 }
 
 pub(super) fn list(engine: &Engine, args: &Ls) -> Done {
-    let filters = Filters::new(&args.filters, &["dangling", "driver", "id", "label", "name", "scope", "type"])?;
-    if let Some(bad) = filters.values("type").iter().find(|value| !matches!(value.as_str(), "custom" | "builtin")) {
-        return Err(Failure::new(format!("invalid filter: 'type'='{bad}'")));
-    }
-    let dangling = filters.flag("dangling")?;
-    let networks = engine.networks();
+    let filters = filter::all(&args.filters, &OF_NETWORKS)?;
     let mut shown = Vec::new();
-    for network in networks.list()? {
-        let fits = filters.any("driver", |driver| network.driver.as_str() == driver)
-            && filters.any("id", |id| network.id.starts_with(id))
-            && filters.any("name", |name| filter::matches(name, &network.name))
-            && filters.any("scope", |scope| scope == "local")
-            && filters.any("type", |kind| (kind == "builtin") == network.predefined())
-            && filters.labels(&network.labels);
-        if !fits {
-            continue;
+    for network in engine.networks().list()? {
+        if filters.network(engine, &network)? {
+            shown.push(network);
         }
-        if let Some(wanted) = dangling {
-            let unused = !network.predefined() && networks.endpoints(&network)?.is_empty();
-            if unused != wanted {
-                continue;
-            }
-        }
-        shown.push(network);
     }
     let wanted = super::config::format(&args.format, "networks-format");
     let format = if args.quiet { "{{.ID}}" } else { &wanted };
@@ -148,12 +129,8 @@ pub(super) fn inspect(engine: &Engine, args: &Inspect) -> Done {
 }
 
 pub(super) fn prune(engine: &Engine, args: &Prune) -> Done {
-    let filters = Filters::new(&args.filters, &["label", "label!", "until"])?;
-    let until = match filters.values("until") {
-        [] => None,
-        [text] => Some(units::moment(text, SystemTime::now()).map_err(Failure::new)?),
-        _ => return Err(Failure::new("more than one until filter specified")),
-    };
+    let filters = filter::all(&args.filters, &["label", "label!", "until"])?;
+    let until = prune::until(&filters)?;
     let warning = "WARNING! This will remove all custom networks not used by at least one container.";
     if !args.force && !prune::confirmed(warning) {
         return Ok(0);

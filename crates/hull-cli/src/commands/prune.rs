@@ -2,11 +2,10 @@
 
 use std::io::BufRead as _;
 use std::io::Write as _;
-use std::time::SystemTime;
 
 use hull_engine::records::Phase;
 use hull_engine::{Container, Engine, State};
-use hull_image::{LabelFilter, PruneFilter, Removed};
+use hull_image::{PruneFilter, Removed};
 
 use super::filter::{self, Filter, Filters};
 use super::{Done, Failure, images, ps};
@@ -68,25 +67,13 @@ pub(super) fn confirmed(warning: &str) -> bool {
     read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
 }
 
-fn until(filters: &Filters) -> Result<Option<i64>, Failure> {
-    let values = filters.values("until");
-    if values.len() > 1 {
-        return Err(Failure::new("more than one until filter specified"));
-    }
-    values.first().map(|text| units::moment(text, SystemTime::now()).map_err(Failure::new)).transpose()
+/// Seconds since 1970 of `until`.
+pub(super) fn until(filters: &Filters) -> Result<Option<i64>, Failure> {
+    Ok(filters.until()?.map(|moment| i64::try_from(moment / 1_000_000_000).unwrap_or(i64::MAX)))
 }
 
 fn image_filter(filters: &Filters, all: bool) -> Result<PruneFilter, Failure> {
-    let label = |text: &String, negated| {
-        let (key, value) = match text.split_once('=') {
-            Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
-            None => (text.clone(), None),
-        };
-        LabelFilter { key, value, negated }
-    };
-    let mut labels: Vec<LabelFilter> = filters.values("label").iter().map(|text| label(text, false)).collect();
-    labels.extend(filters.values("label!").iter().map(|text| label(text, true)));
-    Ok(PruneFilter { all, until: until(filters)?, labels })
+    Ok(PruneFilter { all, until: until(filters)?, labels: filters.label_filters() })
 }
 
 /// The stopped containers that fit, with the bytes that each has written.
@@ -147,8 +134,8 @@ fn total(bytes: u64) {
 }
 
 pub(super) fn images(engine: &Engine, args: &Images) -> Done {
-    let filters = Filters::new(&args.filters, &["dangling", "label", "label!", "until"])?;
-    let all = args.all || filters.flag("dangling")? == Some(false);
+    let filters = filter::all(&args.filters, &["dangling", "label", "label!", "until"])?;
+    let all = args.all || filters.truth("dangling")? == Some(false);
     let filter = image_filter(&filters, all)?;
     let warning = if all {
         "WARNING! This will remove all images without at least one container associated to them."
@@ -163,7 +150,7 @@ pub(super) fn images(engine: &Engine, args: &Images) -> Done {
 }
 
 pub(super) fn containers(engine: &Engine, args: &Containers) -> Done {
-    let filters = Filters::new(&args.filters, &FILTERS)?;
+    let filters = filter::all(&args.filters, &FILTERS)?;
     if !args.force && !confirmed("WARNING! This will remove all stopped containers.") {
         return Ok(0);
     }
@@ -173,7 +160,7 @@ pub(super) fn containers(engine: &Engine, args: &Containers) -> Done {
 }
 
 pub(super) fn system(engine: &Engine, args: &System) -> Done {
-    let filters = Filters::new(&args.filters, &FILTERS)?;
+    let filters = filter::all(&args.filters, &FILTERS)?;
     let filter = image_filter(&filters, args.all)?;
     let images =
         if args.all { "all images without at least one container associated to them" } else { "all dangling images" };
@@ -194,7 +181,7 @@ pub(super) fn system(engine: &Engine, args: &System) -> Done {
     let (mut written, mut failed) = remove_containers(engine, &stopped(engine, &filters)?);
     super::network_list::remove_unused(engine, &filters, until(&filters)?)?;
     if args.volumes {
-        if !filters.values("until").is_empty() {
+        if filters.has("until") {
             return Err(Failure::new("the \"until\" filter is not supported with \"--volumes\""));
         }
         let (freed, wrong) = super::volume::remove_unused(engine, args.all, false, &filters)?;

@@ -2,15 +2,15 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hull_engine::config::{MountConfig, NamespaceChoice, Source};
+use hull_engine::config::{MountConfig, NamespaceChoice};
+use hull_engine::filters::{Containers, OF_CONTAINERS};
 use hull_engine::inspect::network::{Port, ports};
-use hull_engine::inspect::status;
+use hull_engine::inspect::{full_status, health, image_name, phase};
 use hull_engine::records::Phase;
-use hull_engine::volumes::mounts::clean;
 use hull_engine::volumes::volumes_of;
 use hull_engine::{Container, Engine, State};
 
-use super::filter::{self, Filter, Filters};
+use super::filter::{self, Filter};
 use super::{Done, Failure};
 use crate::output::format::{self, Listing, Row};
 use crate::output::{self, ellipsis, print, short, units};
@@ -37,24 +37,6 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
     ("Networks", "NETWORKS"),
     ("Platform", "PLATFORM"),
     ("HealthStatus", "HEALTH STATUS"),
-];
-
-const FILTERS: [&str; 15] = [
-    "ancestor",
-    "before",
-    "exited",
-    "expose",
-    "health",
-    "id",
-    "is-task",
-    "isolation",
-    "label",
-    "name",
-    "network",
-    "publish",
-    "since",
-    "status",
-    "volume",
 ];
 
 /// List containers
@@ -94,13 +76,6 @@ pub(super) fn created(container: &Container) -> i64 {
     i64::try_from(container.created / 1_000_000_000).unwrap_or(i64::MAX)
 }
 
-pub(super) fn image_name(container: &Container) -> String {
-    match &container.config.source {
-        Source::Image(name) => name.clone(),
-        Source::Directory(path) => path.display().to_string(),
-    }
-}
-
 fn network(container: &Container) -> String {
     match &container.config.namespaces.network {
         NamespaceChoice::Private if container.config.networks.is_empty() => "none".to_owned(),
@@ -115,32 +90,6 @@ fn network(container: &Container) -> String {
     }
 }
 
-/// Whether a container has a volume of that name, or a mount of that source or at that place.
-fn mounts(container: &Container, wanted: &str) -> bool {
-    container.config.mounts.iter().any(|mount| match mount {
-        MountConfig::Volume { name, target, .. } => name == wanted || clean(target) == wanted,
-        MountConfig::Bind { source, target, .. } => source.as_os_str() == wanted || clean(target) == wanted,
-        MountConfig::Tmpfs { .. } | MountConfig::Image { .. } => false,
-    })
-}
-
-/// `80`, `8000-8010/udp`: first and last port and protocol of a filter.
-fn port_ranges(values: &[String], name: &str) -> Result<Vec<(u16, u16, String)>, Failure> {
-    let parse = |text: &String| {
-        let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-        match (first.parse(), last.parse()) {
-            (Ok(first), Ok(last)) if first <= last => Ok((first, last, protocol.to_owned())),
-            _ => Err(Failure::new(format!("invalid filter '{name}={text}': expected PORT[-PORT][/PROTOCOL]"))),
-        }
-    };
-    values.iter().map(parse).collect()
-}
-
-fn in_range(port: &Port, number: u16, ranges: &[(u16, u16, String)]) -> bool {
-    ranges.iter().any(|(first, last, protocol)| *protocol == port.protocol && (first..=last).contains(&&number))
-}
-
 /// With those that its image exposes.
 fn all_ports(engine: &Engine, container: &Container, state: &State) -> Vec<Port> {
     if state.phase != Phase::Running || container.config.networks.is_empty() {
@@ -148,14 +97,6 @@ fn all_ports(engine: &Engine, container: &Container, state: &State) -> Vec<Port>
     }
     let image = engine.images.find(&container.image_id).ok();
     ports(engine, container, state, image.as_ref().map(|image| &image.config.config))
-}
-
-/// Its state in one of Docker's words.
-fn word(engine: &Engine, container: &Container, state: &State) -> &'static str {
-    match state.phase {
-        Phase::Running if engine.is_paused(&container.id) => "paused",
-        phase => phase.as_str(),
-    }
 }
 
 /// `443/tcp, 0.0.0.0:8000->80/tcp`: what is published as another number comes last, the others in ranges, as with Docker.
@@ -198,68 +139,11 @@ fn select<'a>(
     args: &Args,
     list: &'a [(Container, State)],
 ) -> Result<Vec<&'a (Container, State)>, Failure> {
-    let filters = Filters::new(&args.filters, &FILTERS)?;
-    const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
-    if let Some(bad) = filters.values("health").iter().find(|value| !HEALTH.contains(&value.as_str())) {
-        return Err(Failure::new(format!("invalid filter 'health={bad}'; use one of {}", HEALTH.join(", "))));
-    }
-    const STATES: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
-    if let Some(bad) = filters.values("status").iter().find(|value| !STATES.contains(&value.as_str())) {
-        let states = STATES.join(", ");
-        let reason = format!("invalid value for state ({bad}): must be one of {states}");
-        return Err(Failure::new(format!("invalid filter 'status={bad}': {reason}")));
-    }
-    let mut exited = Vec::new();
-    for value in filters.values("exited") {
-        exited.push(value.parse::<i32>().map_err(|_| {
-            Failure::new(format!("invalid filter 'exited={value}': strconv.Atoi: parsing {value:?}: invalid syntax"))
-        })?);
-    }
-    // The order of the list decides, so that containers of one second have an order too.
-    let place = |name: &str| -> Result<usize, Failure> {
-        let found = engine.find(name)?;
-        Ok(list.iter().position(|(container, _)| container.id == found.id).unwrap_or(list.len()))
-    };
-    let before = filters.values("before").iter().map(|name| place(name)).collect::<Result<Vec<_>, _>>()?;
-    let since = filters.values("since").iter().map(|name| place(name)).collect::<Result<Vec<_>, _>>()?;
-    let mut ancestors = Vec::new();
-    for name in filters.values("ancestor") {
-        let id = engine.images.find(name).map(|image| super::images::id_of(&image)).unwrap_or_default();
-        ancestors.push((name.as_str(), id));
-    }
-    let task = filters.flag("is-task")?;
-    let published = port_ranges(filters.values("publish"), "publish")?;
-    let exposed = port_ranges(filters.values("expose"), "expose")?;
+    let filters = filter::all(&args.filters, &OF_CONTAINERS)?;
     let last = if args.latest { 1 } else { args.last };
-    let all = args.all || last > 0 || !filters.values("status").is_empty() || !exited.is_empty();
-    let fits = |index: usize, (container, state): &(Container, State)| {
-        (all || state.phase == Phase::Running)
-            && before.iter().all(|place| index > *place)
-            && since.iter().all(|place| index < *place)
-            && (exited.is_empty() || state.phase == Phase::Exited && exited.contains(&state.exit_code))
-            && filters.any("id", |id| container.id.starts_with(id))
-            && filters.any("name", |name| {
-                filter::matches(name, &container.name) || filter::matches(name, &format!("/{}", container.name))
-            })
-            && filters.any("status", |status| word(engine, container, state) == status)
-            && filters.any("network", |name| network(container).split(',').any(|one| one == name))
-            && filters.any("health", |wanted| wanted == health(engine, container, state))
-            && task != Some(true)
-            && filters.any("isolation", |isolation| matches!(isolation, "" | "default"))
-            && filters.any("volume", |volume| mounts(container, volume))
-            && (published.is_empty() || {
-                let ports = ports(engine, container, state, None);
-                ports.iter().any(|port| port.public.is_some_and(|(_, number)| in_range(port, number, &published)))
-            })
-            && (exposed.is_empty()
-                || all_ports(engine, container, state).iter().any(|port| in_range(port, port.private, &exposed)))
-            && (ancestors.is_empty()
-                || ancestors
-                    .iter()
-                    .any(|(name, id)| image_name(container) == *name || !id.is_empty() && container.image_id == *id))
-            && filters.labels(&container.config.labels)
-    };
-    let shown = list.iter().enumerate().filter(|(index, one)| fits(*index, one)).map(|(_, one)| one);
+    let wanted = Containers::new(engine, &filters, args.all || last > 0, list)?;
+    let fits = |(place, (container, state)): &(usize, &(Container, State))| wanted.fits(*place, container, state);
+    let shown = list.iter().enumerate().filter(fits).map(|(_, one)| one);
     Ok(shown.take(usize::try_from(last).ok().filter(|last| *last > 0).unwrap_or(usize::MAX)).collect())
 }
 
@@ -298,25 +182,6 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
     Ok(0)
 }
 
-/// `starting`, `healthy`, `unhealthy`, or `none` when nobody asks.
-fn health(engine: &Engine, container: &Container, state: &State) -> &'static str {
-    match engine.health(container).filter(|_| state.phase == Phase::Running) {
-        Some(health) => health.status.as_str(),
-        None => "none",
-    }
-}
-
-/// Docker's status, with the health of what runs.
-fn full_status(state: &State, word: &str, health: &str, now: SystemTime) -> String {
-    let status = status(state, now);
-    match health {
-        _ if word == "paused" => format!("{status} (Paused)"),
-        "none" => status,
-        "starting" => format!("{status} (health: starting)"),
-        health => format!("{status} ({health})"),
-    }
-}
-
 /// One container's line; `system df` has the same.
 pub(super) fn row(
     engine: &Engine,
@@ -343,7 +208,7 @@ pub(super) fn row(
     let mounts: Vec<String> = mounts.collect();
     let health = health(engine, container, state);
     let image = image_name(container);
-    let word = word(engine, container, state);
+    let word = phase(engine, container, state);
     let started = UNIX_EPOCH + Duration::from_nanos(container.created);
     let size = if sized { sizes(engine, container) } else { "0B".to_owned() };
     Row::new("ContainerContext")
@@ -408,7 +273,5 @@ mod tests {
             shown,
             "0.0.0.0:90-91->90-91/tcp, 443/tcp, 0.0.0.0:5353->53/udp, 0.0.0.0:8000->80/tcp, [::]:8000->80/tcp"
         );
-        assert!(in_range(&list[0], 443, &port_ranges(&["400-500".to_owned()], "expose").unwrap()));
-        assert!(port_ranges(&["x".to_owned()], "publish").is_err());
     }
 }

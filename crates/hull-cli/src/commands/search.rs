@@ -60,8 +60,8 @@ fn fits(found: &Found, filters: &Filters) -> Result<bool, Failure> {
             .map_err(|_| Failure::new(format!("invalid filter 'stars={value}': expected a number of stars")))?;
         stars = stars.max(parsed);
     }
-    let official = filters.flag("is-official")?;
-    let automated = filters.flag("is-automated")?;
+    let official = filters.truth("is-official")?;
+    let automated = filters.truth("is-automated")?;
     Ok(found.star_count >= stars
         && official.is_none_or(|wanted| found.is_official == wanted)
         && automated.is_none_or(|wanted| found.is_automated == wanted))
@@ -71,7 +71,7 @@ pub(super) fn main(args: &Args) -> Done {
     if !(1..=100).contains(&args.limit) {
         return Err(Failure::new(format!("limit {} is outside the range of [1, 100]", args.limit)));
     }
-    let filters = Filters::new(&args.filters, &["stars", "is-official", "is-automated"])?;
+    let filters = filter::all(&args.filters, &["stars", "is-official", "is-automated"])?;
     // A wrong filter is told before anybody is asked.
     fits(&Found::default(), &filters)?;
     let (domain, term) = split(&args.term);

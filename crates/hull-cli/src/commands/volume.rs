@@ -350,14 +350,10 @@ fn ls(engine: &Engine, args: &Ls) -> Done {
         print(Listing { format: &args.format, table, raw: None, headers: HEADERS }.render([]).map_err(Failure::new)?);
         return Ok(0);
     }
-    let filters = Filters::new(&args.filters, &["dangling", "driver", "label", "label!", "name"])?;
+    let filters = filter::all(&args.filters, &["dangling", "driver", "label", "label!", "name"])?;
     let wanted = super::config::format(&args.format, "volumes-format");
     let format = if args.quiet { "{{.Name}}" } else { &wanted };
-    let fits = |volume: &Volume| {
-        filters.any("driver", |driver| volume.driver == driver)
-            && filters.any("name", |name| volume.name.contains(name))
-            && filters.labels(&volume.labels)
-    };
+    let fits = |volume: &Volume| filters.volume(volume);
     let none = Users::new();
     if args.trash {
         let listing = Listing { format, table: TRASH, raw: Some(RAW), headers: HEADERS };
@@ -368,7 +364,7 @@ fn ls(engine: &Engine, args: &Ls) -> Done {
         print(listing.render(trashed).map_err(Failure::new)?);
         return Ok(0);
     }
-    let dangling = filters.flag("dangling")?;
+    let dangling = filters.truth("dangling")?;
     let users = if dangling.is_some() { engine.volume_users()? } else { none };
     let shown =
         |volume: &Volume| fits(volume) && dangling.is_none_or(|dangling| users.contains_key(&volume.name) != dangling);
@@ -442,8 +438,8 @@ pub(super) fn remove_unused(engine: &Engine, all: bool, now: bool, filters: &Fil
 }
 
 fn prune(engine: &Engine, args: &Prune) -> Done {
-    let filters = Filters::new(&args.filters, &["all", "label", "label!"])?;
-    let all = args.all || filters.flag("all")? == Some(true);
+    let filters = filter::all(&args.filters, &["all", "label", "label!"])?;
+    let all = args.all || filters.truth("all")? == Some(true);
     let warning = if all {
         "WARNING! This will remove all local volumes not used by at least one container."
     } else {

@@ -3,66 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) use hull_engine::inspect::age;
-
-/// Decimal units with at most so many significant digits: `7.81MB`.
-pub(crate) fn size_digits(bytes: u64, digits: usize) -> String {
-    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
-    #[expect(clippy::cast_precision_loss, reason = "for people")]
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    loop {
-        let whole = if value >= 1000.0 {
-            4
-        } else if value >= 100.0 {
-            3
-        } else if value >= 10.0 {
-            2
-        } else {
-            1
-        };
-        let text = format!("{value:.*}", digits.saturating_sub(whole));
-        // What rounds to a thousand is one of the next unit, not Docker's 1e+03.
-        let rounded: f64 = text.parse().unwrap_or(value);
-        if rounded >= 1000.0 && unit + 1 < UNITS.len() {
-            value /= 1000.0;
-            unit += 1;
-            continue;
-        }
-        let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-        return format!("{text}{}", UNITS[unit]);
-    }
-}
-
-/// Four significant digits and binary units, as Docker shows memory: `23.54GiB`, `500KiB`.
-pub(crate) fn binary(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    #[expect(clippy::cast_precision_loss, reason = "for people")]
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let digits = match value {
-        1000.0.. => 0,
-        100.0.. => 1,
-        10.0.. => 2,
-        _ => 3,
-    };
-    let text = format!("{value:.digits$}");
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    format!("{text}{}", UNITS[unit])
-}
-
-/// A size as tables of images and containers have it.
-pub(crate) fn size(bytes: u64) -> String {
-    size_digits(bytes, 3)
-}
-
-/// A size as sums have it.
-pub(crate) fn size_long(bytes: u64) -> String {
-    size_digits(bytes, 4)
-}
+pub(crate) use hull_engine::units::{binary, size, size_long};
 
 /// `2 hours ago`, for seconds since 1970.
 pub(crate) fn ago(seconds: i64, now: SystemTime) -> String {
@@ -97,26 +38,6 @@ pub(crate) fn rfc3339(seconds: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// A point in time as `until` and `since` take it, in seconds since 1970: seconds, a duration before now, or a date.
-pub(crate) fn moment(text: &str, now: SystemTime) -> Result<i64, String> {
-    let bad = || {
-        format!(
-            "failed to parse value as time or duration: {text:?}; use seconds since 1970, a duration as 24h, or RFC 3339"
-        )
-    };
-    let present = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let present = i64::try_from(present).map_err(|_| bad())?;
-    if let Some(duration) = go_duration(text) {
-        return Ok(present - i64::try_from(duration.as_secs()).map_err(|_| bad())?);
-    }
-    if let Some((seconds, _)) = text.split_once('.').or(Some((text, "")))
-        && let Ok(seconds) = seconds.parse()
-    {
-        return Ok(seconds);
-    }
-    date(text).ok_or_else(bad)
-}
-
 /// `1h30m`, `10s`, `500ms`: Go's durations.
 pub(crate) fn go_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
@@ -142,45 +63,6 @@ pub(crate) fn go_duration(text: &str) -> Option<Duration> {
         sum += number * unit;
     }
     Duration::try_from_secs_f64(sum).ok()
-}
-
-/// `2006-01-02`, `2006-01-02T15:04`, `2006-01-02T15:04:05`, with fraction, `Z` or `+01:00` or not.
-fn date(text: &str) -> Option<i64> {
-    let (day, time) = text.split_once(['T', ' ']).unwrap_or((text.trim_end_matches('Z'), ""));
-    let mut parts = day.splitn(3, '-').map(str::parse::<i64>);
-    let (year, month, day) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || !(0..=9999).contains(&year) {
-        return None;
-    }
-    let (time, offset) = match time.find(['Z', '+', '-']) {
-        None => (time, 0),
-        Some(at) => {
-            let zone = &time[at..];
-            let offset = if zone == "Z" {
-                0
-            } else {
-                let (hours, minutes) = zone[1..].split_once(':')?;
-                let seconds = hours.parse::<u32>().ok()? * 3600 + minutes.parse::<u32>().ok()? * 60;
-                i64::from(seconds) * if zone.starts_with('-') { -1 } else { 1 }
-            };
-            (&time[..at], offset)
-        }
-    };
-    let time = time.split_once('.').map_or(time, |(time, _)| time);
-    let mut clock = [0i64; 3];
-    if !time.is_empty() {
-        for (index, part) in time.split(':').enumerate() {
-            *clock.get_mut(index)? = part.parse().ok().filter(|part| (0..=60).contains(part))?;
-        }
-    }
-    // The inverse of `civil`.
-    let shifted = if month <= 2 { year - 1 } else { year };
-    let era = shifted.div_euclid(400);
-    let year_of_era = shifted.rem_euclid(400);
-    let day_of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    let days = era * 146_097 + day_of_era - 719_468;
-    Some(days * 86_400 + clock[0] * 3600 + clock[1] * 60 + clock[2] - offset)
 }
 
 #[cfg(test)]
@@ -222,25 +104,8 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_seconds_durations_and_dates() {
-        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
-        for (text, seconds) in [
-            ("10", 10),
-            ("10.5", 10),
-            ("1h", 996_400),
-            ("1h30m", 994_600),
-            ("1970-01-02", 86_400),
-            ("2024-02-29T12:00:00Z", 1_709_208_000),
-            ("2024-02-29T12:00:00.25+01:00", 1_709_204_400),
-            ("2024-02-29T12:00", 1_709_208_000),
-        ] {
-            assert_eq!(moment(text, now), Ok(seconds), "{text}");
-        }
-        for text in ["", "x", "1970", "2024-13-01", "5x", "2024-02-29T12:00:00+1", "--", "1970-01-01T1:2:3:4"] {
-            assert!(moment(text, now).is_err() || text == "1970", "{text}");
-        }
+    fn points_in_time_are_docker_s() {
         assert_eq!(timestamp(1_795_271_442), "2026-11-21 14:30:42 +0000 UTC");
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
-        assert_eq!(date(&rfc3339(951_782_400)), Some(951_782_400));
     }
 }

@@ -146,11 +146,11 @@ impl Engine {
         self.tell(container, &format!("exec_start: {words}"), &told);
         let keys = if config.tty && wants & WANTS_STDIN != 0 { config.detach_keys.as_slice() } else { &[] };
         let mut serving = Serving::new(ends, client, config.tty);
-        let detached = serving.serve(&running, &mut Escape { keys, matched: 0 });
+        let detached = serving.serve(&running, &mut Escape::new(keys));
         if detached {
             self.tell(container, "exec_detach", &told);
             serving.client = None;
-            serving.serve(&running, &mut Escape { keys: &[], matched: 0 });
+            serving.serve(&running, &mut Escape::new(&[]));
         }
         let code = running.wait()?;
         serving.finish();

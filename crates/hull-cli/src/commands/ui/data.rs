@@ -38,7 +38,7 @@ impl Source {
             let paused = running && engine.is_paused(&container.id);
             rows.push(Row {
                 name: one_line(&container.name),
-                image: one_line(&super::super::ps::image_name(&container)),
+                image: one_line(&hull_engine::inspect::image_name(&container)),
                 status: inspect::status(&state, now),
                 running,
                 paused,

@@ -53,8 +53,9 @@ pub struct Node {
     pub ignore_cache: bool,
     /// `OS/ARCH[/VARIANT]` that it is for.
     pub platform: String,
-    /// Files that it makes are not newer than this, in seconds since 1970. It is part of the key of a step that makes
-    /// files: the date that was asked for, or that of the stage's base image, so that it changes with the base only.
+    /// Files that it makes are not newer than this, in seconds since 1970, and those of this machine are exactly so old. It
+    /// is part of the key of a step that makes files: the date that was asked for, or that of the stage's base image, so
+    /// that it changes with the base only. Absent, files keep their times.
     pub epoch: Option<i64>,
 }
 
@@ -181,6 +182,8 @@ pub struct RunOp {
     pub limits: BTreeMap<String, String>,
     /// Devices, by CDI names.
     pub devices: Vec<String>,
+    /// What differs each time although nothing does is normalised.
+    pub normalise: bool,
 }
 
 /// Network of a step.

@@ -64,6 +64,10 @@ pub struct BuildRequest {
     pub allow: BTreeSet<String>,
     /// `SOURCE_DATE_EPOCH`, in seconds since 1970.
     pub source_date_epoch: Option<i64>,
+    /// `--timestamps=keep`: files keep the times that they have, wherever they come from.
+    pub keep_times: bool,
+    /// `--no-normalise`: layers of `RUN` are left as the step left them.
+    pub keep_noise: bool,
     /// `--explain`: what differs is told of each step that is not in the cache.
     pub explain: bool,
 }

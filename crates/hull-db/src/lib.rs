@@ -25,7 +25,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use hull_fs::lock::Lock;
 
 /// Version of the tables, in `user_version`.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// What each version adds to the one before.
 const MIGRATIONS: [&str; VERSION as usize] = [
@@ -33,6 +33,7 @@ const MIGRATIONS: [&str; VERSION as usize] = [
     include_str!("../schema/2-networks.sql"),
     include_str!("../schema/3-origins.sql"),
     include_str!("../schema/4-builds.sql"),
+    include_str!("../schema/5-records.sql"),
 ];
 
 /// The log is folded into the database once it is this long.

@@ -52,6 +52,7 @@ mod machine;
 pub mod monitor;
 mod names;
 mod network;
+pub mod normalise;
 mod own;
 pub mod pattern;
 pub mod processes;

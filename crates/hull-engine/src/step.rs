@@ -8,6 +8,7 @@
 //! ROOT/containers/ID/   upper/ work/ rootfs/ hosts resolv.conf; no container.json, so that nobody lists it
 //! ```
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -32,6 +33,7 @@ use crate::config::{RunConfig, SeccompChoice, Source, UserChoice};
 use crate::diff::{self, ChangeKind, Changes, is_changed};
 use crate::error::Error;
 use crate::network::Reach;
+use crate::normalise::{Normalised, Normaliser};
 use crate::records::{Container, Engine, Intent, Work, now, own_pid};
 use crate::rootfs::{self, Files};
 use crate::spec::{self, Context};
@@ -289,15 +291,17 @@ impl Step<'_> {
     }
 
     /// What the step changed in its layers, as a layer: sorted, without what only serves as a place of a mount, and with
-    /// times no later than `epoch`. `None`, and nothing is written, if it changed nothing.
+    /// times no later than `epoch`. With a `seed`, which stands for what the step is made of, what differs each time is
+    /// normalised ([`crate::normalise`]). `None`, and nothing is written, if it changed nothing.
     ///
     /// # Errors
     /// When it cannot be read or written.
     pub fn write_layer(
         &self,
         epoch: Option<i64>,
+        seed: Option<&str>,
         output: impl FnOnce() -> Result<Box<dyn Write>, Error>,
-    ) -> Result<Option<Report>, Error> {
+    ) -> Result<Option<(Report, Vec<Normalised>)>, Error> {
         let layers = self.lower.as_ref().map_or_else(Vec::new, |lower| lower.layers().to_vec());
         let path = self.directory.join("upper");
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -313,14 +317,24 @@ impl Step<'_> {
             return Ok(None);
         }
         let exclude = |path: &[u8]| !is_changed(&changes, path);
-        let options =
-            walk::Options { upper: Some(commit::marks()), exclude: Some(&exclude), ..walk::Options::default() };
+        let normaliser = epoch.zip(seed).map(|(epoch, seed)| RefCell::new(Normaliser::new(epoch, seed)));
+        let amend = |path: &[u8], file: &fs::File, size: u64| match &normaliser {
+            Some(normaliser) => normaliser.borrow_mut().amend(path, file, size),
+            None => Ok(walk::Amended::Same),
+        };
+        let options = walk::Options {
+            upper: Some(commit::marks()),
+            exclude: Some(&exclude),
+            amend: Some(&amend),
+            ..walk::Options::default()
+        };
         let settings = WriterOptions { clamp_mtime: epoch, whole_seconds: true };
         let mut writer = Writer::with_options(BufWriter::with_capacity(BUFFER, output()?), settings);
         let report = walk::write_directory(&mut writer, upper.as_fd(), &options)?;
         let finish = writer.finish().and_then(|mut output| output.flush());
         finish.map_err(hull_layer::Error::file("write", "layer"))?;
-        Ok(Some(report))
+        let done = normaliser.map(|normaliser| normaliser.into_inner().finish()).unwrap_or_default();
+        Ok(Some((report, done)))
     }
 
     /// Ends whatever runs, and removes everything of the step.

@@ -131,6 +131,8 @@ RUN ["/probe", "env", "+", "cwd", "+", "id", "+", "umask", "+", "hostname", "+",
         "B=2",
         "HOME=/",
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        // Not BuildKit's: what is made of nothing is of 1980.
+        "SOURCE_DATE_EPOCH=315532800",
         "/work",
         "uid=7 gid=8 groups=8",
         "0022",

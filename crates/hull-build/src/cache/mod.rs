@@ -1,7 +1,7 @@
 //! Results of steps, kept from build to build.
 //!
 //! ```text
-//! ROOT/hull.db              build_results, build_keys, build_layers, cache_mounts
+//! ROOT/hull.db              build_results, build_keys, build_layers, cache_mounts, layer_notes
 //! ROOT/build/locks/HEX      locked by who does the step of this content key; removed with the lock
 //! ROOT/build/mounts/ID/     lock, data/: what RUN --mount=type=cache keeps; see `mounts`
 //! ROOT/build/lists/HEX      what a copy took, file by file
@@ -14,6 +14,7 @@
 mod lists;
 mod locks;
 pub mod mounts;
+mod notes;
 mod prune;
 
 use std::path::PathBuf;

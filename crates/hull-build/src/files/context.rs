@@ -102,6 +102,10 @@ impl FileTree for Context {
         self.directory.read_link(directory, name)
     }
 
+    fn has_times_of_checkout(&self) -> bool {
+        true
+    }
+
     fn ignored(&self) -> Option<&Ignore> {
         self.ignore.as_ref()
     }

@@ -40,6 +40,8 @@ impl std::fmt::Debug for Source<'_> {
 pub(super) struct Settings<'a> {
     /// Time of what has no time of its own.
     pub time: i64,
+    /// Files of this machine get that, too.
+    pub fixed: bool,
     /// Where archives are decompressed to.
     pub spool: &'a dyn Spool,
 }
@@ -177,7 +179,9 @@ impl Action<'_> {
             (Some(chmod), kind) => bits(chmod.apply(u32::from(pick.meta.mode), kind == Kind::Directory)),
             (None, _) => pick.meta.mode,
         };
-        let mtime = source.tree.fixed_time().map_or(pick.meta.mtime, |time| (time, 0));
+        let checkout = self.settings.fixed && source.tree.has_times_of_checkout();
+        let fixed = source.tree.fixed_time().or(checkout.then_some(self.settings.time));
+        let mtime = fixed.map_or(pick.meta.mtime, |time| (time, 0));
         Attributes { mode, uid: owner.uid, gid: owner.gid, mtime, xattrs: pick.xattrs.clone() }
     }
 

@@ -100,7 +100,7 @@ pub fn receive(input: impl Read, destination: &Path, max: u64) -> Result<Receive
 /// When it is none, or is refused, or cannot be written.
 pub fn extract(archive: impl Read, destination: &Path) -> Result<Exported, Error> {
     let mut onto = Onto::new(None)?;
-    let settings = Settings { time: 0, spool: &Beside(destination) };
+    let settings = Settings { time: 0, fixed: false, spool: &Beside(destination) };
     unpack::unpack(&mut onto, &[], archive, None, &settings)?;
     let mut sink = DirectorySink::open(destination, None)?;
     write(&onto.root, &[], &mut sink, &|| false)?;
@@ -138,7 +138,7 @@ fn everything(tree: &dyn FileTree, sink: &mut dyn Sink) -> Result<(), Error> {
     };
     let source = Source { tree, selected: Arc::new(select(tree, &action)?) };
     let mut onto = Onto::new(None)?;
-    let settings = Settings { time: 0, spool: &Beside(Path::new("/nonexistent")) };
+    let settings = Settings { time: 0, fixed: false, spool: &Beside(Path::new("/nonexistent")) };
     copy::apply(&mut onto, 0, &action, Some(&source), None, &settings)?;
     write(&onto.root, &[Some(tree)], sink, &|| false)
 }

@@ -7,6 +7,7 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use hull_engine::Engine;
 use hull_http::Client;
@@ -165,6 +166,13 @@ impl Spool for Temporary<'_> {
     }
 }
 
+/// The time of what has none of its own: now, where times are kept.
+fn time(work: &Work<'_>) -> i64 {
+    let now =
+        || SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok());
+    work.epoch.or_else(now).unwrap_or(0)
+}
+
 /// A tree that is open for one call.
 enum Held {
     Context(Arc<Context>),
@@ -255,7 +263,7 @@ impl Sources {
             held.push(tree.as_ref().map(|tree| self.hold(tree)).transpose()?);
         }
         let spool = Temporary { transfer, count: AtomicU64::new(0) };
-        let settings = Settings { time: work.epoch.unwrap_or(0), spool: &spool };
+        let settings = Settings { time: time(&work), fixed: work.epoch.is_some(), spool: &spool };
         let mut onto = Onto::new(base)?;
         for (number, action) in op.actions.iter().enumerate() {
             let source = match held.get(number) {
@@ -287,7 +295,7 @@ impl Sources {
         if !matches!(onto.see(&path)?, Seen::Directory | Seen::Nothing) {
             return Err(Error::Refused(format!("mkdir {}: not a directory", absolute(&join(&path)))));
         }
-        let attributes = Attributes { mode: 0o755, mtime: (work.epoch.unwrap_or(0), 0), ..Attributes::default() };
+        let attributes = Attributes { mode: 0o755, mtime: (time(&work), 0), ..Attributes::default() };
         onto.make_directories(&path, &attributes)?;
         write::layer(&onto, &[], work.epoch, transfer, &|| work.is_canceled())
     }

@@ -183,7 +183,7 @@ fn tar(context: &dyn FileTree, base: Option<&dyn FileTree>, line: &str) -> Resul
         assert_ne!(onto.see(&path)?, Seen::Symlink(Vec::new()));
         onto.make_directories(&path, &Attributes { mode: 0o755, ..Attributes::default() })?;
     } else {
-        let settings = Settings { time: 0, spool: &Temporary };
+        let settings = Settings { time: 0, fixed: false, spool: &Temporary };
         for (number, action) in actions(line).iter().enumerate() {
             let mut selected = select(context, action)?;
             selected.read_contents(context, &|| false)?;
@@ -377,7 +377,7 @@ fn a_file_that_changes_fails_the_copy() {
     let selected = Arc::new(select(&context, action).unwrap());
     fs::write(directory.path().join("t.txt"), "longer than before").unwrap();
     let mut onto = Onto::new(None).unwrap();
-    let settings = Settings { time: 0, spool: &Temporary };
+    let settings = Settings { time: 0, fixed: false, spool: &Temporary };
     let source = Source { tree: &context, selected };
     copy::apply(&mut onto, 0, action, Some(&source), None, &settings).unwrap();
     let mut writer = Writer::new(Vec::new());

@@ -169,6 +169,11 @@ pub trait FileTree: Send + Sync {
         None
     }
 
+    /// Whether times are those of a checkout, which say nothing about the files.
+    fn has_times_of_checkout(&self) -> bool {
+        false
+    }
+
     /// What is left out of it.
     fn ignored(&self) -> Option<&hull_dockerfile::ignore::Ignore> {
         None

@@ -192,7 +192,7 @@ impl Planner<'_> {
             lines: Some(lines),
             ignore_cache: false,
             platform: self.target.to_string(),
-            epoch: Some(epoch.unwrap_or(super::NO_DATE)),
+            epoch: self.epoch(epoch),
         })
     }
 }

@@ -10,7 +10,10 @@
 //!
 //! The same inputs give the same image wherever and whenever it is built. So a step's files are not newer than the date
 //! that was asked for (`SOURCE_DATE_EPOCH`) or, where none was, than the stage's base image; where files of a younger
-//! stage come in, that one's date counts from there on. What is made of nothing has the date [`NO_DATE`].
+//! stage come in, that one's date counts from there on. What is made of nothing has the date [`NO_DATE`]. Files of this
+//! machine have exactly that date, since theirs is that of a checkout; those of layers, archives, downloads and
+//! repositories keep older ones, which come with the content. The image itself has the date of the commit that is built,
+//! which is in no step's key: a commit makes nothing be done again. `--timestamps=keep` leaves all files theirs.
 
 mod arguments;
 mod copy;
@@ -187,6 +190,11 @@ impl<'a> Planner<'a> {
             stage.name.as_ref().is_some_and(|known| known.eq_ignore_ascii_case(name))
         };
         self.file.stages.iter().take(before).rposition(of_it)
+    }
+
+    /// The date of files that a step makes, if they do not keep theirs.
+    pub(super) fn epoch(&self, date: Option<i64>) -> Option<i64> {
+        (!self.request.keep_times).then(|| date.unwrap_or(NO_DATE))
     }
 
     /// The stage that is asked for, as an image.

@@ -64,6 +64,7 @@ impl Planner<'_> {
             ulimits: self.request.ulimits.clone(),
             limits: self.request.limits.clone(),
             devices: self.words(state, &run.devices, instruction.lines)?,
+            normalise: !self.request.keep_noise && !self.request.keep_times,
         };
         let name = self.title(state, instruction, &suffix);
         let told = format!("RUN {} # buildkit", told(state, &args));

@@ -324,7 +324,7 @@ impl Planner<'_> {
             lines: Some(lines),
             ignore_cache: state.ignore_cache,
             platform: state.platform.to_string(),
-            epoch: Some(state.epoch.unwrap_or(super::NO_DATE)),
+            epoch: self.epoch(state.epoch),
         }
     }
 

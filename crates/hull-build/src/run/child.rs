@@ -114,8 +114,10 @@ fn run(engine: &Engine, step: &mut Step<'_>, order: Order, socket: &OwnedFd) -> 
         let pieces = || -> Result<Box<dyn std::io::Write>, EngineError> {
             Ok(Box::new(frame::Pieces::new(socket).map_err(EngineError::io("duplicate", "socket"))?))
         };
-        step.write_layer(order.epoch, pieces)?;
-        say(Kind::End, &[])?;
+        let written = step.write_layer(order.epoch, order.seed.as_deref(), pieces)?;
+        let notes = written.map(|(_, notes)| notes).filter(|notes| !notes.is_empty());
+        let notes = notes.and_then(|notes| serde_json::to_vec(&notes).ok());
+        say(Kind::End, &notes.unwrap_or_default())?;
     }
     // The directories are free once the container is gone.
     drop(held);

@@ -23,7 +23,7 @@ pub(super) enum Kind {
     Ended,
     /// A piece of the layer.
     Layer,
-    /// The layer is whole; without a piece before there is none.
+    /// The layer is whole, and what was normalised in it: JSON, or nothing. Without a piece before there is none.
     End,
     /// Nothing of the step is left.
     Finished,

@@ -9,7 +9,7 @@
 //!                                                   makes the container, or says why not (Failed)
 //!             <── output, error output (two pipes, from the container itself)
 //!             <── Ended: exit code
-//!             <── Layer: what changed, as a tar, in pieces; End
+//!             <── Layer: what changed, as a tar, in pieces; End: what was normalised
 //!                                                   removes everything
 //!             <── Finished
 //! ```
@@ -30,6 +30,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use hull_engine::normalise::Normalised;
 use hull_image::{Layer, LayerSource};
 use hull_oci::Digest;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -55,6 +56,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long a step that was cancelled may take to remove what it made.
 const CLEANUP: Duration = Duration::from_secs(20);
 
+/// The layer of what a step changed, and what was normalised in it.
+pub type Made = Option<(Layer, Vec<Normalised>)>;
+
 /// Does a step on layers, lowest first, and returns the layer of what it changed. `mounts` are the layers of what each of
 /// its mounts shows.
 ///
@@ -67,7 +71,7 @@ pub fn run(
     layers: &[Digest],
     mounts: &[Vec<Digest>],
     work: Work<'_>,
-) -> Result<Option<Layer>, Error> {
+) -> Result<Made, Error> {
     let order = Order::new(solver, op, epoch, layers, mounts)?;
     let mut step = Step::spawn(solver, work)?;
     let memory = order.config.limits.memory;
@@ -119,13 +123,7 @@ impl Step {
     }
 
     /// Until the step has ended.
-    fn follow(
-        &mut self,
-        solver: &Solver<'_>,
-        op: &RunOp,
-        memory: Option<i64>,
-        work: Work<'_>,
-    ) -> Result<Option<Layer>, Error> {
+    fn follow(&mut self, solver: &Solver<'_>, op: &RunOp, memory: Option<i64>, work: Work<'_>) -> Result<Made, Error> {
         let (code, out_of_memory) = loop {
             work.check()?;
             let Some(socket) = &self.socket else { return Err(Error::Canceled) };
@@ -205,7 +203,7 @@ impl Step {
     }
 
     /// The layer as it comes.
-    fn layer(&mut self, solver: &Solver<'_>, work: Work<'_>) -> Result<Option<Layer>, Error> {
+    fn layer(&mut self, solver: &Solver<'_>, work: Work<'_>) -> Result<Made, Error> {
         let first = self.frame()?;
         match first.kind {
             Kind::End => return Ok(None),
@@ -214,7 +212,8 @@ impl Step {
             _ => return Err(broken()),
         }
         let socket = self.socket.as_ref().ok_or(Error::Canceled)?;
-        let mut pieces = Pieces { socket, work, piece: first.payload, read: 0, failed: None, ended: false };
+        let mut pieces =
+            Pieces { socket, work, piece: first.payload, read: 0, failed: None, ended: false, notes: Vec::new() };
         let layer = solver.transfer.layer(&mut pieces, LayerSource::default());
         if let Some(reason) = pieces.failed.take() {
             return Err(reason);
@@ -226,7 +225,9 @@ impl Step {
                 break;
             }
         }
-        Ok(Some(layer))
+        // Less is recorded of what nobody understands.
+        let notes = serde_json::from_slice(&pieces.notes).unwrap_or_default();
+        Ok(Some((layer, notes)))
     }
 
     /// Waits until nothing is left of the step, whatever its result.
@@ -304,6 +305,7 @@ struct Pieces<'a> {
     read: usize,
     failed: Option<Error>,
     ended: bool,
+    notes: Vec<u8>,
 }
 
 impl Read for Pieces<'_> {
@@ -322,7 +324,7 @@ impl Read for Pieces<'_> {
             let frame = frame::read(self.socket)?;
             match frame.kind {
                 Kind::Layer => (self.piece, self.read) = (frame.payload, 0),
-                Kind::End => self.ended = true,
+                Kind::End => (self.ended, self.notes) = (true, frame.payload),
                 Kind::Failed => {
                     let error = Error::Request(String::from_utf8_lossy(&frame.payload).into_owned());
                     let shown = std::io::Error::other(error.to_string());

@@ -32,6 +32,8 @@ pub(super) struct Order {
     /// Diff IDs, lowest first.
     pub(super) layers: Vec<Digest>,
     pub(super) epoch: Option<i64>,
+    /// What the layer is normalised by, if it is.
+    pub(super) seed: Option<String>,
     pub(super) mounts: Vec<OrderMount>,
 }
 
@@ -101,6 +103,10 @@ impl Order {
         shown: &[Vec<Digest>],
     ) -> Result<Self, Error> {
         let mut config = configuration(solver.defaults, op)?;
+        if let Some(epoch) = epoch {
+            // What programs write into files agrees with what becomes of these; the step's own word goes before.
+            config.env.insert(0, format!("SOURCE_DATE_EPOCH={epoch}"));
+        }
         let mut mounts = Vec::new();
         for (index, mount) in op.mounts.iter().enumerate() {
             let layers = shown.get(index).cloned().unwrap_or_default();
@@ -141,7 +147,9 @@ impl Order {
             mounts.push(OrderMount { target: PIPES.to_owned(), read_only: true, shows });
         }
         let (root, state) = (solver.engine.root().to_owned(), solver.engine.state_root().to_owned());
-        Ok(Self { root, state, config, layers: layers.to_vec(), epoch, mounts })
+        let seed = || format!("{}\n{}", crate::solve::key::layers(layers), op.args.join("\n"));
+        let seed = op.normalise.then(seed);
+        Ok(Self { root, state, config, layers: layers.to_vec(), epoch, seed, mounts })
     }
 }
 

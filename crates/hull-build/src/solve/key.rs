@@ -13,7 +13,7 @@ use crate::graph::{CopyAction, CopyOp, MkdirOp, MountSpec, RunMount, RunOp};
 const MAX_VALUE: usize = 512;
 
 /// Version of all keys: what steps make has changed in a way that old results must not stand for new ones.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// One thing that a step depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,6 +160,7 @@ pub fn run(parts: &mut Parts, op: &RunOp, platform: &str, epoch: Option<i64>) {
     parts.add("the host name", &op.hostname);
     parts.add("the size of /dev/shm", op.shm_size.map(|size| size.to_string()).unwrap_or_default());
     parts.add("ulimits", list(&op.ulimits));
+    parts.add("normalised", flag(op.normalise));
     parts.add("devices", list(&op.devices));
     parts.add("the platform", platform);
     self::epoch(parts, epoch);

@@ -26,6 +26,7 @@ fn operation() -> RunOp {
         ulimits: Vec::new(),
         limits: BTreeMap::new(),
         devices: Vec::new(),
+        normalise: true,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hull_engine::normalise::Normalised;
 use hull_image::Layer;
 use hull_oci::Digest;
 
@@ -113,8 +114,9 @@ impl Solving<'_> {
             },
             _ => Vec::new(),
         };
-        let layer = self.make(node, &base, inputs, &definition.selections, work)?;
+        let (layer, notes) = self.make(node, &base, inputs, &definition.selections, work)?;
         work.check()?;
+        let own = layer.as_ref().map(|layer| layer.diff_id.clone());
         let (mut layers, added) = (base, layer.is_some());
         layers.extend(layer.map(|layer| layer.diff_id));
         let inputs = parts.to_json();
@@ -122,6 +124,10 @@ impl Solving<'_> {
         let entry = Entry { step: &node.name, slot: &slot, kind: "regular", inputs: &inputs, layers: &layers, added };
         let keys: Vec<&Digest> = definition.key.iter().chain([&content]).collect();
         self.cache.keep(self.solver.transfer, &keys, entry)?;
+        if let Some(layer) = own {
+            // Less is recorded without it.
+            let _ = self.cache.note(&layer, &notes);
+        }
         drop(lock);
         Ok(placed(layers, added, false))
     }
@@ -185,20 +191,21 @@ impl Solving<'_> {
         inputs: &BTreeMap<NodeId, Tree>,
         selections: &BTreeMap<usize, Digest>,
         work: Work<'_>,
-    ) -> Result<Option<Layer>, Error> {
+    ) -> Result<(Option<Layer>, Vec<Normalised>), Error> {
         let (files, transfer) = (self.solver.files, self.solver.transfer);
         match &node.op {
             Op::Copy(op) => {
                 let from: Vec<Option<Tree>> =
                     op.actions.iter().map(|one| one.from.and_then(|from| inputs.get(&from)).cloned()).collect();
-                files.copy(op, base, &from, transfer, work)
+                files.copy(op, base, &from, transfer, work).map(|layer| (layer, Vec::new()))
             }
-            Op::Mkdir(op) => files.mkdir(op, base, transfer, work),
+            Op::Mkdir(op) => files.mkdir(op, base, transfer, work).map(|layer| (layer, Vec::new())),
             Op::Run(op) => {
                 let mounts = self.mounted(node, op, inputs, selections, work)?;
-                run::run(self.solver, op, node.epoch, base, &mounts, work)
+                let (layer, notes) = run::run(self.solver, op, node.epoch, base, &mounts, work)?.unzip();
+                Ok((layer, notes.unwrap_or_default()))
             }
-            _ => Ok(None),
+            _ => Ok((None, Vec::new())),
         }
     }
 

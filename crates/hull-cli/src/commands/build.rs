@@ -110,6 +110,12 @@ pub(super) struct Args {
     /// Say of each step that is not in the cache what differs
     #[arg(long)]
     explain: bool,
+    /// Times of files: fixed (the same inputs give the same image) or keep (as they are)
+    #[arg(long, value_name = "HOW", default_value = "fixed", value_parser = ["fixed", "keep"], hide_default_value = true, hide_possible_values = true)]
+    timestamps: String,
+    /// Leave layers of RUN as they are: with logs, machine IDs and times of package managers
+    #[arg(long, alias = "no-normalize")]
+    no_normalise: bool,
     /// Check the Dockerfile and build nothing
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
     check: bool,

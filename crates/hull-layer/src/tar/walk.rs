@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek as _, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -43,6 +43,22 @@ pub enum Overlay {
 /// Whether a path is left out.
 pub type Exclude<'a> = dyn Fn(&[u8]) -> bool + 'a;
 
+/// What is written of a regular file in place of what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Amended {
+    /// What it holds.
+    Same,
+    /// Nothing: it is left out.
+    Omitted,
+    /// This.
+    Replaced(Vec<u8>),
+    /// What it holds, beginning with this in place of as many bytes.
+    Begins(Vec<u8>),
+}
+
+/// What is written of a regular file with one name, by its path, itself and its size. It must not move the file's position.
+pub type Amend<'a> = dyn Fn(&[u8], &File, u64) -> io::Result<Amended> + 'a;
+
 /// What is written, and what not.
 #[derive(Clone, Copy, Default)]
 pub struct Options<'a> {
@@ -54,6 +70,8 @@ pub struct Options<'a> {
     pub one_file_system: bool,
     /// Paths, in the form of [`Entry::path`], that are left out with all that is below them.
     pub exclude: Option<&'a Exclude<'a>>,
+    /// What is written of regular files that have one name.
+    pub amend: Option<&'a Amend<'a>>,
     /// How many entries, and bytes of names and attributes, there may be.
     pub limits: Limits,
 }
@@ -317,9 +335,25 @@ impl<W: Write> Walk<'_, W> {
             && stat.st_rdev == 0
     }
 
-    fn file(&mut self, path: &[u8], stat: &Stat, xattrs: Xattrs, file: File) -> Result<(), Error> {
+    fn file(&mut self, path: &[u8], stat: &Stat, xattrs: Xattrs, mut file: File) -> Result<(), Error> {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        let mut content = Exactly { input: file, left: size, short: false };
+        let mut head = Vec::new();
+        if let Some(amend) = self.options.amend.filter(|_| stat.st_nlink == 1) {
+            match amend(path, &file, size).map_err(|error| failed("read", path, error))? {
+                Amended::Same => {}
+                Amended::Omitted => return Ok(()),
+                Amended::Replaced(content) => {
+                    let kind = EntryKind::File { size: content.len() as u64, extents: Vec::new() };
+                    self.report.bytes += content.len() as u64;
+                    return self.append(path, stat, kind, xattrs, content.as_slice());
+                }
+                Amended::Begins(begins) => {
+                    file.seek(SeekFrom::Start(begins.len() as u64)).map_err(|error| failed("read", path, error))?;
+                    head = begins;
+                }
+            }
+        }
+        let mut content = Exactly { input: head.as_slice().chain(file), left: size, short: false };
         let kind = EntryKind::File { size, extents: Vec::new() };
         self.append(path, stat, kind, xattrs, &mut content)?;
         self.report.bytes += size;
@@ -474,13 +508,13 @@ fn read_xattrs(file: BorrowedFd<'_>, readable: bool, limit: u64) -> Result<Xattr
 }
 
 /// As many bytes as were announced.
-struct Exactly {
-    input: File,
+struct Exactly<R> {
+    input: R,
     left: u64,
     short: bool,
 }
 
-impl Read for Exactly {
+impl<R: Read> Read for Exactly<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let wanted = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let buffer = &mut buffer[..wanted];

@@ -73,6 +73,8 @@ pub(super) fn request(engine: &Engine, args: &Args) -> Result<BuildRequest, Fail
         pull: args.pull,
         allow: args.allow.iter().flat_map(|text| text.split(',')).map(str::to_owned).collect(),
         explain: args.explain,
+        keep_times: args.timestamps == "keep",
+        keep_noise: args.no_normalise,
         ulimits: args.ulimits.clone(),
         ..BuildRequest::default()
     };

@@ -146,12 +146,14 @@ fn build_noted(
         (Ok(_), Some(error)) if report.denied => return Err(of_it(error.into())),
         (plan, _) => plan.map_err(of_it)?,
     };
+    let certificates = request.certificates.as_deref().map(run::certificates).transpose()?;
     let solver = Solver {
         engine,
         defaults,
         transfer: &transfer,
         files: &files,
         secrets: &request.secrets,
+        certificates: certificates.as_deref(),
         ssh: &request.ssh,
         cancel,
         explain: request.explain,

@@ -30,6 +30,8 @@ pub struct BuildRequest {
     pub annotations: Vec<Annotation>,
     /// `--secret`, by ID.
     pub secrets: BTreeMap<String, Secret>,
+    /// `--host-certificates`: a bundle of authorities that programs of steps trust while they run.
+    pub certificates: Option<PathBuf>,
     /// `--ssh`: sockets and keys, by ID.
     pub ssh: BTreeMap<String, Vec<PathBuf>>,
     /// `--build-context`, by name.

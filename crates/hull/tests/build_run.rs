@@ -294,6 +294,29 @@ RUN --mount=type=secret,id=missing ["/probe", "ls", "/run/secrets", "+", "echo",
 }
 
 #[test]
+fn root_build_run_certificates_of_the_machine() {
+    let Some(build) = Build::new() else { return };
+    let file = build.home.path().join("authorities.pem");
+    std::fs::write(&file, "-----BEGIN CERTIFICATE-----\nan authority\n-----END CERTIFICATE-----\n").expect("write");
+    let flag = format!("--host-certificates={}", file.display());
+    let text = r#"ENV PIP_CERT=/own.pem
+RUN ["/probe", "cat", "/dev/hull-certificates.pem", "+", "env", "+", "write", "/made", "x"]
+"#;
+    let said = build.said(text, &["-t", "made", &flag]);
+    for line in ["an authority", "SSL_CERT_FILE=/dev/hull-certificates.pem", "PIP_CERT=/own.pem"] {
+        assert!(said.iter().any(|one| one == line), "{line}: {said:?}");
+    }
+    // They are no part of the step: neither its layer nor its key has them.
+    assert_eq!(build.files(text), ["made"]);
+    assert_eq!(build.said(text, &[]), [""; 0]);
+    let config = build.home.run(&["image", "inspect", "--format", "{{.Config.Env}}", "made"]).ok();
+    assert!(!config.stdout.contains("SSL_CERT_FILE"), "{}", config.stdout);
+    std::fs::write(&file, "no certificate").expect("write");
+    let failed = build.build(text, &[&flag]);
+    assert!(failed.code != 0 && failed.stderr.contains("no bundle of PEM certificates"), "{}", failed.stderr);
+}
+
+#[test]
 fn root_build_run_ssh_agent() {
     let Some(build) = Build::new() else { return };
     let path = build.home.path().join("agent");
@@ -429,20 +452,25 @@ fn root_build_run_twice_at_once() {
 #[test]
 fn root_build_run_independent_steps_at_once() {
     let Some(build) = Build::new() else { return };
-    if std::thread::available_parallelism().map_or(1, std::num::NonZero::get) < 2 {
-        eprintln!("skipped: one processor");
-        return;
+    // Each waits for the files of all others, and then tells which there are.
+    let (mut text, mut copies) = (String::new(), "FROM scratch\n".to_owned());
+    for own in 0..10 {
+        let waits: Vec<String> = (0..10).map(|other| format!(r#""+", "wait-file", "/k/{other}""#)).collect();
+        let waits = waits.join(", ");
+        text += &format!("FROM base AS stage{own}\n");
+        text += &format!(
+            r#"RUN --mount=type=cache,id=k,target=/k ["/probe", "write", "/k/{own}", "x", {waits}, "+", "ls", "/k", "+", "write", "/of-{own}", "x"]"#
+        );
+        text += "\n";
+        copies += &format!("COPY --from=stage{own} /of-{own} /\n");
     }
-    // Each waits for the other's file: one after the other neither would end.
-    let text = r#"FROM base AS one
-RUN --mount=type=cache,id=k,target=/k ["/probe", "write", "/k/one", "x", "+", "wait-file", "/k/two", "+", "write", "/one", "x"]
-FROM base AS two
-RUN --mount=type=cache,id=k,target=/k ["/probe", "write", "/k/two", "x", "+", "wait-file", "/k/one", "+", "write", "/two", "x"]
-FROM scratch
-COPY --from=one /one /
-COPY --from=two /two /
-"#;
-    assert_eq!(build.files(text), ["one", "two"]);
+    let text = text + &copies;
+    let said = build.said(&text, &[]);
+    for own in 0..10 {
+        assert_eq!(said.iter().filter(|line| **line == own.to_string()).count(), 10, "{own}: {said:?}");
+    }
+    let expected: Vec<String> = (0..10).map(|own| format!("of-{own}")).collect();
+    assert_eq!(build.files(&text), expected);
 }
 
 #[test]

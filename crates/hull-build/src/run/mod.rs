@@ -43,6 +43,7 @@ use crate::observer::Stream;
 use crate::solve::{Solver, Work};
 
 pub use child::main;
+pub use order::certificates;
 
 use frame::{Frame, Kind};
 use order::Order;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hull_dockerfile::ast::Sharing;
 use hull_engine::RunConfig;
@@ -22,6 +22,37 @@ const MAX_SECRET: u64 = 500 << 10;
 
 /// Where heredocs are that a shell does not read by itself.
 const PIPES: &str = "/dev/pipes";
+
+/// Where the machine's authorities are, and the variables by which programs are told of it. `/dev` is in memory: nothing
+/// of it comes into the layer. The step's own file of authorities stays as it is, since packages replace it.
+const CERTIFICATES: &str = "/dev/hull-certificates.pem";
+const CERTIFICATE_VARIABLES: &[&str] = &[
+    "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "PIP_CERT",
+    "NODE_EXTRA_CA_CERTS",
+    "GIT_SSL_CAINFO",
+    "CARGO_HTTP_CAINFO",
+    "AWS_CA_BUNDLE",
+];
+/// A larger bundle is refused.
+const MAX_CERTIFICATES: u64 = 8 << 20;
+
+/// Reads a bundle of authorities for steps.
+///
+/// # Errors
+/// When it cannot be read, or is none.
+pub fn certificates(path: &Path) -> Result<Vec<u8>, Error> {
+    let mut content = Vec::new();
+    let file = File::open(path).map_err(Error::io("open certificates", path))?;
+    file.take(MAX_CERTIFICATES + 1).read_to_end(&mut content).map_err(Error::io("read certificates", path))?;
+    let begins = b"-----BEGIN ";
+    if content.len() as u64 > MAX_CERTIFICATES || !content.windows(begins.len()).any(|part| part == begins) {
+        return Err(Error::Request(format!("certificates {}: it is no bundle of PEM certificates", path.display())));
+    }
+    Ok(content)
+}
 
 /// What is to be done.
 #[derive(Debug, Serialize, Deserialize)]
@@ -139,6 +170,16 @@ impl Order {
                 return Err(Error::Request(format!("invalid mount target {:?}", mount.target)));
             }
             mounts.push(OrderMount { target, read_only: mount.read_only, shows });
+        }
+        if let Some(content) = solver.certificates {
+            let shows = Shows::File { content: content.to_vec(), mode: 0o444, uid: 0, gid: 0 };
+            mounts.push(OrderMount { target: CERTIFICATES.to_owned(), read_only: true, shows });
+            for name in CERTIFICATE_VARIABLES {
+                // What the Dockerfile says goes before.
+                if !config.env.iter().any(|one| one.split_once('=').is_some_and(|(known, _)| known == *name)) {
+                    config.env.push(format!("{name}={CERTIFICATES}"));
+                }
+            }
         }
         if !op.pipes.is_empty() {
             let content = |(name, content): (&String, &String)| (name.clone(), content.clone().into_bytes());

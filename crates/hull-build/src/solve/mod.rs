@@ -62,6 +62,8 @@ pub struct Solver<'a> {
     pub files: &'a dyn Files,
     /// Secrets of the request, by ID.
     pub secrets: &'a BTreeMap<String, Secret>,
+    /// Authorities that steps trust while they run: the content of a bundle.
+    pub certificates: Option<&'a [u8]>,
     /// Sockets and keys of the request, by ID.
     pub ssh: &'a BTreeMap<String, Vec<PathBuf>>,
     /// The user gives up: everything that runs is ended.

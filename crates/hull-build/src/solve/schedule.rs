@@ -2,7 +2,7 @@
 //!
 //! 1. From the targets downwards, in one thread: what is in the cache under its definition is taken, and nothing below it
 //!    is looked at. What is not is to be done, after what it needs.
-//! 2. As many threads as there are processors take what is ready. A node that is in the cache under its content is taken
+//! 2. As many threads as there are processors, but at least [`THREADS`], take what is ready. A node that is in the cache under its content is taken
 //!    from there; any other is done under the lock of its content key.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,6 +16,10 @@ use crate::Error;
 use crate::cache::{Cache, Hit};
 use crate::graph::{Graph, Node, NodeId, Op};
 use crate::observer::{Event, Observer, StepId};
+
+/// Steps done at the same time where there are fewer processors: most of what a step does is to wait, for its program,
+/// a server or a disk.
+const THREADS: usize = 16;
 
 /// How often a thread that has nothing to do looks whether the user has given up.
 const LOOK: Duration = Duration::from_millis(50);
@@ -245,10 +249,10 @@ impl<'a> Solving<'a> {
     /// Does what is left.
     fn run(&self, board: Board) -> Result<Board, Error> {
         let count = board.waiting.len() + board.ready.len();
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).max(THREADS);
         let (board, changed) = (Mutex::new(board), Condvar::new());
         std::thread::scope(|scope| {
-            for _ in 1..processors.min(count) {
+            for _ in 1..threads.min(count) {
                 scope.spawn(|| self.take(&board, &changed));
             }
             self.take(&board, &changed);

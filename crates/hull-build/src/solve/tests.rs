@@ -156,6 +156,7 @@ impl Ground {
             engine: &engine,
             files: &self.files,
             secrets: &BTreeMap::new(),
+            certificates: None,
             ssh: &BTreeMap::new(),
             defaults: &RunConfig::default(),
             transfer: &transfer,

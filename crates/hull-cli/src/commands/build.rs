@@ -56,6 +56,9 @@ pub(super) struct Args {
     /// Secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]
     #[arg(long = "secret", value_name = "SECRET")]
     secrets: Vec<String>,
+    /// Let programs of RUN steps trust this machine's certificate authorities, or those of a file, while they run
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "host")]
+    host_certificates: Option<PathBuf>,
     /// Agent's socket or key for RUN --mount=type=ssh: default or ID[=SOCKET|KEY,...]
     #[arg(long, value_name = "ID[=PATH]")]
     ssh: Vec<String>,

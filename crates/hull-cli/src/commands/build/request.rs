@@ -112,6 +112,7 @@ pub(super) fn request(engine: &Engine, args: &Args) -> Result<BuildRequest, Fail
         let (id, secret) = secret(text)?;
         request.secrets.insert(id, secret);
     }
+    request.certificates = args.host_certificates.as_deref().map(certificates).transpose()?;
     for text in &args.ssh {
         let (id, paths) = ssh(text)?;
         request.ssh.insert(id, paths);
@@ -129,6 +130,24 @@ pub(super) fn request(engine: &Engine, args: &Args) -> Result<BuildRequest, Fail
     epoch(&mut request)?;
     contexts(engine, args, &mut request)?;
     Ok(request)
+}
+
+/// The bundle that `--host-certificates` means.
+fn certificates(given: &Path) -> Result<PathBuf, Failure> {
+    if given != Path::new("host") {
+        return Ok(given.to_owned());
+    }
+    let own = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let usual = [
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/ssl/ca-bundle.pem",
+        "/etc/ssl/cert.pem",
+    ];
+    let found = own.into_iter().chain(usual.map(PathBuf::from)).find(|path| path.is_file());
+    found.ok_or_else(|| {
+        Failure::new("--host-certificates: this machine has no bundle at a usual place: give its file".to_owned())
+    })
 }
 
 /// `SOURCE_DATE_EPOCH`, as an argument or of this process.

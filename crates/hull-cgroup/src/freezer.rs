@@ -1,5 +1,6 @@
 //! Stopping, continuing and killing all processes of a container, nested groups included. Every wait has a limit.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,6 +16,9 @@ use crate::hierarchies::Version;
 use crate::io;
 
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a group is listed to be killed before it is frozen for that.
+const ROUNDS: u32 = 50;
 
 impl Cgroup {
     /// Stops all processes and waits until they stand still; on a timeout they are let run again.
@@ -66,7 +70,8 @@ impl Cgroup {
     /// Sends a signal to every process, also of nested groups.
     ///
     /// `SIGKILL` goes through `cgroup.kill` where the kernel has it (Linux 5.14), which no fork can escape. Otherwise the
-    /// group is frozen while it is signalled. Afterwards a killed group is thawed, since a frozen process does not die.
+    /// group is listed again until everybody in it has been signalled. Another signal finds the group frozen, so that it
+    /// reaches everybody. Afterwards a killed group is thawed, since a frozen process does not die.
     ///
     /// # Errors
     /// When processes cannot be listed or signalled. A group that is gone is not an error.
@@ -88,23 +93,38 @@ impl Cgroup {
         {
             return Ok(());
         }
-        let was_frozen = self.is_frozen().unwrap_or(false);
-        let frozen = was_frozen || self.freeze().is_ok();
-        let mut result = self.signal_once(signal);
-        if frozen && (signal == Signal::KILL || !was_frozen) {
+        if signal == Signal::KILL {
+            return self.kill_listed();
+        }
+        let frozen = !self.is_frozen().unwrap_or(false) && self.freeze().is_ok();
+        let mut result = self.signal(&self.pids()?, signal);
+        if frozen {
             result = result.and(self.thaw());
         }
-        // Without a freezer children may appear while the list is read.
-        if signal == Signal::KILL && !frozen {
-            for _ in 0..50 {
-                if self.pids()?.is_empty() {
-                    break;
-                }
-                result = self.signal_once(signal);
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
         result
+    }
+
+    /// Kills without `cgroup.kill`: until a list names nobody who has not been signalled, since a process that has cannot
+    /// fork. Only those who fork faster than that are frozen meanwhile: whoever freezes and is killed leaves a group that
+    /// nobody has paused and that stands still.
+    fn kill_listed(&self) -> Result<(), Error> {
+        let mut signalled = BTreeSet::new();
+        let mut result = Ok(());
+        let mut ended = false;
+        for _ in 0..ROUNDS {
+            let fresh: Vec<i32> = self.pids()?.into_iter().filter(|pid| signalled.insert(*pid)).collect();
+            ended = fresh.is_empty();
+            if ended {
+                break;
+            }
+            result = result.and(self.signal(&fresh, Signal::KILL));
+        }
+        if !ended && self.freeze().is_ok() {
+            result = result.and(self.signal(&self.pids()?, Signal::KILL));
+            return result.and(self.thaw());
+        }
+        // Somebody may have paused it.
+        if self.is_frozen().unwrap_or(false) { result.and(self.thaw()) } else { result }
     }
 
     /// All processes, also of nested groups, by the runtime's process IDs in ascending order. A group that is gone has
@@ -127,11 +147,11 @@ impl Cgroup {
         Ok(pids)
     }
 
-    fn signal_once(&self, signal: Signal) -> Result<(), Error> {
+    fn signal(&self, pids: &[i32], signal: Signal) -> Result<(), Error> {
         let mut errors = Vec::new();
-        for pid in self.pids()? {
+        for pid in pids {
             // Zero stands for a process of another PID namespace.
-            let Some(pid) = Pid::from_raw(pid) else { continue };
+            let Some(pid) = Pid::from_raw(*pid) else { continue };
             let sent = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
                 Ok(fd) => rustix::process::pidfd_send_signal(&fd, signal),
                 Err(errno) => Err(errno),

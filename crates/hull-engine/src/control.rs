@@ -24,6 +24,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long a monitor may take to clean up after its container.
 pub(crate) const CLEANUP: Duration = Duration::from_secs(30);
 
+/// How often a container that others start again and again is killed before its removal is given up.
+const ATTEMPTS: u32 = 5;
+
 fn not_running(operation: &'static str, container: &Container, state: &State) -> Error {
     Error::Status { operation, id: container.id.clone(), status: state.phase.as_str().to_owned() }
 }
@@ -317,11 +320,35 @@ impl Engine {
     /// # Errors
     /// [`Error::Status`] when it runs and `force` is not set.
     pub fn remove(&self, container: &Container, force: bool, volumes: bool) -> Result<(), Error> {
-        let state = match self.state(&container.id) {
-            // Its monitor was faster, because it ran with --rm.
-            Err(Error::NoContainer(_)) if force => return Ok(()),
-            state => state?,
+        for _ in 0..ATTEMPTS {
+            match self.try_remove(container, force, volumes) {
+                // Its monitor was faster, because it ran with --rm.
+                Err(Error::NoContainer(_)) if force => return Ok(()),
+                Ok(false) if force => self.await_started(&container.id),
+                Ok(false) => break,
+                Ok(true) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        let status = "being started".to_owned();
+        Err(Error::Status { operation: "remove", id: container.id.clone(), status })
+    }
+
+    /// Waits until nobody is about to start a container: it runs, or has not started.
+    fn await_started(&self, id: &str) {
+        let deadline = Instant::now() + CLEANUP;
+        let settled = || match self.saved_state(id) {
+            Ok(state) => matches!(state.phase, Phase::Running | Phase::Restarting) || !self.starting(id),
+            Err(_) => true,
         };
+        while !settled() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Returns false when it was started meanwhile.
+    fn try_remove(&self, container: &Container, force: bool, volumes: bool) -> Result<bool, Error> {
+        let state = self.state(&container.id)?;
         if matches!(state.phase, Phase::Running | Phase::Restarting) {
             if !force {
                 return Err(Error::Status {
@@ -343,24 +370,12 @@ impl Engine {
             }
             self.settle(container, &state)?;
         }
-        let lock = match self.lock(&container.id) {
-            Ok(lock) => lock,
-            // Its monitor removed it, because it ran with --rm.
-            Err(Error::NoContainer(_)) if force => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let state = match self.state(&container.id) {
-            Err(Error::NoContainer(_)) if force => return Ok(()),
-            state => state?,
-        };
+        let lock = self.lock(&container.id)?;
+        let state = self.state(&container.id)?;
         self.await_monitor(&container.id, &state);
         let busy = matches!(state.phase, Phase::Running | Phase::Restarting) || self.monitored(&state);
         if busy || self.starting(&container.id) {
-            return Err(Error::Status {
-                operation: "remove",
-                id: container.id.clone(),
-                status: "being started".to_owned(),
-            });
+            return Ok(false);
         }
         let intent = self.intend(&container.id, Work::Remove)?;
         if volumes {
@@ -375,6 +390,6 @@ impl Engine {
         if result.is_ok() {
             events::emit(self, container, "destroy", &[]);
         }
-        result
+        result.map(|()| true)
     }
 }

@@ -11,11 +11,12 @@ mod prepare;
 
 use std::fs;
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hull_cgroup::Driver;
+use hull_fs::lock::Lock;
 use hull_image::snapshot::Lower;
 use hull_runtime::{CreateOptions, Rootfs, Running, Streams};
 use hull_sys::clone::{CloneFlags, Cloned, clone3, exit_now, take_inherited_fd};
@@ -231,7 +232,7 @@ impl Engine {
         // A signal that comes while the container starts is the program's.
         let signals = (wants != 0).then(attach::redirect).transpose()?;
         let tied = if tied { Some(self.intend(&id, Work::Tied)?) } else { None };
-        let socket = self.spawn_monitor(request, wants, Vec::new())?;
+        let (socket, _) = self.spawn_monitor(request, wants, Vec::new(), None)?;
         let client = Client { wants, tty, sig_proxy: options.sig_proxy, detach_keys: options.detach_keys };
         let result = attach::await_start(&socket, options.warn).and_then(|()| match signals {
             Some(signals) => self.follow(&id, &socket, &client, signals, options.warn),
@@ -258,7 +259,7 @@ impl Engine {
         }
         let socket = {
             // Two that start it at once: the second finds it running.
-            let _lock = self.lock(&container.id)?;
+            let lock = self.lock(&container.id)?;
             let container = self.container(&container.id)?;
             let state = self.state(&container.id)?;
             match state.phase {
@@ -272,7 +273,8 @@ impl Engine {
                 }
                 Phase::Created | Phase::Exited => self.await_monitor(&container.id, &state),
             }
-            let socket = self.spawn_monitor(Request::Again(Box::new(container.clone()), 0), wants, Vec::new())?;
+            let request = Request::Again(Box::new(container.clone()), 0);
+            let (socket, _lock) = self.spawn_monitor(request, wants, Vec::new(), Some(lock))?;
             attach::await_start(&socket, options.warn)?;
             socket
         };
@@ -295,7 +297,7 @@ impl Engine {
         clients: Vec<(OwnedFd, u8)>,
         warn: &mut dyn FnMut(&str),
     ) -> Result<bool, Error> {
-        let _lock = self.lock(&container.id)?;
+        let lock = self.lock(&container.id)?;
         let container = self.container(&container.id)?;
         let state = self.state(&container.id)?;
         match state.phase {
@@ -306,26 +308,34 @@ impl Engine {
             Phase::Running | Phase::Restarting => return Ok(false),
             Phase::Created | Phase::Exited => self.await_monitor(&container.id, &state),
         }
-        let socket = self.spawn_monitor(Request::Again(Box::new(container), 0), 0, clients)?;
+        let (socket, _lock) = self.spawn_monitor(Request::Again(Box::new(container), 0), 0, clients, Some(lock))?;
         attach::await_start(&socket, warn).map(|()| true)
     }
 
     /// Forks the process that makes, starts and watches a container. What it says comes over the socket; others may be
-    /// clients of it from the beginning too.
-    fn spawn_monitor(&self, request: Request, wants: u8, others: Vec<(OwnedFd, u8)>) -> Result<OwnedFd, Error> {
+    /// clients of it from the beginning too. The container's lock is held by both: when this process is killed, whoever
+    /// waits for the lock still meets a container that has started or has not, never one that is about to.
+    fn spawn_monitor(
+        &self,
+        request: Request,
+        wants: u8,
+        others: Vec<(OwnedFd, u8)>,
+        lock: Option<Lock>,
+    ) -> Result<(OwnedFd, Option<Lock>), Error> {
         // The monitor opens the store itself.
         self.images.close();
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .map_err(Error::io("create", "socket"))?;
         match clone3(CloneFlags::empty(), None).map_err(Error::io("clone", "monitor"))? {
             Cloned::Child => {
-                let mut keep: Vec<&OwnedFd> = others.iter().map(|(socket, _)| socket).collect();
-                keep.push(&theirs);
+                let mut keep: Vec<BorrowedFd<'_>> = others.iter().map(|(socket, _)| socket.as_fd()).collect();
+                keep.push(theirs.as_fd());
+                keep.extend(lock.as_ref().map(AsFd::as_fd));
                 close_inherited(&keep, self.sockets.count);
-                monitor::main(self, request, (theirs, wants), others);
+                monitor::main(self, request, (theirs, wants), others, lock);
                 exit_now(0);
             }
-            Cloned::Parent(..) => Ok(ours),
+            Cloned::Parent(..) => Ok((ours, lock)),
         }
     }
 
@@ -527,7 +537,7 @@ fn program_streams(config: &RunConfig) -> Result<(Streams, Ends), Error> {
 }
 
 /// Descriptors that the caller left open would be kept for as long as the container runs.
-fn close_inherited(keep: &[&OwnedFd], sockets: u32) {
+fn close_inherited(keep: &[BorrowedFd<'_>], sockets: u32) {
     use std::os::fd::AsRawFd as _;
     let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
     let numbers: Vec<i32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();

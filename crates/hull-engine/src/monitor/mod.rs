@@ -19,6 +19,7 @@ mod watch;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use hull_fs::lock::Lock;
 use hull_image::snapshot::Lower;
 use hull_runtime::Running;
 use hull_runtime::state::Record;
@@ -123,8 +124,15 @@ fn nonblocking(fd: &OwnedFd) -> Result<(), Error> {
 }
 
 /// The whole life of a monitor, in a process that was forked for it. The first client hears how the start went and is
-/// attached with what it wants; the others are from the moment that the program runs.
-pub(crate) fn main(engine: &Engine, request: Request, (client, wants): (OwnedFd, u8), others: Vec<(OwnedFd, u8)>) {
+/// attached with what it wants; the others are from the moment that the program runs. The container's lock is released
+/// when it has started, or has not and nothing is left of the try.
+pub(crate) fn main(
+    engine: &Engine,
+    request: Request,
+    (client, wants): (OwnedFd, u8),
+    others: Vec<(OwnedFd, u8)>,
+    lock: Option<Lock>,
+) {
     let _ = rustix::process::setsid();
     let mut first = Client::new(
         client,
@@ -161,6 +169,7 @@ pub(crate) fn main(engine: &Engine, request: Request, (client, wants): (OwnedFd,
             return failed(&mut first, &error);
         }
     };
+    drop(lock);
     let Started { container, state, running, ends, reach, lower } = started;
     let facts = Facts { started: state.started, ..Facts::new(&container) };
     let log = Log::open(&engine.directory(&id), &container);

@@ -47,6 +47,18 @@ macro_rules! bundle {
     };
 }
 
+/// A [`Home`] for the `hull` binary under test, or `None` with a printed skip when not root; `home!(plain)` is
+/// [`Home::plain`].
+#[macro_export]
+macro_rules! home {
+    () => {
+        $crate::Home::new(env!("CARGO_BIN_EXE_hull"))
+    };
+    (plain) => {
+        $crate::Home::plain(env!("CARGO_BIN_EXE_hull"), env!("CARGO_TARGET_TMPDIR"))
+    };
+}
+
 /// How often a looped attack is tried: `HULL_TEST_LOOPS`, or the test's own number.
 #[must_use]
 pub fn loops(default: u32) -> u32 {

@@ -11,11 +11,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hull_oci::Digest;
-use hull_testkit::{Finished, finish_within, leak, loops, tier};
+use hull_testkit::{Finished, Home, finish_within, home, leak, loops, tier};
 use pgp::composed::{ArmorOptions, CleartextSignedMessage, KeyType, SecretKeyParamsBuilder, SignedSecretKey};
 use pgp::ser::Serialize as _;
 use pgp::types::Password;
-use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -126,28 +125,24 @@ enum Fault {
 }
 
 /// An archive, a store of its own, and the keyring.
-struct Home {
-    dir: TempDir,
-    name: String,
+struct Archive {
+    home: Home,
     key: SignedSecretKey,
 }
 
-impl Home {
+impl Archive {
     fn new() -> Self {
-        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let name = format!("hull-bootstrap-{}-{number}x", std::process::id());
-        let dir = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir().expect("temporary directory");
+        let home = home!(plain);
         let mut parameters = SecretKeyParamsBuilder::default();
         parameters.key_type(KeyType::Ed25519Legacy).can_certify(true).can_sign(true);
         parameters.primary_user_id("Archive <archive@test.example>".to_owned());
         let key = parameters.build().expect("parameters").generate(rand::thread_rng()).expect("key");
-        fs::write(dir.path().join("k.gpg"), key.to_public_key().to_bytes().expect("bytes")).expect("write");
-        Self { dir, name, key }
+        home.write("k.gpg", key.to_public_key().to_bytes().expect("bytes"));
+        Self { home, key }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.home.at(name)
     }
 
     /// Writes and signs the archive.
@@ -204,10 +199,7 @@ impl Home {
     }
 
     fn hull(&self, store: &str, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hull"));
-        command.arg("--root").arg(self.path(store)).arg("--state").arg(self.path("run"));
-        command.args(words).stdin(Stdio::null()).current_dir("/");
-        command
+        self.home.hull_on(store, words)
     }
 
     /// `hull bootstrap own:tiny` from the archive.
@@ -229,7 +221,7 @@ impl Home {
 
     /// What a failed or killed command left.
     fn left(&self, store: &str) -> Vec<String> {
-        let mut left = leak::report(&self.name);
+        let mut left = leak::report(self.home.name());
         for place in ["ingest", "containers"] {
             let entries = fs::read_dir(self.path(store).join(place)).into_iter().flatten().flatten();
             left.extend(entries.map(|entry| entry.path().display().to_string()));
@@ -259,12 +251,6 @@ impl Home {
     }
 }
 
-impl Drop for Home {
-    fn drop(&mut self) {
-        leak::clear(&self.name);
-    }
-}
-
 /// A base package that is never started.
 fn inert() -> Package {
     Package::new("tiny-base", "Essential: yes\nPriority: required\n").file("usr/share/tiny", "x", 0o644)
@@ -275,7 +261,7 @@ fn root_archives_that_must_not_be_used() {
     if !tier::root() {
         return;
     }
-    let home = Home::new();
+    let home = Archive::new();
     let all = [inert()];
     home.assert_refused(&all, Fault::ChangedRelease, &[], "the file was changed");
     home.assert_refused(&all, Fault::Expired, &[], "expired on Sat, 14 Jun 2025");
@@ -293,7 +279,7 @@ fn root_archives_that_must_not_be_used() {
     home.assert_refused(&needy, Fault::None, &["--include", "needy"], "needy 1.0-1 depends on gone (>= 2) | also-gone");
     let rivals = [inert(), Package::new("one", "Conflicts: two\n"), Package::new("two", "")];
     home.assert_refused(&rivals, Fault::None, &["--include", "one,two"], "one 1.0-1 conflicts with two 1.0-1");
-    let other = Home::new();
+    let other = Archive::new();
     let keyring = other.path("k.gpg").display().to_string();
     home.assert_refused(&all, Fault::None, &["--keyring", &keyring], "no trusted key made it");
     home.assert_refused(&all, Fault::None, &["--keyring", "/no/such/keyring"], "keyring /no/such/keyring");
@@ -305,7 +291,7 @@ fn root_packages_with_hostile_files() {
     if !tier::root() {
         return;
     }
-    let home = Home::new();
+    let home = Archive::new();
     let outside = home.path("outside");
     fs::create_dir(&outside).expect("create directory");
     let mut through = inert();
@@ -407,7 +393,7 @@ fn root_an_image_that_runs_and_is_the_same_again() {
         return;
     }
     let Some(base) = system() else { return };
-    let home = Home::new();
+    let home = Archive::new();
     home.publish(&[base, app(), Package::new("unwanted", "")], Fault::None);
     let lock = home.path("tiny.lock").display().to_string();
     let first = home.bootstrap("data", &["--include", "tiny-app", "-t", "mine:v1", "--lock", &lock]).ok();
@@ -463,7 +449,7 @@ fn root_a_package_that_cannot_be_configured() {
         return;
     }
     let Some(base) = system() else { return };
-    let home = Home::new();
+    let home = Archive::new();
     let mut app = app();
     app.postinst = Some("#!/bin/sh\necho trouble\nexit 7\n".to_owned());
     home.publish(&[base, app], Fault::None);
@@ -477,7 +463,7 @@ fn root_killed_at_any_time() {
         return;
     }
     let Some(base) = system() else { return };
-    let home = Home::new();
+    let home = Archive::new();
     home.publish(&[base, app()], Fault::None);
     let keyring = home.path("k.gpg").display().to_string();
     let words = ["--include", "tiny-app", "--keyring", &keyring];
@@ -521,7 +507,7 @@ cat "$DISK.err"
         return;
     }
     let Some(base) = system() else { return };
-    let home = Home::new();
+    let home = Archive::new();
     home.publish(&[base, app()], Fault::None);
     let keyring = home.path("k.gpg").display().to_string();
     let all = fs::metadata(home.path("archive/pool/tiny-base.deb")).expect("package").len() >> 20;

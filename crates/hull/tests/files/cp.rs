@@ -5,14 +5,14 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::process::Stdio;
 
 use hull_testkit::race::Race;
-use hull_testkit::{finish, loops};
+use hull_testkit::{Home, finish, loops};
 
-use super::{Home, names};
+use super::{create, home, names, start, volume};
 
 /// Both kinds of container have the same rules.
 fn both(h: &Home, test: impl Fn(&Home, &str)) {
-    h.create("stopped", &["-v", "data:/data"]);
-    h.start("running", &["-v", "data:/data"]);
+    create(h, "stopped", &["-v", "data:/data"]);
+    start(h, "running", &["-v", "data:/data"]);
     for name in ["stopped", "running"] {
         test(h, name);
     }
@@ -20,26 +20,26 @@ fn both(h: &Home, test: impl Fn(&Home, &str)) {
 
 #[test]
 fn root_what_goes_where_is_docker_s() {
-    let Some(h) = Home::new() else { return };
-    std::fs::create_dir_all(h.path("d/sub")).expect("create");
-    std::fs::write(h.path("f"), "file").expect("write");
-    std::fs::write(h.path("d/a"), "a").expect("write");
-    std::os::unix::fs::chown(h.path("d/a"), Some(55), Some(66)).expect("chown");
-    symlink("a", h.path("d/link")).expect("symlink");
-    symlink("f", h.path("lf")).expect("symlink");
-    symlink("d", h.path("ld")).expect("symlink");
+    let Some(h) = home() else { return };
+    std::fs::create_dir_all(h.at("d/sub")).expect("create");
+    std::fs::write(h.at("f"), "file").expect("write");
+    std::fs::write(h.at("d/a"), "a").expect("write");
+    std::os::unix::fs::chown(h.at("d/a"), Some(55), Some(66)).expect("chown");
+    symlink("a", h.at("d/link")).expect("symlink");
+    symlink("f", h.at("lf")).expect("symlink");
+    symlink("d", h.at("ld")).expect("symlink");
     both(&h, |h, name| {
         let to = |path: &str| format!("{name}:{path}");
         let cat = |path: &str| {
-            let out = h.path(&format!("out-{name}"));
+            let out = h.at(&format!("out-{name}"));
             let _ = std::fs::remove_file(&out);
-            let _ = h.do_(&["cp", "-L", &to(path), &out.to_string_lossy()]).ok();
+            let _ = h.run(&["cp", "-L", &to(path), &out.to_string_lossy()]).ok();
             std::fs::read_to_string(&out).expect("read")
         };
         for words in
             [["f", "/f1"], ["f", "/tmp"], ["f", "/tmp/"], ["d", "/dd"], ["d", "/dd"], ["d/.", "/de"], ["d/", "/df/"]]
         {
-            let out = h.do_(&["cp", words[0], &to(words[1])]).ok();
+            let out = h.run(&["cp", words[0], &to(words[1])]).ok();
             assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("", ""), "{words:?}");
         }
         for path in ["/f1", "/tmp/f"] {
@@ -49,25 +49,25 @@ fn root_what_goes_where_is_docker_s() {
             assert_eq!(cat(path), "a", "{path}");
         }
         // Links of the source, and of the destination.
-        let _ = h.do_(&["cp", "lf", &to("/lf1")]).ok();
-        let _ = h.do_(&["cp", &to("/lf1"), &format!("lf-{name}")]).ok();
-        assert_eq!(std::fs::read_link(h.path(&format!("lf-{name}"))).expect("link").to_str(), Some("f"));
-        let _ = h.do_(&["cp", "f", &to("/lf1")]).ok();
+        let _ = h.run(&["cp", "lf", &to("/lf1")]).ok();
+        let _ = h.run(&["cp", &to("/lf1"), &format!("lf-{name}")]).ok();
+        assert_eq!(std::fs::read_link(h.at(&format!("lf-{name}"))).expect("link").to_str(), Some("f"));
+        let _ = h.run(&["cp", "f", &to("/lf1")]).ok();
         assert_eq!(cat("/f"), "file", "a link that leads nowhere is followed inside the container");
-        let _ = h.do_(&["cp", "-L", "ld", &to("/ld3")]).ok();
+        let _ = h.run(&["cp", "-L", "ld", &to("/ld3")]).ok();
         assert_eq!(cat("/ld3/a"), "a");
         // Out.
         let out = format!("o-{name}");
-        let _ = h.do_(&["cp", &to("/dd"), &out]).ok();
-        assert_eq!(names(&h.path(&out)), ["a", "d", "link", "sub"]);
-        assert_eq!(h.path(&out).join("a").metadata().expect("copied").uid(), 0, "the caller's");
-        let _ = h.do_(&["cp", &to("/dd"), &out]).ok();
-        assert_eq!(names(&h.path(&out)), ["a", "d", "dd", "link", "sub"]);
-        let _ = h.do_(&["cp", "-a", &to("/dd/."), &out]).ok();
-        assert_eq!(h.path(&out).join("a").metadata().expect("copied").uid(), 55, "-a keeps owners");
+        let _ = h.run(&["cp", &to("/dd"), &out]).ok();
+        assert_eq!(names(&h.at(&out)), ["a", "d", "link", "sub"]);
+        assert_eq!(h.at(&out).join("a").metadata().expect("copied").uid(), 0, "the caller's");
+        let _ = h.run(&["cp", &to("/dd"), &out]).ok();
+        assert_eq!(names(&h.at(&out)), ["a", "d", "dd", "link", "sub"]);
+        let _ = h.run(&["cp", "-a", &to("/dd/."), &out]).ok();
+        assert_eq!(h.at(&out).join("a").metadata().expect("copied").uid(), 55, "-a keeps owners");
         // Volumes.
-        let _ = h.do_(&["cp", "f", &to("/data/of-cp")]).ok();
-        assert_eq!(std::fs::read(h.volume("data").join("of-cp")).expect("in the volume"), b"file");
+        let _ = h.run(&["cp", "f", &to("/data/of-cp")]).ok();
+        assert_eq!(std::fs::read(volume(h, "data").join("of-cp")).expect("in the volume"), b"file");
         for (words, reason) in [
             (["f", "/nodir/"], "no such directory"),
             (["f", "/no/x"], &format!("Could not find the file /no in container {name}")[..]),
@@ -78,7 +78,7 @@ fn root_what_goes_where_is_docker_s() {
             (["f/", "/x"], "not a directory"),
             (["f", ""], "destination can not be empty"),
         ] {
-            h.do_(&["cp", words[0], &to(words[1])]).fails(reason);
+            h.run(&["cp", words[0], &to(words[1])]).fails(reason);
         }
         for (words, reason) in [
             (["/nope", "y"], &format!("Could not find the file /nope in container {name}")[..]),
@@ -88,21 +88,21 @@ fn root_what_goes_where_is_docker_s() {
             (["/dd", "f"], "cannot copy directory"),
             (["", "y"], "path cannot be empty"),
         ] {
-            h.do_(&["cp", &to(words[0]), words[1]]).fails(reason);
+            h.run(&["cp", &to(words[0]), words[1]]).fails(reason);
         }
     });
-    h.do_(&["cp", "a", "b"]).fails("must specify at least one container source");
-    h.do_(&["cp", "a:/x", "b:/x"]).fails("copying between containers is not supported");
-    h.do_(&["cp", "none:/x", "b"]).fails("no such container: none");
-    let _ = h.do_(&["rm", "-f", "running", "stopped"]).ok();
+    h.run(&["cp", "a", "b"]).fails("must specify at least one container source");
+    h.run(&["cp", "a:/x", "b:/x"]).fails("copying between containers is not supported");
+    h.run(&["cp", "none:/x", "b"]).fails("no such container: none");
+    let _ = h.run(&["rm", "-f", "running", "stopped"]).ok();
     h.assert_clean();
 }
 
 #[test]
 fn root_archives_both_ways() {
-    let Some(h) = Home::new() else { return };
+    let Some(h) = home() else { return };
     both(&h, |h, name| {
-        let tar = h.path(&format!("{name}.tar"));
+        let tar = h.at(&format!("{name}.tar"));
         let mut out = h.hull(&["cp", &format!("{name}:/data"), "-"]);
         let output = out.output().expect("run");
         assert!(output.status.success(), "{output:?}");
@@ -114,8 +114,8 @@ fn root_archives_both_ways() {
             let mut put = h.hull(&["cp", "-", &format!("{name}:{place}")]);
             let _ = finish(put.stdin(Stdio::from(std::fs::File::open(file).expect("open")))).ok();
             let back = format!("back-{name}");
-            let _ = h.do_(&["cp", "-a", &format!("{name}:{place}/data/file"), &back]).ok();
-            let copied = h.path(&back).metadata().expect("copied");
+            let _ = h.run(&["cp", "-a", &format!("{name}:{place}/data/file"), &back]).ok();
+            let copied = h.at(&back).metadata().expect("copied");
             assert_eq!((copied.uid(), copied.gid(), copied.len()), (1234, 2345, 12));
         }
         for place in ["/probe", "/nope"] {
@@ -133,26 +133,26 @@ fn root_archives_both_ways() {
 
 #[test]
 fn root_special_files_and_read_only_places() {
-    let Some(h) = Home::new() else { return };
-    std::fs::create_dir(h.path("host")).expect("create");
-    h.start("cc", &["--read-only", "-v", "data:/data", "-v", "./host:/host:ro"]);
-    h.create("ss", &["--read-only", "-v", "data:/data", "-v", "./host:/host:ro"]);
-    std::fs::write(h.path("f"), "file").expect("write");
+    let Some(h) = home() else { return };
+    std::fs::create_dir(h.at("host")).expect("create");
+    start(&h, "cc", &["--read-only", "-v", "data:/data", "-v", "./host:/host:ro"]);
+    create(&h, "ss", &["--read-only", "-v", "data:/data", "-v", "./host:/host:ro"]);
+    std::fs::write(h.at("f"), "file").expect("write");
     for name in ["cc", "ss"] {
-        h.do_(&["cp", "f", &format!("{name}:/f")]).fails("container rootfs is marked read-only");
-        h.do_(&["cp", "f", &format!("{name}:/host/f")]).fails("marked read-only");
-        let _ = h.do_(&["cp", "f", &format!("{name}:/data/{name}")]).ok();
+        h.run(&["cp", "f", &format!("{name}:/f")]).fails("container rootfs is marked read-only");
+        h.run(&["cp", "f", &format!("{name}:/host/f")]).fails("marked read-only");
+        let _ = h.run(&["cp", "f", &format!("{name}:/data/{name}")]).ok();
     }
-    assert_eq!(names(&h.path("host")), [""; 0]);
+    assert_eq!(names(&h.at("host")), [""; 0]);
     // What is mounted on a single file gets the content; nothing magic is followed.
-    h.start("ww", &[]);
-    let _ = h.do_(&["cp", "f", "ww:/etc/hosts"]).ok();
-    assert_eq!(h.do_(&["exec", "ww", "/probe", "cat", "/etc/hosts"]).ok().text(), "file");
-    h.do_(&["cp", "ww:/proc/1/root/etc", "x"]).fails("too many levels of symbolic links");
-    h.do_(&["cp", "f", "ww:/proc/1/cwd/x"]).fails("");
+    start(&h, "ww", &[]);
+    let _ = h.run(&["cp", "f", "ww:/etc/hosts"]).ok();
+    assert_eq!(h.run(&["exec", "ww", "/probe", "cat", "/etc/hosts"]).ok().text(), "file");
+    h.run(&["cp", "ww:/proc/1/root/etc", "x"]).fails("too many levels of symbolic links");
+    h.run(&["cp", "f", "ww:/proc/1/cwd/x"]).fails("");
     // Devices and set-user-ID bits stay inside.
     let _ = h
-        .do_(&[
+        .run(&[
             "exec",
             "ww",
             "/probe",
@@ -174,72 +174,71 @@ fn root_special_files_and_read_only_places() {
             "6755",
         ])
         .ok();
-    let _ = h.do_(&["cp", "ww:/tmp/suid", "suid"]).ok();
-    assert_eq!(h.path("suid").metadata().expect("copied").permissions().mode() & 0o7777, 0o755);
-    let out = h.do_(&["cp", "ww:/dev/.", "dev"]).ok();
+    let _ = h.run(&["cp", "ww:/tmp/suid", "suid"]).ok();
+    assert_eq!(h.at("suid").metadata().expect("copied").permissions().mode() & 0o7777, 0o755);
+    let out = h.run(&["cp", "ww:/dev/.", "dev"]).ok();
     assert!(out.stderr.contains("left out"), "{}", out.stderr);
-    assert!(!h.path("dev/null").exists());
+    assert!(!h.at("dev/null").exists());
 }
 
 /// The container exchanges a directory with a link to a path of the host, in both directions of the copy.
 #[test]
 fn root_exchanged_links_lead_nowhere_on_the_host() {
-    let Some(h) = Home::new() else { return };
-    let outside = h.path("outside");
+    let Some(h) = home() else { return };
+    let outside = h.at("outside");
     std::fs::create_dir(&outside).expect("create");
     std::fs::write(outside.join("secret"), "secret").expect("write");
-    h.start("cc", &["-v", "data:/data"]);
+    start(&h, "cc", &["-v", "data:/data"]);
     // The volume's directory is where the container's process would do it; the host's path means the same file.
-    let inside = h.volume("data").join("x");
+    let inside = volume(&h, "data").join("x");
     std::fs::create_dir(&inside).expect("create");
     std::fs::write(inside.join("secret"), "harmless").expect("write");
-    let link = h.volume("data").join("y");
+    let link = volume(&h, "data").join("y");
     symlink(&outside, &link).expect("symlink");
-    std::fs::write(h.path("evil"), "evil").expect("write");
-    std::fs::create_dir_all(h.path("tree/x")).expect("create");
-    std::fs::write(h.path("tree/x/evil"), "evil").expect("write");
+    std::fs::write(h.at("evil"), "evil").expect("write");
+    std::fs::create_dir_all(h.at("tree/x")).expect("create");
+    std::fs::write(h.at("tree/x/evil"), "evil").expect("write");
     let race = Race::exchange(&inside, &link);
     for turn in 0..loops(40) {
-        let out = h.path(&format!("out{turn}"));
-        let _ = h.do_(&["cp", "cc:/data/x/secret", &out.to_string_lossy()]);
+        let out = h.at(&format!("out{turn}"));
+        let _ = h.run(&["cp", "cc:/data/x/secret", &out.to_string_lossy()]);
         if let Ok(text) = std::fs::read_to_string(&out) {
             assert_eq!(text, "harmless", "a file of the host was copied");
         }
-        let tree = h.path(&format!("tree{turn}"));
-        let _ = h.do_(&["cp", "cc:/data", &tree.to_string_lossy()]);
+        let tree = h.at(&format!("tree{turn}"));
+        let _ = h.run(&["cp", "cc:/data", &tree.to_string_lossy()]);
         for name in ["x/secret", "y/secret"] {
             if tree.join(name).symlink_metadata().is_ok() && !tree.join(name).parent().expect("parent").is_symlink() {
                 assert_eq!(std::fs::read_to_string(tree.join(name)).expect("read"), "harmless");
             }
         }
-        let _ = h.do_(&["cp", "evil", "cc:/data/x/evil"]);
-        let _ = h.do_(&["cp", "tree/.", "cc:/data"]);
+        let _ = h.run(&["cp", "evil", "cc:/data/x/evil"]);
+        let _ = h.run(&["cp", "tree/.", "cc:/data"]);
         assert_eq!(names(&outside), ["secret"], "something was written to the host");
     }
     drop(race);
-    let _ = h.do_(&["rm", "-f", "cc"]).ok();
+    let _ = h.run(&["rm", "-f", "cc"]).ok();
     h.assert_clean();
 }
 
 /// An image with programs that an engine might start to unpack or look up names: none is executed.
 #[test]
 fn root_nothing_of_the_container_is_executed() {
-    let Some(h) = Home::new() else { return };
-    h.start("cc", &[]);
-    std::fs::write(h.path("trap"), format!("#!/probe write {} x\n", "/trapped")).expect("write");
-    std::fs::set_permissions(h.path("trap"), std::fs::Permissions::from_mode(0o755)).expect("mode");
-    std::fs::create_dir_all(h.path("bin")).expect("create");
+    let Some(h) = home() else { return };
+    start(&h, "cc", &[]);
+    std::fs::write(h.at("trap"), format!("#!/probe write {} x\n", "/trapped")).expect("write");
+    std::fs::set_permissions(h.at("trap"), std::fs::Permissions::from_mode(0o755)).expect("mode");
+    std::fs::create_dir_all(h.at("bin")).expect("create");
     for name in ["xz", "unpigz", "gzip", "tar", "zstd"] {
-        std::fs::copy(h.path("trap"), h.path("bin").join(name)).expect("copy");
+        std::fs::copy(h.at("trap"), h.at("bin").join(name)).expect("copy");
     }
-    let _ = h.do_(&["cp", "bin", "cc:/bin"]).ok();
-    let _ = h.do_(&["cp", "bin", "cc:/usr"]).ok();
-    let archive =
-        finish(std::process::Command::new("sh").current_dir(h.dir.path()).args(["-c", "tar -czf a.tar.gz trap"]));
+    let _ = h.run(&["cp", "bin", "cc:/bin"]).ok();
+    let _ = h.run(&["cp", "bin", "cc:/usr"]).ok();
+    let archive = finish(std::process::Command::new("sh").current_dir(h.path()).args(["-c", "tar -czf a.tar.gz trap"]));
     let _ = archive.ok();
     let mut put = h.hull(&["cp", "-", "cc:/tmp"]);
-    let _ = finish(put.stdin(Stdio::from(std::fs::File::open(h.path("a.tar.gz")).expect("open")))).ok();
-    let _ = h.do_(&["export", "-o", "c.tar", "cc"]).ok();
-    let found = h.do_(&["exec", "cc", "/probe", "ls", "/"]).ok();
+    let _ = finish(put.stdin(Stdio::from(std::fs::File::open(h.at("a.tar.gz")).expect("open")))).ok();
+    let _ = h.run(&["export", "-o", "c.tar", "cc"]).ok();
+    let found = h.run(&["exec", "cc", "/probe", "ls", "/"]).ok();
     assert!(!found.lines().contains(&"trapped"), "{}", found.stdout);
 }

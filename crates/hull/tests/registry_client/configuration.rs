@@ -6,7 +6,7 @@ use std::process::Command;
 use hull_testkit::registry::{Fault, Faulty};
 use hull_testkit::{finish, tier};
 
-use crate::world::{Home, image};
+use crate::world::{image, import, user};
 
 /// A registry that has the image as `library/app:1` and as `team/app:1`.
 fn serving(content: &[u8]) -> Faulty {
@@ -30,7 +30,7 @@ fn hosts_toml_names_mirrors_of_any_host() {
              [host.\"http://127.0.0.1:{}\".header]\nX-Asked-By = \"hull\"\n",
             origin.port, mirror.port, mirror.port
         );
-        let home = Home::new().etc(&format!("{directory}/certs.d/registry.example/hosts.toml"), &text);
+        let home = user().file(&format!("etc/{directory}/certs.d/registry.example/hosts.toml"), &text);
         home.ok(&["pull", "-q", "registry.example/team/app:1"]);
         let seen = mirror.seen();
         assert!(seen[0].line.starts_with("GET /v2/team/app/manifests/1?ns=registry.example"), "{}", seen[0].line);
@@ -44,13 +44,13 @@ fn hosts_toml_names_mirrors_of_any_host() {
         "server = \"http://127.0.0.1:{}\"\n[host.\"http://127.0.0.1:{}\"]\ncapabilities = [\"pull\"]\n",
         origin.port, mirror.port
     );
-    let home = Home::new().etc("hull/certs.d/registry.example/hosts.toml", &text);
+    let home = user().file("etc/hull/certs.d/registry.example/hosts.toml", &text);
     mirror.always("/blobs/", Fault::Status(404, ""));
     home.ok(&["pull", "-q", "registry.example/team/app:1"]);
     assert!(lines(&mirror).iter().all(|line| !line.contains("manifests/1")));
     assert!(lines(&origin).iter().any(|line| line.contains("/blobs/")));
-    let home = Home::new().etc("hull/certs.d/registry.example/hosts.toml", "[host.\"ftp://x\"]\n");
-    home.hull(&["pull", "-q", "registry.example/team/app:1"]).fails("hosts.toml");
+    let home = user().file("etc/hull/certs.d/registry.example/hosts.toml", "[host.\"ftp://x\"]\n");
+    home.run(&["pull", "-q", "registry.example/team/app:1"]).fails("hosts.toml");
 }
 
 #[test]
@@ -83,12 +83,12 @@ fn registries_conf_moves_mirrors_and_blocks() {
         mirror = mirror.port,
         moved = moved.port
     );
-    let home = Home::new().etc("containers/registries.conf", &text);
+    let home = user().file("etc/containers/registries.conf", &text);
     home.ok(&["pull", "-q", "docker.io/library/app:1"]);
     assert!(!lines(&mirror).is_empty() && lines(&moved).is_empty());
     home.ok(&["pull", "-q", "old.example/team/app:1"]);
     assert!(lines(&mirror).is_empty() && !lines(&moved).is_empty());
-    home.hull(&["pull", "-q", "old.example/secret/app:1"])
+    home.run(&["pull", "-q", "old.example/secret/app:1"])
         .fails("old.example/secret is blocked by")
         .fails("registries.conf");
     home.ok(&["pull", "-q", "digests.example/team/app:1"]);
@@ -101,19 +101,19 @@ fn registries_conf_moves_mirrors_and_blocks() {
     assert_eq!(home.ok(&["pull", "-q", "team/app:1"]), format!("127.0.0.1:{}/team/app:1\n", moved.port));
     assert_eq!(home.ok(&["images", "--format", "{{.Repository}}", "old.example/team/app:1"]), "old.example/team/app\n");
     home.ok(&["image", "inspect", "short:1"]);
-    let wrong = Home::new().etc("containers/registries.conf", "[[registry]]\nblocked = 1\nlocation = \"x\"\n");
-    wrong.hull(&["pull", "-q", "old.example/a"]).fails("registries.conf: line 2");
+    let wrong = user().file("etc/containers/registries.conf", "[[registry]]\nblocked = 1\nlocation = \"x\"\n");
+    wrong.run(&["pull", "-q", "old.example/a"]).fails("registries.conf: line 2");
 }
 
 #[test]
 fn dockers_mirrors_are_for_its_own_registry() {
     let mirror = serving(b"mirror");
     let text = format!(r#"{{"registry-mirrors":["http://127.0.0.1:{}/"]}}"#, mirror.port);
-    let home = Home::new().etc("docker/daemon.json", &text);
+    let home = user().file("etc/docker/daemon.json", &text);
     assert_eq!(home.ok(&["pull", "-q", "app:1"]), "docker.io/library/app:1\n");
     assert!(lines(&mirror)[0].starts_with("GET /v2/library/app/manifests/1"));
-    let wrong = Home::new().etc("docker/daemon.json", r#"{"registry-mirrors":["127.0.0.1"]}"#);
-    wrong.hull(&["pull", "-q", "app:1"]).fails("daemon.json");
+    let wrong = user().file("etc/docker/daemon.json", r#"{"registry-mirrors":["127.0.0.1"]}"#);
+    wrong.run(&["pull", "-q", "app:1"]).fails("daemon.json");
 }
 
 #[test]
@@ -121,8 +121,8 @@ fn plain_http_is_for_what_is_configured() {
     // Names that exist nowhere, by a proxy that answers for all of them.
     let proxy = serving(b"proxied");
     let address = format!("http://127.0.0.1:{}", proxy.port);
-    let home = || Home::new().with("http_proxy", &address).with("https_proxy", &address);
-    let done = home().hull(&["pull", "-q", "registry.example/team/app:1"]);
+    let proxied = || user().with("http_proxy", &address).with("https_proxy", &address);
+    let done = proxied().run(&["pull", "-q", "registry.example/team/app:1"]);
     done.fails("registry.example/team/app:1");
     let seen = lines(&proxy);
     assert!(!seen.is_empty() && seen.iter().all(|line| line == "CONNECT registry.example:443"), "{seen:?}");
@@ -131,21 +131,21 @@ fn plain_http_is_for_what_is_configured() {
         ("containers/registries.conf", "[[registry]]\nlocation = \"registry.example\"\ninsecure = true\n"),
         ("hull/certs.d/registry.example/hosts.toml", "server = \"http://registry.example\"\n"),
     ] {
-        let home = home().etc(file, text);
+        let home = proxied().file(&format!("etc/{file}"), text);
         home.ok(&["pull", "-q", "registry.example/team/app:1"]);
         let seen = lines(&proxy);
         assert!(
             seen.iter().any(|line| line.starts_with("GET http://registry.example/v2/team/app/")),
             "{file}: {seen:?}"
         );
-        home.hull(&["pull", "-q", "other.example/team/app:1"]).fails("other.example");
+        home.run(&["pull", "-q", "other.example/team/app:1"]).fails("other.example");
         assert!(lines(&proxy).iter().all(|line| line.starts_with("CONNECT ")), "{file}");
     }
     // What needs no proxy does not get one, and neither does loopback.
-    let home = home()
+    let home = proxied()
         .with("no_proxy", ".example")
-        .etc("docker/daemon.json", r#"{"insecure-registries":["registry.example"]}"#);
-    home.hull(&["pull", "-q", "registry.example/team/app:1"]).fails("registry.example");
+        .file("etc/docker/daemon.json", r#"{"insecure-registries":["registry.example"]}"#);
+    home.run(&["pull", "-q", "registry.example/team/app:1"]).fails("registry.example");
     assert!(lines(&proxy).is_empty());
     home.ok(&["pull", "-q", &format!("127.0.0.1:{}/team/app:1", proxy.port)]);
     assert!(lines(&proxy).iter().all(|line| line.starts_with("GET /v2/")));
@@ -161,40 +161,40 @@ fn certificates_by_host() {
 }
 
 fn certificates(openssl: &Path, kind: &str) {
-    let home = Home::new();
+    let home = user();
     let mut make = Command::new(openssl);
     make.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
     make.args(["-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=registry", "-addext"]);
     make.args(["subjectAltName=IP:127.0.0.1", "-addext", &format!("basicConstraints=critical,{kind}")]);
-    let _ = finish(make.current_dir(home.dir.path())).ok();
-    let (certificate, key) = (home.path("cert.pem"), home.path("key.pem"));
+    let _ = finish(make.current_dir(home.path())).ok();
+    let (certificate, key) = (home.at("cert.pem"), home.at("key.pem"));
     let words = ["registry", "serve", "--listen", "127.0.0.1:0", "--storage"];
-    let mut command = home.command(&words);
-    command.arg(home.path("registry")).arg("--tls-cert").arg(&certificate).arg("--tls-key").arg(&key);
+    let mut command = home.hull(&words);
+    command.arg(home.at("registry")).arg("--tls-cert").arg(&certificate).arg("--tls-key").arg(&key);
     let (_server, port) = crate::ssh::server(&mut command);
     let host = format!("127.0.0.1:{port}");
     let name = format!("{host}/team/app:1");
     let text = std::fs::read_to_string(&certificate).expect("read");
-    home.import(&name, "file", b"content");
+    import(&home, &name, "file", b"content");
     // An authority that nobody knows: neither trusted nor spoken to in plain.
-    let done = home.hull(&["push", "-q", &name]);
+    let done = home.run(&["push", "-q", &name]);
     done.fails("certificate").fails(&host);
     for file in [format!("docker/certs.d/{host}/ca.crt"), format!("hull/certs.d/{host}/ca.pem")] {
-        let mut trusting = Home::new().etc(&file, &text);
+        let mut trusting = user().file(&format!("etc/{file}"), &text);
         if file.starts_with("hull") {
-            trusting = trusting.etc(&format!("hull/certs.d/{host}/hosts.toml"), "ca = \"ca.pem\"\n");
+            trusting = trusting.file(&format!("etc/hull/certs.d/{host}/hosts.toml"), "ca = \"ca.pem\"\n");
         }
-        trusting.import(&name, "file", b"content");
+        import(&trusting, &name, "file", b"content");
         trusting.ok(&["push", "-q", &name]);
         trusting.ok(&["rmi", &name]);
         trusting.ok(&["pull", "-q", &name]);
     }
     // Another name than the certificate's is not this server's.
     let named = format!("localhost:{port}");
-    let mistaken = Home::new().etc(&format!("docker/certs.d/{named}/ca.crt"), &text);
-    mistaken.hull(&["pull", "-q", &format!("{named}/team/app:1")]).fails("certificate").fails(&named);
-    let careless = Home::new().etc("docker/daemon.json", &format!(r#"{{"insecure-registries":["{host}"]}}"#));
+    let mistaken = user().file(&format!("etc/docker/certs.d/{named}/ca.crt"), &text);
+    mistaken.run(&["pull", "-q", &format!("{named}/team/app:1")]).fails("certificate").fails(&named);
+    let careless = user().file("etc/docker/daemon.json", format!(r#"{{"insecure-registries":["{host}"]}}"#));
     careless.ok(&["pull", "-q", &name]);
-    let broken = Home::new().etc(&format!("docker/certs.d/{host}/client.cert"), &text);
-    broken.hull(&["pull", "-q", &name]).fails("client.key is missing");
+    let broken = user().file(&format!("etc/docker/certs.d/{host}/client.cert"), &text);
+    broken.run(&["pull", "-q", &name]).fails("client.key is missing");
 }

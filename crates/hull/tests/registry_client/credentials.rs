@@ -6,7 +6,9 @@ use hull_oci::image::{Descriptor, media_type};
 use hull_testkit::json;
 use hull_testkit::registry::{Fault, Faulty};
 
-use crate::world::{Home, Made, image, noise};
+use hull_testkit::Home;
+
+use crate::world::{Made, image, login, noise, user};
 
 /// `u:p`, as Basic has it.
 const BASIC: &str = "Basic dTpw";
@@ -25,7 +27,7 @@ fn known(made: &Made) -> (Faulty, Home, String) {
     let registry = Faulty::start();
     made.serve(&registry, "team/app", "1");
     let host = format!("127.0.0.1:{}", registry.port);
-    let home = Home::new().logged_in(&host);
+    let home = user().file("docker/config.json", login(&host));
     (registry, home, format!("{host}/team/app:1"))
 }
 
@@ -76,9 +78,9 @@ fn not_to_a_layers_other_place() {
     let manifest = json!({"schemaVersion": 2, "mediaType": media_type::DOCKER_MANIFEST,
         "config": Descriptor::of(media_type::DOCKER_CONFIG, &made.config), "layers": [layer]});
     registry.put("/v2/team/app/manifests/2", media_type::DOCKER_MANIFEST, manifest.to_string().as_bytes());
-    let other = Home::new();
+    let other = user();
     let second = format!("{}:2", name.trim_end_matches(":1"));
-    other.hull(&["pull", "-q", &second]).fails("which is not encrypted");
+    other.run(&["pull", "-q", &second]).fails("which is not encrypted");
 }
 
 #[test]
@@ -87,7 +89,7 @@ fn not_to_an_unexpected_realm() {
     let (registry, home, name) = known(&made);
     for realm in ["http://192.0.2.1/token", "https://auth.evil.example/token", "http://127.0.0.1.evil.example/t"] {
         registry.always("manifests/1", bearer(realm));
-        let done = home.hull(&["pull", "-q", &name]);
+        let done = home.run(&["pull", "-q", &name]);
         done.fails("which is not of the same domain").fails(name.split('/').next().expect("host"));
         registry.mend();
     }
@@ -132,7 +134,7 @@ fn a_mirror_does_not_get_the_registrys_password() {
         "server = \"http://{host}\"\n[host.\"http://localhost:{}\"]\n  capabilities = [\"pull\", \"resolve\"]\n",
         mirror.port
     );
-    let home = home.etc(&format!("hull/certs.d/{host}/hosts.toml"), &text);
+    let home = home.file(&format!("etc/hull/certs.d/{host}/hosts.toml"), &text);
     home.ok(&["pull", "-q", &name]);
     assert!(mirror.seen().iter().all(|seen| seen.header("authorization").is_none()));
     assert!(registry.seen().iter().any(|seen| seen.line.contains("manifests/1")), "the registry itself was asked then");
@@ -143,21 +145,21 @@ fn logins_come_and_go() {
     let registry = Faulty::start();
     registry.put("/v2/", "application/json", b"{}");
     let host = format!("127.0.0.1:{}", registry.port);
-    let home = Home::new().file("docker/config.json", r#"{"HttpHeaders":{"X":"y"}}"#);
-    let mut command = home.command(&["login", "-u", "u", "--password-stdin", &host]);
-    std::fs::write(home.path("password"), "p\n").expect("write");
+    let home = user().file("docker/config.json", r#"{"HttpHeaders":{"X":"y"}}"#);
+    let mut command = home.hull(&["login", "-u", "u", "--password-stdin", &host]);
+    std::fs::write(home.at("password"), "p\n").expect("write");
     registry.fail("/v2/", basic());
-    command.stdin(std::fs::File::open(home.path("password")).expect("open"));
+    command.stdin(std::fs::File::open(home.at("password")).expect("open"));
     let done = hull_testkit::finish(&mut command).ok();
     assert_eq!(done.stdout, "Login Succeeded\n");
     assert!(registry.seen().iter().any(|seen| seen.header("authorization") == Some(BASIC)));
-    let file = home.path("docker/config.json");
+    let file = home.at("docker/config.json");
     let kept = std::fs::read_to_string(&file).expect("read");
     assert!(kept.contains("dTpw") && kept.contains("HttpHeaders"), "{kept}");
     assert_eq!(std::fs::metadata(&file).expect("metadata").permissions().mode() & 0o777, 0o600);
     // A wrong password is not kept, and the last one stays.
     registry.always("/v2/", basic());
-    home.hull(&["login", "-u", "u", "-p", "wrong", &host]);
+    home.run(&["login", "-u", "u", "-p", "wrong", &host]);
     assert_eq!(std::fs::read_to_string(&file).expect("read"), kept);
     assert_eq!(home.ok(&["logout", &host]), format!("Removing login credentials for {host}\n"));
     let after = std::fs::read_to_string(&file).expect("read");
@@ -173,17 +175,16 @@ fn a_helper_keeps_what_it_is_given() {
     let script = "#!/bin/sh\ncase $1 in\nstore) cat > \"$HOME/kept\";;\nget) cat > /dev/null; \
                   test -s \"$HOME/kept\" || { echo 'credentials not found in native keychain'; exit 1; }; cat \"$HOME/kept\";;\n\
                   erase) cat > /dev/null; rm -f \"$HOME/kept\";;\nesac\n";
-    let home =
-        Home::new().file("bin/docker-credential-test", script).file("docker/config.json", r#"{"credsStore":"test"}"#);
-    let program = home.path("bin/docker-credential-test");
+    let home = user().file("bin/docker-credential-test", script).file("docker/config.json", r#"{"credsStore":"test"}"#);
+    let program = home.at("bin/docker-credential-test");
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("mode");
-    let path = format!("{}:{}", home.path("bin").display(), std::env::var("PATH").unwrap_or_default());
+    let path = format!("{}:{}", home.at("bin").display(), std::env::var("PATH").unwrap_or_default());
     let home = home.with("PATH", path);
-    let done = home.hull(&["login", "-u", "u", "-p", "p", &host]).ok();
+    let done = home.run(&["login", "-u", "u", "-p", "p", &host]).ok();
     assert!(!done.stderr.contains("unencrypted"), "{}", done.stderr);
-    let kept = std::fs::read_to_string(home.path("kept")).expect("kept");
+    let kept = std::fs::read_to_string(home.at("kept")).expect("kept");
     assert!(kept.contains(&host) && kept.contains("\"Secret\":\"p\""), "{kept}");
-    assert!(!std::fs::read_to_string(home.path("docker/config.json")).expect("read").contains("dTpw"));
+    assert!(!std::fs::read_to_string(home.at("docker/config.json")).expect("read").contains("dTpw"));
     assert_eq!(home.ok(&["logout", &host]), format!("Removing login credentials for {host}\n"));
-    assert!(!home.path("kept").exists());
+    assert!(!home.at("kept").exists());
 }

@@ -5,7 +5,7 @@ use hull_oci::Digest;
 use hull_oci::image::media_type;
 use hull_testkit::registry::{Fault, Faulty};
 
-use crate::world::{Home, Made, image, noise};
+use crate::world::{Made, image, import, noise, partials, user};
 
 /// A registry with `team/app:1`, and its name.
 fn registry(made: &Made) -> (Faulty, String) {
@@ -61,12 +61,12 @@ fn faults_that_pass() {
                 for (place, fault) in faults {
                     registry.fail(place, fault.clone());
                 }
-                let home = Home::new();
-                let done = home.hull(&["pull", "-q", &name]);
+                let home = user();
+                let done = home.run(&["pull", "-q", &name]);
                 assert_eq!((done.code, done.stderr.as_str()), (0, ""), "{case}");
                 assert_eq!(registry.left(), 0, "{case}");
                 assert_eq!(home.ok(&["images", "-q", "--no-trunc"]).trim(), made.id(), "{case}");
-                assert!(home.partials().is_empty(), "{case}");
+                assert!(partials(&home).is_empty(), "{case}");
                 if *case == "too many requests" {
                     assert!(done.took.as_millis() >= 1000, "{case}: only waited {:?}", done.took);
                 }
@@ -137,12 +137,12 @@ fn faults_that_end_in_one_line() {
                     registry.fail(place, fault.clone());
                 }
                 registry.always(place, lasting.clone());
-                let home = Home::new();
-                let done = home.hull(&["pull", "-q", &name]);
+                let home = user();
+                let done = home.run(&["pull", "-q", &name]);
                 assert_eq!((done.code, done.stdout.as_str()), (1, ""), "{case}: {}", done.stderr);
                 one_line(&name, case, &done.stderr, cause);
                 assert_eq!(home.ok(&["images", "-q"]), "", "{case}");
-                let partials: Vec<u64> = home.partials().into_iter().filter(|length| *length > 0).collect();
+                let partials: Vec<u64> = partials(&home).into_iter().filter(|length| *length > 0).collect();
                 assert_eq!(partials, if *kept > 0 { vec![*kept] } else { vec![] }, "{case}: {}", done.stderr);
                 // The registry is in order again.
                 registry.mend();
@@ -171,7 +171,7 @@ fn a_token_expires_in_the_middle() {
     // A token server that is busy.
     registry.fail("/token", Fault::Status(503, ""));
     registry.fail("/token", Fault::Hangup);
-    let home = Home::new();
+    let home = user();
     home.ok(&["pull", "-q", &name]);
     assert_eq!(registry.left(), 0);
     let seen = registry.seen();
@@ -198,14 +198,14 @@ fn token_servers_that_talk_nonsense() {
         let realm = format!("http://127.0.0.1:{}/token", registry.port);
         registry.put("/token", "application/json", body.as_bytes());
         registry.always("manifests/1", challenge(&realm));
-        let done = Home::new().hull(&["pull", "-q", &name]);
+        let done = user().run(&["pull", "-q", &name]);
         assert_eq!(done.code, 1, "{body}");
         one_line(&name, body, &done.stderr, cause);
     }
     for realm in ["file:///etc/passwd", "ftp://x/", "http://u@evil.example/", "nonsense"] {
         let (registry, name) = registry(&made);
         registry.always("manifests/1", challenge(realm));
-        let done = Home::new().hull(&["pull", "-q", &name]);
+        let done = user().run(&["pull", "-q", &name]);
         assert_eq!(done.code, 1, "{realm}");
         one_line(&name, realm, &done.stderr, "token server");
     }
@@ -214,9 +214,9 @@ fn token_servers_that_talk_nonsense() {
     let realm = format!("http://127.0.0.1:{}/token", registry.port);
     registry.put("/token", "application/json", br#"{"access_token":"t"}"#);
     registry.always("manifests/1", challenge(&realm));
-    one_line(&name, "useless", &Home::new().hull(&["pull", "-q", &name]).stderr, "access denied");
+    one_line(&name, "useless", &user().run(&["pull", "-q", &name]).stderr, "access denied");
     registry.always("/token", Fault::Status(403, ""));
-    one_line(&name, "refused", &Home::new().hull(&["pull", "-q", &name]).stderr, "access denied");
+    one_line(&name, "refused", &user().run(&["pull", "-q", &name]).stderr, "access denied");
 }
 
 #[test]
@@ -235,26 +235,26 @@ fn lists_that_lead_astray() {
         ("<ftp://x>; rel=next".to_owned(), "a link to"),
     ] {
         registry.always("tags/list", page(&link));
-        let done = Home::new().hull(&["pull", "-q", "-a", name]);
+        let done = user().run(&["pull", "-q", "-a", name]);
         assert_eq!(done.code, 1, "{link}");
         one_line(name, &link, &done.stderr, cause);
         registry.mend();
     }
     for (body, cause) in [("{", "bad answer"), (r#"{"tags":[1]}"#, "bad answer"), (r#"{"tags":["../x"]}"#, "invalid")] {
         registry.put(list, "application/json", body.as_bytes());
-        let done = Home::new().hull(&["pull", "-q", "-a", name]);
+        let done = user().run(&["pull", "-q", "-a", name]);
         assert_eq!((done.code, done.stderr.lines().count()), (1, 1), "{body}: {}", done.stderr);
         assert!(done.stderr.contains(cause), "{body}: {}", done.stderr);
     }
     // What makes no sense as a link is no link; pages are followed.
     registry.fail("tags/list", page("nonsense"));
-    let home = Home::new();
+    let home = user();
     let pulled = home.ok(&["pull", "-a", name]);
     assert!(pulled.contains("Status: Downloaded newer image"), "{pulled}");
     made.serve(&registry, "team/app", "2");
     registry.put(list, "application/json", br#"{"tags":["2"]}"#);
     registry.fail("tags/list", page("</v2/team/app/tags/list?last=1>; rel=\"next\""));
-    let home = Home::new();
+    let home = user();
     home.ok(&["pull", "-q", "-a", name]);
     assert_eq!(home.ok(&["images", "--format", "{{.Tag}}"]), "1\n2\n");
 }
@@ -273,10 +273,10 @@ fn pushes_that_break_go_on() {
         for (place, fault) in faults {
             registry.fail(place, fault);
         }
-        let home = Home::new();
+        let home = user();
         let name = format!("127.0.0.1:{}/team/app:1", registry.port);
-        home.import(&name, "file", &content);
-        let pushed = home.hull(&["push", &name]);
+        import(&home, &name, "file", &content);
+        let pushed = home.run(&["push", &name]);
         assert_eq!(pushed.code, 0, "{case}: {}", pushed.stderr);
         assert_eq!(registry.left(), 0, "{case}");
         let manifest = registry.content("/v2/team/app/manifests/1").expect("manifest");
@@ -305,10 +305,10 @@ fn pushes_that_are_refused() {
     ] {
         let registry = Faulty::start();
         registry.always(place, fault.clone());
-        let home = Home::new();
+        let home = user();
         let name = format!("127.0.0.1:{}/team/app:1", registry.port);
-        home.import(&name, "file", b"content");
-        let done = home.hull(&["push", "-q", &name]);
+        import(&home, &name, "file", b"content");
+        let done = home.run(&["push", "-q", &name]);
         assert_eq!(done.code, 1, "{fault:?}");
         one_line(&name, place, &done.stderr, cause);
     }

@@ -5,7 +5,7 @@ use hull_oci::image::{Descriptor, media_type};
 use hull_testkit::registry::{Fault, Faulty};
 use hull_testkit::{Value, json};
 
-use crate::world::{Home, image};
+use crate::world::{image, user};
 
 #[test]
 fn a_list_is_made_annotated_pushed_and_pulled() {
@@ -16,16 +16,16 @@ fn a_list_is_made_annotated_pushed_and_pulled() {
     let host = format!("127.0.0.1:{}", registry.port);
     let (list, first, second) =
         (format!("{host}/team/app:1"), format!("{host}/team/one:1"), format!("{host}/team/app:two"));
-    let home = Home::new();
-    home.hull(&["manifest", "inspect", &list]).fails("no such manifest");
-    home.hull(&["manifest", "push", &list]).fails("No such manifest");
+    let home = user();
+    home.run(&["manifest", "inspect", &list]).fails("no such manifest");
+    home.run(&["manifest", "push", &list]).fails("No such manifest");
     let made = home.ok(&["manifest", "create", &list, &first, &second]);
     assert_eq!(made, format!("Created manifest list {list}\n"));
-    home.hull(&["manifest", "create", &list, &first]).fails("refusing to amend");
+    home.run(&["manifest", "create", &list, &first]).fails("refusing to amend");
     home.ok(&["manifest", "create", "--amend", &list, &first]);
     home.ok(&["manifest", "annotate", "--arch", "arm64", "--variant", "v8", &list, &second]);
-    home.hull(&["manifest", "annotate", "--arch", "pdp11", &list, &second]).fails("unsupported os/arch combination");
-    home.hull(&["manifest", "annotate", "--arch", "arm64", &list, &list]).fails("does not exist in");
+    home.run(&["manifest", "annotate", "--arch", "pdp11", &list, &second]).fails("unsupported os/arch combination");
+    home.run(&["manifest", "annotate", "--arch", "arm64", &list, &list]).fails("does not exist in");
     let shown = home.ok(&["manifest", "inspect", &list]);
     let document: Value = serde_json::from_str(&shown).expect("JSON");
     assert_eq!(document["mediaType"], media_type::INDEX);
@@ -49,14 +49,14 @@ fn a_list_is_made_annotated_pushed_and_pulled() {
     // What the list's repository lacked was brought there.
     let copied = registry.content(&format!("/v2/team/app/blobs/{}", one.blob())).expect("copied");
     assert_eq!(copied, one.layer);
-    home.hull(&["manifest", "rm", &list]).fails("No such manifest");
+    home.run(&["manifest", "rm", &list]).fails("No such manifest");
     registry.put(&format!("/v2/team/app/manifests/{}", Digest::of(&bytes)), media_type::INDEX, &bytes);
-    home.hull(&["manifest", "create", &format!("{host}/x"), &list]).fails("is a manifest list");
+    home.run(&["manifest", "create", &format!("{host}/x"), &list]).fails("is a manifest list");
     home.ok(&["pull", "-q", &list]);
     assert_eq!(home.ok(&["images", "-q", "--no-trunc"]).trim(), one.id());
-    let other = Home::new();
+    let other = user();
     other.ok(&["pull", "-q", "--platform", "linux/amd64", &list]);
-    other.hull(&["pull", "-q", "--platform", "linux/s390x", &list]).fails("no matching manifest for linux/s390x");
+    other.run(&["pull", "-q", "--platform", "linux/s390x", &list]).fails("no matching manifest for linux/s390x");
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn artifacts_are_listed_by_what_they_refer_to() {
         {"mediaType": media_type::MANIFEST, "digest": digest, "size": artifact.len(), "artifactType": "application/spdx+json"},
         {"mediaType": media_type::MANIFEST, "digest": Digest::of(b"y"), "size": 1, "artifactType": "text/other"}]});
     let index = index.to_string().into_bytes();
-    let home = Home::new();
+    let home = user();
     // Neither the interface nor the tag that stands in for it.
     assert_eq!(home.ok(&["image", "referrers", "-q", &name]), "");
     let tag = format!("/v2/team/app/manifests/{}", made.digest().to_string().replace(':', "-"));
@@ -89,18 +89,18 @@ fn artifacts_are_listed_by_what_they_refer_to() {
     let by_digest = format!("{}@{digest}", name.trim_end_matches(":1"));
     let shown: Value = serde_json::from_str(&home.ok(&["manifest", "inspect", &by_digest])).expect("JSON");
     assert_eq!(shown["artifactType"], "application/spdx+json");
-    home.hull(&["pull", "-q", &by_digest]).fails("it is no image but an artifact of type \"application/spdx+json\"");
+    home.run(&["pull", "-q", &by_digest]).fails("it is no image but an artifact of type \"application/spdx+json\"");
     registry.always("/referrers/", Fault::Answer(200, String::new(), b"[".to_vec()));
-    home.hull(&["image", "referrers", &name]).fails("bad answer");
+    home.run(&["image", "referrers", &name]).fails("bad answer");
 }
 
 #[test]
 fn registries_are_searched() {
     let registry = Faulty::start();
     let host = format!("127.0.0.1:{}", registry.port);
-    let home = Home::new();
+    let home = user();
     registry.always("/v2/_catalog", Fault::Status(404, ""));
-    home.hull(&["search", &format!("{host}/app")]).fails("cannot be searched").fails(&host);
+    home.run(&["search", &format!("{host}/app")]).fails("cannot be searched").fails(&host);
     registry.mend();
     // Only a list of all repositories.
     registry.put("/v2/_catalog", "application/json", br#"{"repositories":["team/app","team/other","apple"]}"#);
@@ -129,9 +129,9 @@ fn registries_are_searched() {
         &format!("{host}/x"),
     ]);
     assert_eq!(filtered, format!("{host}/large 90\n"));
-    home.hull(&["search", "-f", "color=red", "x"]).fails("invalid filter 'color'");
-    home.hull(&["search", "-f", "stars=many", "x"]).fails("stars=many");
-    home.hull(&["search", "--limit", "101", "x"]).fails("outside the range of [1, 100]");
+    home.run(&["search", "-f", "color=red", "x"]).fails("invalid filter 'color'");
+    home.run(&["search", "-f", "stars=many", "x"]).fails("stars=many");
+    home.run(&["search", "--limit", "101", "x"]).fails("outside the range of [1, 100]");
     registry.always("/v1/search", Fault::Answer(200, String::new(), b"<html>".to_vec()));
-    home.hull(&["search", &format!("{host}/x")]).fails("bad answer");
+    home.run(&["search", &format!("{host}/x")]).fails("bad answer");
 }

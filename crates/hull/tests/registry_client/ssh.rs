@@ -4,7 +4,9 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 
-use crate::world::{Home, noise};
+use hull_testkit::Home;
+
+use crate::world::{import, noise, user};
 
 /// A server, killed when dropped.
 pub(crate) struct Running(Child);
@@ -30,36 +32,36 @@ pub(crate) fn server(command: &mut Command) -> (Running, u16) {
 fn near() -> Home {
     let script = "#!/bin/sh\necho \"$@\" >> \"$HOME/asked\"\nwhile [ \"$1\" != -- ]; do shift; done\nshift 2\n\
                   sh -c \"$1\" | tee -a \"$HOME/from\"\n";
-    let home = Home::new().file("ssh", script);
-    let program = home.path("ssh");
+    let home = user().file("ssh", script);
+    let program = home.at("ssh");
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("mode");
     home.with("HULL_SSH", program).with("HULL_SSH_HULL", env!("CARGO_BIN_EXE_hull"))
 }
 
 fn bytes(home: &Home, direction: &str) -> u64 {
-    let path = home.path(direction);
+    let path = home.at(direction);
     let length = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
     let _ = std::fs::remove_file(&path);
     length
 }
 
 fn address(far: &Home) -> String {
-    format!("ssh://user@there:2222{}", far.path("data").display())
+    format!("ssh://user@there:2222{}", far.at("data").display())
 }
 
 #[test]
 fn only_what_is_lacking_comes() {
-    let (near, far) = (near(), Home::new());
+    let (near, far) = (near(), user());
     let large = noise(900_000, 3);
-    let id = far.import("registry.example:5000/team/base:1", "file", &large);
+    let id = import(&far, "registry.example:5000/team/base:1", "file", &large);
     let address = address(&far);
     let pulled = near.ok(&["pull", &address, "registry.example:5000/team/base:1"]);
     assert!(pulled.starts_with(&format!("1: Pulling from registry.example:5000/team/base at {address}\n")), "{pulled}");
     assert!(pulled.contains("Status: Downloaded newer image for registry.example:5000/team/base:1\n"), "{pulled}");
     assert_eq!(near.ok(&["images", "-q", "--no-trunc"]).trim(), id);
     assert!(bytes(&near, "from") > 900_000);
-    let asked = std::fs::read_to_string(near.path("asked")).expect("read");
-    let command = format!("--root '{}' registry serve --stdio", far.path("data").display());
+    let asked = std::fs::read_to_string(near.at("asked")).expect("read");
+    let command = format!("--root '{}' registry serve --stdio", far.at("data").display());
     assert!(asked.contains("-p 2222 -- user@there ") && asked.trim_end().ends_with(&command), "{asked}");
     // Once more, in the other order of words.
     let again = near.ok(&["pull", "registry.example:5000/team/base:1", &address]);
@@ -74,7 +76,7 @@ fn only_what_is_lacking_comes() {
     assert!(all.contains("Status: Downloaded newer image for registry.example:5000/team/base\n"), "{all}");
     assert_eq!(near.ok(&["images", "--format", "{{.Tag}}"]), "1\n2\n");
     assert!(bytes(&near, "from") < 10_000);
-    near.hull(&["pull", "-q", &address, "registry.example:5000/team/none"]).fails("not found").fails("team/none");
+    near.run(&["pull", "-q", &address, "registry.example:5000/team/none"]).fails("not found").fails("team/none");
 }
 
 #[test]
@@ -84,9 +86,9 @@ fn what_may_be_wrong_with_the_other_machine() {
                   exec sh -c \"$2\"\n";
     let near = near().file("ssh", script);
     let pull = ["pull", "-q", "ssh://there", "app"];
-    near.hull(&["pull", "-q", "ssh://nobody@there", "app"]).fails("to there failed: Permission denied (publickey).");
+    near.run(&["pull", "-q", "ssh://nobody@there", "app"]).fails("to there failed: Permission denied (publickey).");
     let with = |name: &str, value: &str| {
-        let mut command = near.command(&pull);
+        let mut command = near.hull(&pull);
         hull_testkit::finish(command.env(name, value))
     };
     with("HULL_SSH", "/nonexistent/ssh").fails("install an ssh client");
@@ -97,22 +99,22 @@ fn what_may_be_wrong_with_the_other_machine() {
     with("HULL_SSH_HULL", "exit 3;").fails("exit code 3");
     with("HULL_SSH_HULL", "printf 'HTTP/1.1 200 OK\\r\\n';").fails("there");
     for bad in ["ssh://-oProxyCommand=x", "ssh://a b", "ssh://h:0", "ssh://"] {
-        near.hull(&["pull", "-q", bad, "app"]).fails("is no address of a machine");
+        near.run(&["pull", "-q", bad, "app"]).fails("is no address of a machine");
     }
-    near.hull(&["pull", "ssh://there"]).fails("the name of an image is missing");
-    near.hull(&["pull", "app", "other"]).fails("expected one image");
-    near.hull(&["push", "ssh://there", "app"]).fails("An image does not exist locally");
+    near.run(&["pull", "ssh://there"]).fails("the name of an image is missing");
+    near.run(&["pull", "app", "other"]).fails("expected one image");
+    near.run(&["push", "ssh://there", "app"]).fails("An image does not exist locally");
 }
 
 #[test]
 fn a_transfer_that_breaks_goes_on() {
-    let (near, far) = (near(), Home::new());
-    let id = far.import("team/app:1", "file", &noise(900_000, 5));
+    let (near, far) = (near(), user());
+    let id = import(&far, "team/app:1", "file", &noise(900_000, 5));
     // The connection ends after so many bytes, once.
     let script = "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\nshift 2\n\
                   if mkdir \"$HOME/once\" 2>/dev/null; then sh -c \"$1\" | dd bs=4096 count=100; exit 255; fi\nexec sh -c \"$1\"\n";
     let near = near.file("ssh", script);
-    let done = near.hull(&["pull", &address(&far), "team/app:1"]);
+    let done = near.run(&["pull", &address(&far), "team/app:1"]);
     assert_eq!(done.code, 0, "{}", done.stderr);
     assert!(done.stdout.contains("Retrying: "), "{}", done.stdout);
     assert_eq!(near.ok(&["images", "-q", "--no-trunc"]).trim(), id);
@@ -122,8 +124,8 @@ fn a_transfer_that_breaks_goes_on() {
 fn only_what_the_other_lacks_goes() {
     let script = "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\nshift 2\n\
                   tee -a \"$HOME/to\" | sh -c \"$1\"\n";
-    let (near, far) = (near().file("ssh", script), Home::new());
-    let id = near.import("registry.example:5000/team/base:1", "file", &noise(900_000, 3));
+    let (near, far) = (near().file("ssh", script), user());
+    let id = import(&near, "registry.example:5000/team/base:1", "file", &noise(900_000, 3));
     let address = address(&far);
     let pushed = near.ok(&["push", &address, "registry.example:5000/team/base:1"]);
     let first = format!("The push refers to repository [registry.example:5000/team/base] at {address}\n");
@@ -143,8 +145,8 @@ fn only_what_the_other_lacks_goes() {
     assert!(bytes(&near, "to") < 10_000);
     assert!(far.ok(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).contains("app:2\n"));
     // A layer that is there uncompressed, because it was made there.
-    let other = Home::new();
-    other.import("made/there:1", "file", &noise(900_000, 3));
+    let other = user();
+    import(&other, "made/there:1", "file", &noise(900_000, 3));
     near.ok(&["push", "-q", &crate::ssh::address(&other), "app:2"]);
     assert!(bytes(&near, "to") < 10_000);
     assert_eq!(other.ok(&["images", "-q", "--no-trunc", "app"]).trim(), id);
@@ -162,10 +164,10 @@ fn only_what_the_other_lacks_goes() {
 fn a_push_over_a_broken_connection_goes_on() {
     let script = "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\nshift 2\n\
                   if mkdir \"$HOME/once\" 2>/dev/null; then dd bs=4096 count=100 | sh -c \"$1\"; exit 255; fi\nexec sh -c \"$1\"\n";
-    let (near, far) = (near().file("ssh", script), Home::new());
-    let id = near.import("team/app:1", "file", &noise(900_000, 7));
-    let done = near.hull(&["push", &address(&far), "team/app:1"]);
+    let (near, far) = (near().file("ssh", script), user());
+    let id = import(&near, "team/app:1", "file", &noise(900_000, 7));
+    let done = near.run(&["push", &address(&far), "team/app:1"]);
     assert_eq!(done.code, 0, "{}", done.stderr);
-    assert!(near.path("once").exists());
+    assert!(near.at("once").exists());
     assert_eq!(far.ok(&["images", "-q", "--no-trunc"]).trim(), id);
 }

@@ -1,89 +1,51 @@
 //! A user with a home of their own, and images to serve.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use hull_oci::Digest;
 use hull_oci::image::{Descriptor, Platform, media_type};
 use hull_testkit::registry::Faulty;
-use hull_testkit::{Finished, finish, json};
+use hull_testkit::{Home, home, json};
 
-pub(crate) struct Home {
-    pub(crate) dir: tempfile::TempDir,
-    variables: Vec<(String, String)>,
+/// A user without any setting of this machine's.
+pub(crate) fn user() -> Home {
+    let home = home!(plain);
+    let (own, docker, etc) = (home.at(""), home.at("docker"), home.at("etc"));
+    home.with("HOME", own)
+        .with("DOCKER_CONFIG", docker)
+        .with("HULL_ETC", etc)
+        .with("HULL_DISK_BUDGET", "unlimited")
+        .without(&[
+            "http_proxy",
+            "https_proxy",
+            "all_proxy",
+            "HTTPS_PROXY",
+            "ALL_PROXY",
+            "no_proxy",
+            "NO_PROXY",
+            "REGISTRY_AUTH_FILE",
+            "XDG_RUNTIME_DIR",
+            "XDG_CONFIG_HOME",
+            "CONTAINERS_REGISTRIES_CONF",
+            "HULL_POLICY",
+        ])
 }
 
-impl Home {
-    pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("temporary directory");
-        Self { dir, variables: Vec::new() }
-    }
+/// The configuration of user `u` with password `p` for a registry.
+pub(crate) fn login(host: &str) -> String {
+    format!(r#"{{"auths":{{"{host}":{{"auth":"dTpw"}}}}}}"#)
+}
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
+/// Blobs on their way that a failed pull has left, with their lengths.
+pub(crate) fn partials(home: &Home) -> Vec<u64> {
+    let length = |name: &String| std::fs::metadata(home.at("data/partial").join(name)).expect("metadata").len();
+    home.entries("data/partial").iter().map(length).collect()
+}
 
-    /// With a variable in its environment.
-    pub(crate) fn with(mut self, name: &str, value: impl AsRef<Path>) -> Self {
-        self.variables.push((name.to_owned(), value.as_ref().to_string_lossy().into_owned()));
-        self
-    }
-
-    /// With a file below its `/etc`.
-    pub(crate) fn etc(self, name: &str, text: &str) -> Self {
-        self.file(&format!("etc/{name}"), text)
-    }
-
-    pub(crate) fn file(self, name: &str, text: &str) -> Self {
-        let path = self.path(name);
-        std::fs::create_dir_all(path.parent().expect("parent")).expect("create");
-        std::fs::write(path, text).expect("write");
-        self
-    }
-
-    /// With user `u` and password `p` for a registry.
-    pub(crate) fn logged_in(self, host: &str) -> Self {
-        self.file("docker/config.json", &format!(r#"{{"auths":{{"{host}":{{"auth":"dTpw"}}}}}}"#))
-    }
-
-    pub(crate) fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hull"));
-        command.arg("--root").arg(self.path("data")).arg("--state").arg(self.path("run"));
-        command.args(words).stdin(Stdio::null()).current_dir("/").env("HOME", self.dir.path());
-        command.env("DOCKER_CONFIG", self.path("docker")).env("HULL_DISK_BUDGET", "unlimited");
-        command.env("HULL_ETC", self.path("etc"));
-        for name in ["http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY", "no_proxy", "NO_PROXY"] {
-            command.env_remove(name);
-        }
-        for name in ["REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "CONTAINERS_REGISTRIES_CONF"] {
-            command.env_remove(name);
-        }
-        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        command
-    }
-
-    pub(crate) fn hull(&self, words: &[&str]) -> Finished {
-        finish(&mut self.command(words))
-    }
-
-    #[track_caller]
-    pub(crate) fn ok(&self, words: &[&str]) -> String {
-        self.hull(words).ok().stdout
-    }
-
-    /// Blobs on their way that a failed pull has left, with their lengths.
-    pub(crate) fn partials(&self) -> Vec<u64> {
-        let Ok(entries) = std::fs::read_dir(self.path("data/partial")) else { return Vec::new() };
-        entries.flatten().map(|entry| entry.metadata().expect("metadata").len()).collect()
-    }
-
-    /// Makes an image of one file.
-    pub(crate) fn import(&self, name: &str, file: &str, content: &[u8]) -> String {
-        let path = self.path("rootfs.tar");
-        std::fs::write(&path, tar(file, content)).expect("write");
-        self.ok(&["import", &path.to_string_lossy(), name]).trim().to_owned()
-    }
+/// Makes an image of one file.
+pub(crate) fn import(home: &Home, name: &str, file: &str, content: &[u8]) -> String {
+    home.write("rootfs.tar", tar(file, content));
+    home.ok(&["import", &home.text("rootfs.tar"), name]).trim().to_owned()
 }
 
 pub(crate) fn tar(name: &str, content: &[u8]) -> Vec<u8> {

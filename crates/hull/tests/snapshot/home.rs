@@ -5,138 +5,87 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::Command;
 
-use hull_testkit::{Finished, finish, leak, tier};
+use hull_testkit::{Finished, Home, finish, home, tier};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
-use tempfile::TempDir;
 
 /// Both snapshotters; every test of content runs on each.
 pub(crate) const KINDS: [&str; 2] = ["erofs", "directory"];
 
-pub(crate) struct Home {
-    pub(crate) dir: TempDir,
-    pub(crate) name: String,
-    pub(crate) kind: &'static str,
-}
-
-impl Home {
-    /// A store for one snapshotter, or `None` with a printed skip.
-    pub(crate) fn new(kind: &'static str) -> Option<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        if !tier::root() || tier::tool("tar").is_none() {
+/// A home for one snapshotter, or `None` with a printed skip.
+pub(crate) fn home(kind: &str) -> Option<Home> {
+    tier::tool("tar")?;
+    let home = home!()?.snapshotter(kind);
+    if kind == "erofs" {
+        let info = home.run(&["info"]);
+        if info.code != 0 {
+            tier::skip("erofs", info.stderr.trim());
             return None;
         }
-        let name = format!("hull-snap-{}-{}x", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let dir = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir().expect("temporary directory");
-        let home = Self { dir, name, kind };
-        if kind == "erofs" {
-            let info = finish(&mut home.hull(&["info"]));
-            if info.code != 0 {
-                tier::skip("erofs", info.stderr.trim());
-                return None;
-            }
-        }
-        Some(home)
     }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    pub(crate) fn hull(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hull"));
-        command.arg("--root").arg(self.path("data")).arg("--state").arg(self.path("run"));
-        command.args(words).stdin(Stdio::null()).current_dir("/").env("HULL_SNAPSHOTTER", self.kind);
-        command
-    }
-
-    #[track_caller]
-    pub(crate) fn ok(&self, words: &[&str]) -> Finished {
-        finish(&mut self.hull(words)).ok()
-    }
-
-    /// `hull run --rm --network=none IMAGE PROGRAM...`.
-    #[track_caller]
-    pub(crate) fn run(&self, words: &[&str]) -> Finished {
-        let mut all = vec!["run", "--rm", "--network=none"];
-        all.extend(words);
-        finish(&mut self.hull(&all))
-    }
-
-    /// An image whose layers, lowest first, are the contents of these directories.
-    #[track_caller]
-    pub(crate) fn image(&self, name: &str, layers: &[&Path]) {
-        let archive = self.path(&format!("{name}.archive"));
-        fs::create_dir(&archive).expect("create directory");
-        let mut files = Vec::new();
-        for (number, layer) in layers.iter().enumerate() {
-            let file = format!("{number}.tar");
-            tar(layer, &archive.join(&file));
-            files.push(file);
-        }
-        let sums = finish(Command::new("sha256sum").args(&files).current_dir(&archive)).ok();
-        let diff_ids: Vec<String> = sums.lines().iter().map(|line| format!("sha256:{}", &line[..64])).collect();
-        let config = serde_json::json!({
-            "architecture": "amd64", "os": "linux", "config": {"Cmd": ["/probe", "echo", "hello"]},
-            "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        });
-        fs::write(archive.join("config.json"), config.to_string()).expect("write");
-        let manifest = serde_json::json!([{
-            "Config": "config.json", "RepoTags": [format!("{name}:latest")], "Layers": files,
-        }]);
-        fs::write(archive.join("manifest.json"), manifest.to_string()).expect("write");
-        let file = self.path(&format!("{name}.tar"));
-        let _ = finish(Command::new("tar").arg("-cf").arg(&file).arg("-C").arg(&archive).arg(".")).ok();
-        let _ = self.ok(&["load", "-q", "-i", file.to_str().expect("UTF-8")]);
-        fs::remove_dir_all(archive).expect("remove");
-    }
-
-    /// A directory with the probe and places to work in.
-    pub(crate) fn rootfs(&self) -> PathBuf {
-        let root = self.path("rootfs");
-        for sub in ["", "tmp", "etc", "srv", "srv/sub"] {
-            fs::create_dir(root.join(sub)).expect("create directory");
-        }
-        fs::copy(hull_testkit::probe(), root.join("probe")).expect("copy the probe");
-        for (path, content) in [("etc/name", "hull"), ("etc/other", "x"), ("srv/a", "a"), ("srv/sub/b", "b")] {
-            fs::write(root.join(path), content).expect("write");
-        }
-        root
-    }
-
-    /// Who lends mounts: lines of all files below `STATE/mounts`.
-    pub(crate) fn holders(&self) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.path("run/mounts")) else { return Vec::new() };
-        let texts = entries.flatten().map(|entry| fs::read_to_string(entry.path()).unwrap_or_default());
-        texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
-    }
-
-    /// Nothing on the machine, no container, no lent mount, no unfinished work.
-    #[track_caller]
-    pub(crate) fn assert_clean(&self) {
-        let mut left = Vec::new();
-        for _ in 0..200 {
-            left = leak::report(&self.name);
-            left.extend(self.holders());
-            for directory in ["run/mounts", "run/live", "run/oci", "data/containers", "data/ingest", "data/trash"] {
-                let Ok(entries) = fs::read_dir(self.path(directory)) else { continue };
-                left.extend(entries.flatten().map(|entry| entry.path().display().to_string()));
-            }
-            if left.is_empty() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        panic!("left behind:\n{}", left.join("\n"));
-    }
+    Some(home)
 }
 
-impl Drop for Home {
-    fn drop(&mut self) {
-        leak::clear(&self.name);
+/// `hull run --rm --network=none IMAGE PROGRAM...`.
+#[track_caller]
+pub(crate) fn run(h: &Home, words: &[&str]) -> Finished {
+    finish(h.hull(&["run", "--rm", "--network=none"]).args(words))
+}
+
+/// An image whose layers, lowest first, are the contents of these directories.
+#[track_caller]
+pub(crate) fn image(h: &Home, name: &str, layers: &[&Path]) {
+    let archive = h.at(&format!("{name}.archive"));
+    fs::create_dir(&archive).expect("create directory");
+    let mut files = Vec::new();
+    for (number, layer) in layers.iter().enumerate() {
+        let file = format!("{number}.tar");
+        tar(layer, &archive.join(&file));
+        files.push(file);
     }
+    let sums = finish(Command::new("sha256sum").args(&files).current_dir(&archive)).ok();
+    let diff_ids: Vec<String> = sums.lines().iter().map(|line| format!("sha256:{}", &line[..64])).collect();
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": {"Cmd": ["/probe", "echo", "hello"]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    });
+    fs::write(archive.join("config.json"), config.to_string()).expect("write");
+    let manifest = serde_json::json!([{
+        "Config": "config.json", "RepoTags": [format!("{name}:latest")], "Layers": files,
+    }]);
+    fs::write(archive.join("manifest.json"), manifest.to_string()).expect("write");
+    let file = h.text(&format!("{name}.tar"));
+    finish(Command::new("tar").args(["-cf", &file, "-C"]).arg(&archive).arg(".")).ok();
+    h.ok(&["load", "-q", "-i", &file]);
+    fs::remove_dir_all(archive).expect("remove");
+}
+
+/// A directory with the probe and places to work in.
+pub(crate) fn rootfs(h: &Home) -> PathBuf {
+    let root = h.at("tree");
+    for sub in ["", "tmp", "etc", "srv", "srv/sub"] {
+        fs::create_dir(root.join(sub)).expect("create directory");
+    }
+    fs::copy(hull_testkit::probe(), root.join("probe")).expect("copy the probe");
+    for (path, content) in [("etc/name", "hull"), ("etc/other", "x"), ("srv/a", "a"), ("srv/sub/b", "b")] {
+        fs::write(root.join(path), content).expect("write");
+    }
+    root
+}
+
+/// Who lends mounts: lines of all files below `STATE/mounts`.
+pub(crate) fn holders(h: &Home) -> Vec<String> {
+    let text = |name: &String| fs::read_to_string(h.at("run/mounts").join(name)).unwrap_or_default();
+    h.entries("run/mounts").iter().flat_map(|name| text(name).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+/// Nothing on the machine, no container, no lent mount, no unfinished work.
+#[track_caller]
+pub(crate) fn assert_clean(h: &Home) {
+    h.until("no mount is lent", || h.entries("run/mounts").is_empty());
+    assert_eq!(h.unfinished(), [""; 0]);
+    h.assert_clean();
 }
 
 /// A directory as GNU tar's archive, with everything that it can keep.

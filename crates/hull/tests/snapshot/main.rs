@@ -8,40 +8,40 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use hull_testkit::{finish, tier};
+use hull_testkit::{Home, finish, tier};
 
-use home::{Home, KINDS, assert_same, describe, every_type, tar, untar};
+use crate::home::{KINDS, assert_clean, assert_same, describe, every_type, home, image, rootfs, run, tar, untar};
 
 /// What an image looks like where `image mount` shows it.
 #[track_caller]
 fn mounted(h: &Home, image: &str) -> std::collections::BTreeMap<String, String> {
-    let path = h.ok(&["image", "mount", image]).text().to_owned();
+    let path = h.run(&["image", "mount", image]).ok().text().to_owned();
     let found = describe(Path::new(&path));
-    let _ = h.ok(&["image", "unmount", image]);
+    h.run(&["image", "unmount", image]).ok();
     found
 }
 
 #[test]
 fn root_one_layer_is_what_gnu_tar_extracts() {
     for kind in KINDS {
-        let Some(h) = Home::new(kind) else { continue };
-        let source = h.path("source");
+        let Some(h) = home(kind) else { continue };
+        let source = h.at("source");
         every_type(&source);
-        h.image("all", &[&source]);
-        let (archive, reference) = (h.path("one.tar"), h.path("reference"));
+        image(&h, "all", &[&source]);
+        let (archive, reference) = (h.at("one.tar"), h.at("reference"));
         tar(&source, &archive);
         untar(&archive, &reference);
         assert_same(&describe(&reference), &mounted(&h, "all"), kind);
-        h.assert_clean();
+        assert_clean(&h);
     }
 }
 
 #[test]
 fn root_layers_hide_and_replace_each_other() {
     for kind in KINDS {
-        let Some(h) = Home::new(kind) else { continue };
+        let Some(h) = home(kind) else { continue };
         let layer = |number: usize, files: &[(&str, &str)]| {
-            let root = h.path(&format!("layer{number}"));
+            let root = h.at(&format!("layer{number}"));
             fs::create_dir_all(&root).expect("create directory");
             for (path, content) in files {
                 let path = root.join(path);
@@ -63,9 +63,9 @@ fn root_layers_hide_and_replace_each_other() {
             ),
             layer(3, &[("a/six", "6"), ("a/seven", "= a/six"), ("b/.wh.never", "")]),
         ];
-        h.image("merged", &layers.iter().map(|path| path.as_path()).collect::<Vec<_>>());
+        image(&h, "merged", &layers.iter().map(|path| path.as_path()).collect::<Vec<_>>());
         // The reference: GNU tar, and by hand what the names of whiteouts mean.
-        let reference = h.path("reference");
+        let reference = h.at("reference");
         fs::create_dir(&reference).expect("create directory");
         for (number, layer) in layers.iter().enumerate() {
             for path in describe(layer).into_keys() {
@@ -80,7 +80,7 @@ fn root_layers_hide_and_replace_each_other() {
                     let _ = if hidden.is_dir() { fs::remove_dir_all(hidden) } else { fs::remove_file(hidden) };
                 }
             }
-            let archive = h.path(&format!("{number}.tar"));
+            let archive = h.at(&format!("{number}.tar"));
             let _ = finish(
                 Command::new("tar")
                     .arg("--exclude=.wh.*")
@@ -94,71 +94,71 @@ fn root_layers_hide_and_replace_each_other() {
             untar(&archive, &reference);
         }
         assert_same(&describe(&reference), &mounted(&h, "merged"), kind);
-        h.assert_clean();
+        assert_clean(&h);
     }
 }
 
 #[test]
 fn root_two_hundred_layers() {
     for kind in KINDS {
-        let Some(h) = Home::new(kind) else { continue };
-        let mut layers = vec![h.rootfs()];
+        let Some(h) = home(kind) else { continue };
+        let mut layers = vec![rootfs(&h)];
         for number in 0..199 {
-            let layer = h.path(&format!("layer{number}"));
+            let layer = h.at(&format!("layer{number}"));
             fs::create_dir(&layer).expect("create directory");
             fs::write(layer.join(format!("file{number}")), number.to_string()).expect("write");
             fs::write(layer.join("last"), number.to_string()).expect("write");
             layers.push(layer);
         }
-        h.image("many", &layers.iter().map(|path| path.as_path()).collect::<Vec<_>>());
-        let out = h.run(&["many", "/probe", "cat", "/file0", "+", "cat", "/file100", "+", "cat", "/last"]).ok();
+        image(&h, "many", &layers.iter().map(|path| path.as_path()).collect::<Vec<_>>());
+        let out = run(&h, &["many", "/probe", "cat", "/file0", "+", "cat", "/file100", "+", "cat", "/last"]).ok();
         assert_eq!(out.lines(), ["0", "100", "198"], "{kind}");
-        h.assert_clean();
+        assert_clean(&h);
     }
 }
 
 #[test]
 fn root_a_layer_can_come_twice() {
     for kind in KINDS {
-        let Some(h) = Home::new(kind) else { continue };
-        let (base, twin, other) = (h.rootfs(), h.path("twin"), h.path("other"));
+        let Some(h) = home(kind) else { continue };
+        let (base, twin, other) = (rootfs(&h), h.at("twin"), h.at("other"));
         for (path, content) in [(&twin, "twin"), (&other, "other")] {
             fs::create_dir(path).expect("create directory");
             fs::write(path.join("which"), content).expect("write");
         }
-        h.image("twice", &[&base, &twin, &other, &twin]);
-        assert_eq!(h.run(&["twice", "/probe", "cat", "/which"]).ok().text(), "twin", "{kind}");
+        image(&h, "twice", &[&base, &twin, &other, &twin]);
+        assert_eq!(run(&h, &["twice", "/probe", "cat", "/which"]).ok().text(), "twin", "{kind}");
     }
 }
 
 #[test]
 fn root_containers_write_above_their_image() {
     for kind in KINDS {
-        let Some(h) = Home::new(kind) else { continue };
-        h.image("base", &[&h.rootfs()]);
+        let Some(h) = home(kind) else { continue };
+        image(&h, "base", &[&rootfs(&h)]);
         let words =
             ["base", "/probe", "write", "/etc/name", "changed", "+", "cat", "/etc/name", "+", "cat", "/srv/sub/b"];
-        let out = h.run(&words).ok();
+        let out = run(&h, &words).ok();
         assert!(out.text().ends_with("changed\nb"), "{kind}: {}", out.stdout);
-        assert_eq!(h.run(&["base", "/probe", "cat", "/etc/name"]).ok().text(), "hull", "{kind}");
+        assert_eq!(run(&h, &["base", "/probe", "cat", "/etc/name"]).ok().text(), "hull", "{kind}");
         // Files that Hull gives every container are not in the image.
-        assert!(h.run(&["base", "/probe", "cat", "/etc/hosts"]).ok().stdout.contains("localhost"));
+        assert!(run(&h, &["base", "/probe", "cat", "/etc/hosts"]).ok().stdout.contains("localhost"));
         // The image's user is looked up in the image's own files.
-        fs::write(h.path("rootfs/etc/passwd"), "app:x:1234:77::/:/x\n").expect("write");
-        h.image("users", &[&h.path("rootfs")]);
-        let out = h.run(&["--user", "app", "users", "/probe", "id"]).ok();
+        fs::write(h.at("rootfs/etc/passwd"), "app:x:1234:77::/:/x\n").expect("write");
+        image(&h, "users", &[&h.at("rootfs")]);
+        let out = run(&h, &["--user", "app", "users", "/probe", "id"]).ok();
         assert!(out.stdout.contains("1234") && out.stdout.contains("77"), "{}", out.stdout);
-        h.assert_clean();
+        assert_clean(&h);
     }
 }
 
 #[test]
 fn root_the_snapshotter_is_chosen_and_told() {
-    let Some(h) = Home::new("directory") else { return };
-    h.image("base", &[&h.rootfs()]);
-    assert!(h.ok(&["info"]).stdout.contains("Snapshotter: directory (HULL_SNAPSHOTTER=directory)"));
+    let Some(h) = home("directory") else { return };
+    image(&h, "base", &[&rootfs(&h)]);
+    assert!(h.run(&["info"]).ok().stdout.contains("Snapshotter: directory (HULL_SNAPSHOTTER=directory)"));
     let layers = || {
-        let entries = fs::read_dir(h.path("data/layers")).expect("layers").flatten().map(|entry| entry.path());
+        let entries = fs::read_dir(h.at("data/layers")).expect("layers").flatten().map(|entry| entry.path());
         entries.collect::<Vec<_>>()
     };
     assert!(layers().iter().all(|layer| layer.join("tree").is_dir() && !layer.join("index").exists()));
@@ -171,16 +171,16 @@ fn root_the_snapshotter_is_chosen_and_told() {
 /// A store on another file system, in a mount namespace of the test's own.
 #[track_caller]
 fn elsewhere(mount: &str) -> Option<(Home, hull_testkit::Finished)> {
-    let h = Home::new("directory")?;
+    let h = home("directory")?;
     let unshare = tier::tool("unshare")?;
-    let rootfs = h.rootfs();
-    let archive = h.path("rootfs.tar");
+    let rootfs = rootfs(&h);
+    let archive = h.at("rootfs.tar");
     tar(&rootfs, &archive);
     let script = format!(
         "set -e; cd {dir}; mkdir store lower upper work; {mount}; hull='{hull} --root {dir}/store/data --state {dir}/run'; \
          $hull info | grep -E 'Backing|Snapshotter'; $hull import rootfs.tar mine >/dev/null; \
          ls store/data/layers/*/tree/srv; $hull run --rm --network=none mine /probe cat /etc/name; $hull system check",
-        dir = h.dir.path().display(),
+        dir = h.path().display(),
         hull = env!("CARGO_BIN_EXE_hull"),
     );
     let mut command = Command::new(unshare);
@@ -210,17 +210,17 @@ fn root_a_store_on_overlayfs_uses_directories() {
 /// An ordinary user's store: directories, and its own work directories can be removed again.
 #[test]
 fn root_an_ordinary_user_has_a_store_of_directories() {
-    let Some(h) = Home::new("directory") else { return };
+    let Some(h) = home("directory") else { return };
     let Some(setpriv) = tier::tool("setpriv") else { return };
-    let source = h.path("source");
+    let source = h.at("source");
     every_type(&source);
     // Not even its owner could look into it, and so nothing could check it.
     fs::set_permissions(source.join("private"), std::os::unix::fs::PermissionsExt::from_mode(0o500)).expect("chmod");
-    let (own, archive, hull) = (h.path("own"), h.path("source.tar"), h.path("hull"));
+    let (own, archive, hull) = (h.at("own"), h.at("source.tar"), h.at("hull"));
     tar(&source, &archive);
     fs::create_dir(&own).expect("create directory");
     fs::copy(env!("CARGO_BIN_EXE_hull"), &hull).expect("copy");
-    for path in [h.dir.path(), &own] {
+    for path in [h.path(), &own] {
         std::os::unix::fs::chown(path, Some(65_534), Some(65_534)).expect("chown");
     }
     let user = |words: &[&str]| {

@@ -5,20 +5,20 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 
-use hull_testkit::{finish, loops};
+use hull_testkit::{Home, loops};
 
-use crate::home::{Home, KINDS};
+use crate::home::{KINDS, assert_clean, holders, home, image, rootfs, run};
 
 fn layered(h: &Home) {
-    let (base, upper) = (h.rootfs(), h.path("upper"));
+    let (base, upper) = (rootfs(h), h.at("upper"));
     fs::create_dir(&upper).expect("create directory");
     fs::write(upper.join("second"), "2").expect("write");
-    h.image("base", &[&base, &upper]);
+    image(h, "base", &[&base, &upper]);
 }
 
 /// The device numbers of the lent mounts.
 fn devices(h: &Home) -> BTreeSet<String> {
-    h.holders().iter().filter_map(|line| line.split(' ').nth(3).map(str::to_owned)).collect()
+    holders(h).iter().filter_map(|line| line.split(' ').nth(3).map(str::to_owned)).collect()
 }
 
 fn erofs_mounts() -> usize {
@@ -28,7 +28,7 @@ fn erofs_mounts() -> usize {
 
 #[test]
 fn root_containers_share_the_mounts_of_layers() {
-    let Some(h) = Home::new("erofs") else { return };
+    let Some(h) = home("erofs") else { return };
     layered(&h);
     let before = erofs_mounts();
     let start = |name: &str| {
@@ -40,30 +40,30 @@ fn root_containers_share_the_mounts_of_layers() {
     for mut child in ["aa", "bb", "cc"].map(start) {
         assert!(child.wait().expect("wait").success());
     }
-    assert_eq!((h.holders().len(), devices(&h).len()), (6, 2), "{:?}", h.holders());
+    assert_eq!((holders(&h).len(), devices(&h).len()), (6, 2), "{:?}", holders(&h));
     assert_eq!(erofs_mounts(), before, "no mount of a layer is in the table of mounts");
     let devices_before = devices(&h);
-    let _ = h.ok(&["rm", "-f", "aa"]);
-    let _ = h.ok(&["rm", "-f", "bb"]);
-    assert_eq!(h.holders().len(), 2);
+    h.run(&["rm", "-f", "aa"]).ok();
+    h.run(&["rm", "-f", "bb"]).ok();
+    assert_eq!(holders(&h).len(), 2);
     // Taken over from the last one.
     assert!(start("dd").wait().expect("wait").success());
     assert_eq!(devices(&h), devices_before);
-    assert_eq!(h.ok(&["exec", "dd", "/probe", "cat", "/second"]).text(), "2");
-    let _ = h.ok(&["rm", "-f", "cc", "dd"]);
-    h.assert_clean();
+    assert_eq!(h.run(&["exec", "dd", "/probe", "cat", "/second"]).ok().text(), "2");
+    h.run(&["rm", "-f", "cc", "dd"]).ok();
+    assert_clean(&h);
 }
 
 #[test]
 fn root_what_a_holder_says_is_checked() {
-    let Some(h) = Home::new("erofs") else { return };
+    let Some(h) = home("erofs") else { return };
     layered(&h);
-    let mounts = h.path("run/mounts");
+    let mounts = h.at("run/mounts");
     fs::create_dir_all(&mounts).expect("create directory");
     let own = std::process::id();
     let stat = fs::read_to_string("/proc/self/stat").expect("stat");
     let start = stat.rsplit(')').next().expect("fields").split_whitespace().nth(19).expect("start time").to_owned();
-    let layers = fs::read_dir(h.path("data/layers")).expect("layers").flatten().map(|entry| entry.file_name());
+    let layers = fs::read_dir(h.at("data/layers")).expect("layers").flatten().map(|entry| entry.file_name());
     // This process lives and started then, but its descriptors are no mounts of layers.
     let mut files = Vec::new();
     for layer in layers {
@@ -71,31 +71,31 @@ fn root_what_a_holder_says_is_checked() {
         fs::write(mounts.join(&layer), &lines).expect("write");
         files.push(mounts.join(layer));
     }
-    assert_eq!(h.run(&["base", "/probe", "cat", "/second"]).ok().text(), "2");
+    assert_eq!(run(&h, &["base", "/probe", "cat", "/second"]).ok().text(), "2");
     for file in files {
         let text = fs::read_to_string(&file).expect("read");
         assert_eq!(text.lines().count(), 3, "the living holder's lines stay: {text}");
         fs::remove_file(file).expect("remove");
     }
-    h.assert_clean();
+    assert_clean(&h);
 }
 
 #[test]
 fn root_no_descriptor_of_a_layer_reaches_the_container() {
     for kind in KINDS {
-        let Some(h) = Home::new(kind) else { continue };
+        let Some(h) = home(kind) else { continue };
         layered(&h);
-        let fds = h.run(&["base", "/probe", "fds"]).ok();
+        let fds = run(&h, &["base", "/probe", "fds"]).ok();
         for line in fds.lines() {
             let number = line.split(|c: char| !c.is_ascii_digit()).find(|word| !word.is_empty());
             let number: u32 = number.and_then(|word| word.parse().ok()).unwrap_or(0);
             assert!(number <= 3 && !line.contains("erofs") && !line.contains("layers"), "{kind}: {}", fds.stdout);
         }
-        let _ = h.ok(&["run", "-d", "--network=none", "--name=box", "base", "/probe", "sleep", "60"]);
-        let fds = h.ok(&["exec", "box", "/probe", "fds"]);
+        h.run(&["run", "-d", "--network=none", "--name=box", "base", "/probe", "sleep", "60"]).ok();
+        let fds = h.run(&["exec", "box", "/probe", "fds"]).ok();
         assert!(!fds.stdout.contains("layers") && !fds.stdout.contains("hull.db"), "{kind}: {}", fds.stdout);
-        let _ = h.ok(&["rm", "-f", "box"]);
-        h.assert_clean();
+        h.run(&["rm", "-f", "box"]).ok();
+        assert_clean(&h);
     }
 }
 
@@ -108,22 +108,22 @@ fn delay(turn: u32) -> Duration {
 #[track_caller]
 fn drain(h: &Home) {
     for _ in 0..500 {
-        for id in h.ok(&["ps", "-aq"]).lines() {
-            let _ = finish(&mut h.hull(&["rm", "-f", id]));
+        for id in h.run(&["ps", "-aq"]).ok().lines() {
+            h.run(&["rm", "-f", id]);
         }
-        let idle = |name: &str| fs::read_dir(h.path(name)).map_or(true, |mut entries| entries.next().is_none());
-        if idle("run/live") && idle("data/containers") && hull_testkit::leak::processes(&h.name).is_empty() {
+        let idle = |name: &str| fs::read_dir(h.at(name)).map_or(true, |mut entries| entries.next().is_none());
+        if idle("run/live") && idle("data/containers") && hull_testkit::leak::processes(h.name()).is_empty() {
             return;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    h.assert_clean();
+    assert_clean(h);
 }
 
 #[test]
 fn root_killed_at_any_time_nothing_is_left() {
     for kind in KINDS {
-        let Some(h) = Home::new(kind) else { continue };
+        let Some(h) = home(kind) else { continue };
         layered(&h);
         for turn in 0..loops(25) {
             for flags in [&["run", "--rm"][..], &["run", "-d", "--rm"]] {
@@ -137,25 +137,25 @@ fn root_killed_at_any_time_nothing_is_left() {
                 drain(&h);
             }
         }
-        h.assert_clean();
-        assert_eq!(h.run(&["base", "/probe", "cat", "/second"]).ok().text(), "2", "{kind}");
-        let check = h.ok(&["system", "check"]);
+        assert_clean(&h);
+        assert_eq!(run(&h, &["base", "/probe", "cat", "/second"]).ok().text(), "2", "{kind}");
+        let check = h.run(&["system", "check"]).ok();
         assert!(!check.stdout.contains("damaged"), "{}", check.stdout);
     }
 }
 
 #[test]
 fn root_mounts_of_a_killed_monitor_are_not_lent_on() {
-    let Some(h) = Home::new("erofs") else { return };
+    let Some(h) = home("erofs") else { return };
     layered(&h);
-    let _ = h.ok(&["run", "-d", "--network=none", "--name=box", "base", "/probe", "sleep", "60"]);
-    let monitor: i32 = h.holders()[0].split(' ').next().and_then(|pid| pid.parse().ok()).expect("a holder");
+    h.run(&["run", "-d", "--network=none", "--name=box", "base", "/probe", "sleep", "60"]).ok();
+    let monitor: i32 = holders(&h)[0].split(' ').next().and_then(|pid| pid.parse().ok()).expect("a holder");
     let pid = rustix::process::Pid::from_raw(monitor).expect("a process");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill the monitor");
     while fs::read_to_string(format!("/proc/{monitor}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
         std::thread::yield_now();
     }
-    assert_eq!(h.run(&["base", "/probe", "cat", "/second"]).ok().text(), "2");
-    let _ = h.ok(&["rm", "-f", "box"]);
-    h.assert_clean();
+    assert_eq!(run(&h, &["base", "/probe", "cat", "/second"]).ok().text(), "2");
+    h.run(&["rm", "-f", "box"]).ok();
+    assert_clean(&h);
 }

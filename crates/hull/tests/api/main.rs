@@ -1,0 +1,8 @@
+//! The Engine API: requests as Docker's clients make them, against a server over a home of its own.
+
+mod build;
+mod containers;
+mod docker;
+mod images;
+mod server;
+mod streams;

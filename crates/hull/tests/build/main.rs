@@ -1,0 +1,5 @@
+//! `hull build`: flags and outputs, `RUN` steps, and where files come from.
+
+mod flags;
+mod sources;
+mod steps;

@@ -1,0 +1,4 @@
+//! Attacks of the security history.
+
+mod cve;
+mod races;

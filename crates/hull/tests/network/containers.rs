@@ -1,0 +1,162 @@
+//! Containers on networks, by `hull`'s commands, in a machine of their own: a throw-away network namespace.
+
+use std::process::{Child, Command, Stdio};
+
+use hull_testkit::{Finished, Home, finish, home, tier};
+
+/// A home whose commands run in a network namespace of their own.
+struct Lab {
+    home: Home,
+    /// Keeps the namespace.
+    keeper: Child,
+}
+
+impl Lab {
+    fn new() -> Option<Self> {
+        let home = home!()?;
+        let keeper = Command::new("unshare")
+            .args(["-n", "sleep", "600"])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("a network namespace");
+        let lab = Self { home, keeper };
+        let own = std::fs::read_link("/proc/self/ns/net").expect("own namespace");
+        let theirs = format!("/proc/{}/ns/net", lab.keeper.id());
+        lab.home.until("the namespace is new", || std::fs::read_link(&theirs).is_ok_and(|link| link != own));
+        finish(&mut lab.inside(&["ip", "link", "set", "lo", "up"])).ok();
+        Some(lab)
+    }
+
+    /// A command in the lab's network namespace.
+    fn inside(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.keeper.id())).args(words).stdin(Stdio::null());
+        command
+    }
+
+    fn hull(&self, words: &[&str]) -> Command {
+        let plain = self.home.hull(words);
+        let mut command = self.inside(&[]);
+        command.arg(plain.get_program()).args(plain.get_args()).current_dir("/");
+        command
+    }
+
+    #[track_caller]
+    fn run(&self, words: &[&str]) -> Finished {
+        finish(&mut self.hull(words))
+    }
+
+    /// `hull run FLAGS` of a busybox shell line.
+    #[track_caller]
+    fn shell(&self, flags: &[&str], line: &str) -> Finished {
+        let mut words = vec!["run", "--cgroup-parent", self.home.name()];
+        words.extend(flags);
+        let rootfs = self.home.path().join("rootfs");
+        let rootfs = rootfs.to_str().expect("UTF-8").to_owned();
+        words.extend(["--rootfs", &rootfs, "/bin/busybox", "sh", "-c", line]);
+        self.run(&words)
+    }
+
+    /// Programs for containers, and the files that name resolution needs.
+    fn equip(&self) {
+        let busybox = tier::tool("busybox").expect("busybox-static is installed for these tests");
+        let rootfs = self.home.path().join("rootfs");
+        std::fs::create_dir(rootfs.join("bin")).expect("bin");
+        std::fs::copy(busybox, rootfs.join("bin/busybox")).expect("copy busybox");
+        for name in ["hosts", "hostname", "resolv.conf"] {
+            std::fs::write(rootfs.join("etc").join(name), "").expect("write");
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
+    }
+}
+
+/// Answers whoever asks on port 7.
+const SERVE: &str = "while true; do echo answer | /bin/busybox nc -l -p 7; done";
+
+/// A shell line that succeeds when `SERVE` answers at a name or an address.
+fn ask(host: &str) -> String {
+    // Twice: the server is between two connections for a moment.
+    let once = format!("/bin/busybox nc -w 2 {host} 7 | /bin/busybox grep answer");
+    format!("{once} || {{ /bin/busybox sleep 0.2; {once}; }}")
+}
+
+fn lab() -> Option<Lab> {
+    if tier::tool("busybox").is_none() {
+        tier::skip("busybox", "no static busybox is installed");
+        return None;
+    }
+    let lab = Lab::new()?;
+    lab.equip();
+    Some(lab)
+}
+
+#[test]
+fn root_names_resolve_on_networks_of_one_s_own() {
+    let Some(lab) = lab() else { return };
+    lab.run(&["network", "create", "backend"]).ok();
+    lab.shell(&["-d", "--name", "db", "--network", "name=backend,alias=store"], SERVE).ok();
+    for name in ["db", "store", "db.backend"] {
+        let line = format!("/bin/busybox nslookup {name} && {}", ask(name));
+        let out = lab.shell(&["--rm", "--network", "backend"], &line);
+        assert_eq!(out.code, 0, "{name}: {} {}", out.stdout, out.stderr);
+    }
+    // Another network neither knows the name nor reaches the address.
+    lab.run(&["network", "create", "other"]).ok();
+    let template = "{{range .Containers}}{{.IPv4Address}}{{end}}";
+    let inspected = lab.run(&["network", "inspect", "--format", template, "backend"]).ok();
+    let address = inspected.text().split('/').next().unwrap_or_default().to_owned();
+    assert!(address.parse::<std::net::Ipv4Addr>().is_ok(), "{address:?}");
+    let out = lab.shell(&["--rm", "--network", "other"], "/bin/busybox nslookup db");
+    assert_ne!(out.code, 0, "{}", out.stdout);
+    let out = lab.shell(&["--rm", "--network", "other"], &ask(&address));
+    assert_ne!(out.code, 0, "{}", out.stdout);
+    lab.run(&["network", "rm", "backend"]).fails("backend");
+    lab.run(&["rm", "-f", "db"]).ok();
+    lab.run(&["network", "rm", "backend", "other"]).ok();
+    lab.home.assert_clean();
+}
+
+#[test]
+fn root_published_ports_are_reached_before_and_after_the_monitor_is_idle() {
+    let Some(lab) = lab() else { return };
+    let serve = "while true; do echo answer | /bin/busybox nc -l -p 80; done";
+    let id = lab.shell(&["-d", "--network", "bridge", "-p", "127.0.0.1:8081:80"], serve).ok().text().to_owned();
+    let ask = || finish(&mut lab.inside(&["busybox", "nc", "-w", "2", "127.0.0.1", "8081"])).stdout.contains("answer");
+    lab.home.until("the port answers", ask);
+    lab.home.until("its monitor has shed its memory", || {
+        hull_testkit::leak::processes(lab.home.name()).iter().any(|(_, command)| command.starts_with("hull-monitor"))
+    });
+    lab.home.until("the port answers still", ask);
+    // Taken is taken, and said by whom.
+    let taken = lab.shell(&["--rm", "--network", "bridge", "-p", "127.0.0.1:8081:80"], "true");
+    assert_eq!(taken.code, 125, "{}", taken.stderr);
+    taken.fails("8081");
+    lab.run(&["rm", "-f", &id]).ok();
+    lab.shell(&["--rm", "--network", "bridge", "-p", "127.0.0.1:8081:80"], "true").ok();
+    lab.home.assert_clean();
+}
+
+#[test]
+fn root_networks_come_and_go_while_a_container_runs() {
+    let Some(lab) = lab() else { return };
+    lab.run(&["network", "create", "late"]).ok();
+    lab.shell(&["-d", "--name", "peer", "--network", "late"], SERVE).ok();
+    lab.shell(&["-d", "--name", "mover", "--network", "bridge"], "/bin/busybox sleep 60").ok();
+    let sees = || lab.run(&["exec", "mover", "/bin/busybox", "nslookup", "peer"]).code == 0;
+    assert!(!sees());
+    lab.run(&["network", "connect", "late", "mover"]).ok();
+    lab.home.until("the name is known", sees);
+    lab.run(&["exec", "mover", "/bin/busybox", "sh", "-c", &ask("peer")]).ok();
+    lab.run(&["network", "connect", "late", "mover"]).fails("late");
+    lab.run(&["network", "disconnect", "late", "mover"]).ok();
+    lab.home.until("the name is forgotten", || !sees());
+    lab.run(&["rm", "-f", "mover", "peer"]).ok();
+    lab.run(&["network", "rm", "late"]).ok();
+    lab.home.assert_clean();
+}

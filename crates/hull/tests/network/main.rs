@@ -1,0 +1,4 @@
+//! Networks: their commands, and containers on them.
+
+mod cli;
+mod containers;

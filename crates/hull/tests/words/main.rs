@@ -1,0 +1,8 @@
+//! The command line itself: parity, completion, settings, the terminal screen, bad surroundings.
+
+mod completion;
+mod parity;
+mod settings;
+mod surroundings;
+mod threads;
+mod ui;

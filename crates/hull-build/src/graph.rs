@@ -307,6 +307,25 @@ pub struct CopyAction {
     pub allow_missing: bool,
 }
 
+impl CopyAction {
+    /// Files as they are, owned by root.
+    pub(crate) fn plain(from: Option<NodeId>, source: &str, destination: &str) -> Self {
+        Self {
+            from,
+            source: source.to_owned(),
+            content: None,
+            destination: destination.to_owned(),
+            chown: None,
+            chmod: None,
+            parents: false,
+            exclude: Vec::new(),
+            unpack: false,
+            name: None,
+            allow_missing: false,
+        }
+    }
+}
+
 /// A directory.
 #[derive(Clone, Debug)]
 pub struct MkdirOp {

@@ -61,6 +61,22 @@ pub fn detach_keys(text: &str) -> Result<Vec<u8>, String> {
     text.split(',').map(key).collect()
 }
 
+/// Writes what a program has not taken yet, as far as it takes it now; says whether all is gone. What nobody reads is
+/// dropped.
+pub(crate) fn feed(input: Option<BorrowedFd<'_>>, pending: &mut Vec<u8>) -> bool {
+    while !pending.is_empty() {
+        let Some(input) = input else { break };
+        match rustix::io::write(input, pending) {
+            Ok(length) => drop(pending.drain(..length)),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return false,
+            Err(_) => break,
+        }
+    }
+    *pending = Vec::new();
+    true
+}
+
 /// Finds detach keys in what is typed.
 #[derive(Debug)]
 pub struct Escape<'k> {

@@ -387,8 +387,7 @@ impl Engine {
         for part in ["rootfs", "work"] {
             let path = directory.join(part);
             if part == "work" && path.exists() {
-                hull_image::open_up(&path);
-                fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
+                hull_image::remove_tree(&path).map_err(Error::io("remove", &path))?;
             }
             match fs::create_dir(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -653,18 +652,7 @@ impl Engine {
             self.free_name(id, &name);
         }
         self.erase_more(&removing, volumes)?;
-        let removed = match fs::remove_dir_all(&removing) {
-            // Overlayfs's work directory lets nobody in but root.
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                hull_image::open_up(&removing);
-                fs::remove_dir_all(&removing)
-            }
-            result => result,
-        };
-        match removed {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &removing)(error)),
-            _ => Ok(()),
-        }
+        hull_image::remove_tree(&removing).map_err(Error::io("remove", &removing))
     }
 
     /// Whether the process that a container ends with still wants it.

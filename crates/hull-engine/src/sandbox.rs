@@ -105,7 +105,8 @@ impl Engine {
             // The intent stays, and the next command tries again.
             Err(error) => return result.and(Err(error.into())),
         }
-        let cleared = remove(&place).and_then(|()| intent.clear());
+        let cleared =
+            hull_image::remove_tree(&place).map_err(Error::io("remove", &place)).and_then(|()| intent.clear());
         drop(lock);
         result.and_then(|code| cleared.map(|()| code))
     }
@@ -119,7 +120,7 @@ impl Engine {
         streams: Streams,
     ) -> Result<(Running, Option<Lower>), Error> {
         // A killed one may have left it.
-        remove(place)?;
+        hull_image::remove_tree(place).map_err(Error::io("remove", place))?;
         let config = Box::new(config(container, exec));
         let request = Request::Sandbox { id: id.to_owned(), container: Box::new(container.clone()), config };
         let Prepared { container, mut spec, filter, image, .. } = self.prepare(request)?;
@@ -148,20 +149,5 @@ impl Engine {
         };
         let running = hull_runtime::create(spec, options)?.start()?;
         Ok((running, lower))
-    }
-}
-
-fn remove(place: &Path) -> Result<(), Error> {
-    let removed = match fs::remove_dir_all(place) {
-        // Overlayfs's work directory lets nobody in but root.
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            hull_image::open_up(place);
-            fs::remove_dir_all(place)
-        }
-        result => result,
-    };
-    match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", place)(error)),
-        _ => Ok(()),
     }
 }

@@ -51,22 +51,30 @@ pub(crate) fn rename_if_there(from: &Path, to: &Path) -> Result<bool, Error> {
 
 /// Removes a file or a tree, if it is there.
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
-    let once = || match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => remove_tree(path),
         Ok(_) => fs::remove_file(path),
         Err(error) => Err(error),
-    };
-    let removed = match once() {
-        // An ordinary user's own directories that it may not write: of a layer, or of overlayfs.
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            open_up(path);
-            once()
-        }
-        result => result,
     };
     match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
         _ => Ok(()),
+    }
+}
+
+/// Removes a tree that strangers filled, if it is there; links in it are not followed.
+pub fn remove_tree(path: &Path) -> std::io::Result<()> {
+    let removed = match fs::remove_dir_all(path) {
+        // An ordinary user's own directories that it may not write: of a layer, or of overlayfs.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            open_up(path);
+            fs::remove_dir_all(path)
+        }
+        result => result,
+    };
+    match removed {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result,
     }
 }
 

@@ -77,7 +77,7 @@ mod usage;
 
 pub use changes::apply as apply_changes;
 pub use check::Problem;
-pub use disk::{occupied, open_up};
+pub use disk::{occupied, open_up, remove_tree};
 pub use error::Error;
 pub use gc::{Budget, LabelFilter, PruneFilter, Pruned};
 pub use hull_oci::image::ContainerConfig as Config;

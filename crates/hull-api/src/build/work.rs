@@ -8,7 +8,6 @@
 //! ```
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use hull_engine::Engine;
@@ -81,17 +80,8 @@ impl Drop for Work {
     fn drop(&mut self) {
         // What cannot be removed now is swept later.
         let _ = fs::remove_dir_all(&self.secrets);
-        let _ = remove(&self.files);
+        let _ = hull_image::remove_tree(&self.files);
     }
-}
-
-/// Removes a tree whose directories its owner may not be able to write.
-fn remove(path: &Path) -> io::Result<()> {
-    if fs::remove_dir_all(path).is_ok() {
-        return Ok(());
-    }
-    hull_image::open_up(path);
-    fs::remove_dir_all(path)
 }
 
 /// Removes the places of builds that nobody holds.
@@ -104,7 +94,7 @@ fn sweep(root: &Path, state: &Path) {
         let free = if lock.exists() { matches!(Lock::try_exclusive(&lock), Ok(Some(_))) } else { old };
         if free && old {
             let _ = fs::remove_dir_all(state.join(entry.file_name()));
-            let _ = remove(&entry.path());
+            let _ = hull_image::remove_tree(&entry.path());
         }
     }
 }

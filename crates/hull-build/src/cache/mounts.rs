@@ -158,7 +158,7 @@ impl Cache {
         attributes: Attributes,
         fill: &mut impl FnMut(&OwnedFd) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        remove_tree(data)?;
+        hull_image::remove_tree(data).map_err(Error::io("remove", data))?;
         fs::create_dir(data).map_err(Error::io("create directory", data))?;
         fill(&open(data)?)?;
         chown(data, Some(attributes.uid), Some(attributes.gid)).map_err(Error::io("change owner of", data))?;
@@ -187,7 +187,7 @@ impl Cache {
             Ok(())
         };
         self.store.database().write(hull_db::Sync::Full, body)?;
-        remove_tree(&directory)?;
+        hull_image::remove_tree(&directory).map_err(Error::io("remove", &directory))?;
         drop(lock);
         Ok(Some(size))
     }
@@ -202,7 +202,7 @@ impl Cache {
             if !self.store.database().read(known)? {
                 let lock = Lock::try_exclusive(&entry.path().join("lock"));
                 if !matches!(lock, Ok(None)) {
-                    remove_tree(&entry.path())?;
+                    hull_image::remove_tree(&entry.path()).map_err(Error::io("remove", &entry.path()))?;
                 }
             }
         }
@@ -213,19 +213,4 @@ impl Cache {
 fn open(path: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).map_err(Error::io("open", path))
-}
-
-/// Removes a tree that strangers filled; links in it are not followed.
-fn remove_tree(path: &Path) -> Result<(), Error> {
-    let removed = match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            hull_image::open_up(path);
-            fs::remove_dir_all(path)
-        }
-        result => result,
-    };
-    match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
-        _ => Ok(()),
-    }
 }

@@ -123,19 +123,7 @@ impl Spool for Beside<'_> {
 }
 
 fn everything(tree: &dyn FileTree, sink: &mut dyn Sink) -> Result<(), Error> {
-    let action = CopyAction {
-        from: None,
-        source: "/".to_owned(),
-        content: None,
-        destination: "/".to_owned(),
-        chown: None,
-        chmod: None,
-        parents: false,
-        exclude: Vec::new(),
-        unpack: false,
-        name: None,
-        allow_missing: false,
-    };
+    let action = CopyAction::plain(None, "/", "/");
     let source = Source { tree, selected: Arc::new(select(tree, &action)?) };
     let mut onto = Onto::new(None)?;
     let settings = Settings { time: 0, fixed: false, spool: &Beside(Path::new("/nonexistent")) };

@@ -171,19 +171,7 @@ impl Planner<'_> {
 
     /// Everything of a tree, as a layer.
     pub(super) fn whole(&mut self, from: NodeId, name: &str, lines: Lines, epoch: Option<i64>) -> NodeId {
-        let action = CopyAction {
-            from: Some(from),
-            source: "/".to_owned(),
-            content: None,
-            destination: "/".to_owned(),
-            chown: None,
-            chmod: None,
-            parents: false,
-            exclude: Vec::new(),
-            unpack: false,
-            name: None,
-            allow_missing: true,
-        };
+        let action = CopyAction { allow_missing: true, ..CopyAction::plain(Some(from), "/", "/") };
         let base = Some(self.scratch());
         self.graph.add(Node {
             op: Op::Copy(Box::new(CopyOp { base, onto: None, actions: vec![action] })),

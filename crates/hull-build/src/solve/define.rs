@@ -31,19 +31,7 @@ pub(super) struct Definition {
 /// The action that takes what a mount shows.
 pub(super) fn mounted(mount: &RunMount) -> CopyAction {
     let path = format!("/{}", mount.source.trim_matches('/'));
-    CopyAction {
-        from: mount.from,
-        source: path.clone(),
-        content: None,
-        destination: path,
-        chown: None,
-        chmod: None,
-        parents: false,
-        exclude: Vec::new(),
-        unpack: false,
-        name: None,
-        allow_missing: false,
-    }
+    CopyAction::plain(mount.from, &path, &path)
 }
 
 /// Whether all files of a tree are meant.

@@ -114,17 +114,8 @@ fn local() -> Node {
 
 fn action(from: Option<NodeId>, source: &str, destination: &str) -> CopyAction {
     CopyAction {
-        from,
-        source: source.to_owned(),
         content: from.is_none().then(|| source.as_bytes().to_vec()),
-        destination: destination.to_owned(),
-        chown: None,
-        chmod: None,
-        parents: false,
-        exclude: Vec::new(),
-        unpack: false,
-        name: None,
-        allow_missing: false,
+        ..CopyAction::plain(from, source, destination)
     }
 }
 

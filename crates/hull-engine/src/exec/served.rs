@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::{ExecConfig, process};
-use crate::attach::Escape;
+use crate::attach::{Escape, feed};
 use crate::error::Error;
 use crate::launch::null;
 use crate::monitor::protocol::{WANTS_STDERR, WANTS_STDIN, WANTS_STDOUT};
@@ -327,17 +327,11 @@ impl Serving {
     }
 
     fn feed(&mut self) {
-        while !self.pending.is_empty() {
-            let Some(input) = self.input() else {
-                self.pending = Vec::new();
-                break;
-            };
-            match rustix::io::write(input, &self.pending) {
-                Ok(length) => drop(self.pending.drain(..length)),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
-                Err(_) => self.pending = Vec::new(),
-            }
+        let mut pending = std::mem::take(&mut self.pending);
+        let done = feed(self.input().map(|input| input.as_fd()), &mut pending);
+        self.pending = pending;
+        if !done {
+            return;
         }
         if !self.hears {
             self.ends.input = None;

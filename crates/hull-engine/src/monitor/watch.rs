@@ -14,6 +14,7 @@ use rustix::termios::Winsize;
 use super::Monitor;
 use super::client::{Ask, Client, Facts};
 use super::protocol;
+use crate::attach::feed;
 
 /// After so long without anything to do, memory is given back.
 const IDLE: Duration = Duration::from_secs(1);
@@ -79,17 +80,11 @@ impl Program {
     }
 
     fn write_input(&mut self) {
-        while !self.pending.is_empty() {
-            let Some(input) = self.input() else {
-                self.pending = Vec::new();
-                break;
-            };
-            match rustix::io::write(input, &self.pending) {
-                Ok(length) => drop(self.pending.drain(..length)),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
-                Err(_) => self.pending = Vec::new(),
-            }
+        let mut pending = std::mem::take(&mut self.pending);
+        let done = feed(self.input().map(|input| input.as_fd()), &mut pending);
+        self.pending = pending;
+        if !done {
+            return;
         }
         self.pending = Vec::new();
         if self.ending {

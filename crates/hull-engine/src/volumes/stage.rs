@@ -75,28 +75,14 @@ impl Stage {
 
     /// Removes all that is in it, and says whether that worked.
     pub(super) fn remove(self) -> Result<(), Error> {
-        remove(&self.path)
+        hull_image::remove_tree(&self.path).map_err(Error::io("remove", &self.path))
     }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
         // What stays is found by the next repair.
-        let _ = remove(&self.path);
-    }
-}
-
-fn remove(path: &Path) -> Result<(), Error> {
-    let removed = match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            hull_image::open_up(path);
-            fs::remove_dir_all(path)
-        }
-        result => result,
-    };
-    match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
-        _ => Ok(()),
+        let _ = hull_image::remove_tree(&self.path);
     }
 }
 
@@ -120,7 +106,7 @@ pub(super) fn repair(engine: &Engine) -> Result<(), Error> {
     for path in entries.flatten().map(|entry| entry.path()) {
         let Ok(directory) = open(&path) else { continue };
         match Lock::try_exclusive_on(directory, &path) {
-            Ok(Some(_lock)) => result = result.and(remove(&path)),
+            Ok(Some(_lock)) => result = result.and(hull_image::remove_tree(&path).map_err(Error::io("remove", &path))),
             Ok(None) => {}
             Err(error) => result = result.and(Err(error.into())),
         }

@@ -14,6 +14,7 @@
 //! * [`files`]: contexts and other sources; `COPY`, `ADD` and `WORKDIR` to layers.
 //! * [`plan`](mod@plan): from a Dockerfile and a request to that graph.
 //! * [`cache`]: results of steps, kept from build to build.
+//! * [`remote`]: results that machines share.
 //! * [`run`]: a step is a container.
 //! * [`call`]: what is done with a Dockerfile instead of building it.
 //! * [`history`]: what was built.
@@ -29,6 +30,7 @@ pub mod history;
 pub mod observer;
 mod output;
 pub mod plan;
+pub mod remote;
 pub mod request;
 pub mod run;
 pub mod solve;
@@ -40,7 +42,6 @@ pub use request::BuildRequest;
 pub use solve::{Snapshot, Solver, solve};
 pub use sources::begins_archive;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use hull_dockerfile::Excerpt;
@@ -138,7 +139,8 @@ fn build_noted(
     let report = call::warnings(engine, request, &sources, &definition.text);
     let warnings: Vec<observer::Warning> = report.findings.iter().map(call::warning).collect();
     warnings.iter().for_each(|warning| observer.warning(warning));
-    caches(request, observer)?;
+    let exports = remote::Exports::new(request)?;
+    let imports = remote::Imports::new(&request.cache_from, &request.platforms, observer)?;
     let plan = match (plan::plan(&file, request, &sources), report.error) {
         // Where both find a defect, the rules name it and its line as BuildKit does.
         (Err(Error::Instruction { .. }), Some(error)) => return Err(of_it(error.into())),
@@ -157,14 +159,18 @@ fn build_noted(
         ssh: &request.ssh,
         cancel,
         explain: request.explain,
+        imports: &imports,
     };
     let targets: Vec<NodeId> = plan.results.iter().map(|planned| planned.node).collect();
-    let snapshots = solve(&solver, &plan.graph, &targets, observer).map_err(of_it)?;
+    let steps: Vec<NodeId> = plan.results.iter().flat_map(config::steps).collect();
+    let solve::Solved { snapshots, made: known, keys } =
+        solve::solve_asking(&solver, &plan.graph, &targets, &steps, observer).map_err(of_it)?;
     let mut ready = Vec::with_capacity(snapshots.len());
     for (planned, snapshot) in plan.results.iter().zip(snapshots) {
-        let mut made = BTreeMap::new();
-        if !config::all_made(planned, &snapshot.layers) {
-            // Some steps changed nothing; which ones, the cache knows, also after a build that did not ask it.
+        let mut made = known.clone();
+        if !config::all_made(planned, &snapshot.layers) && config::steps(planned).any(|step| !made.contains_key(&step))
+        {
+            // Some steps changed nothing, and the records of some are gone: they are done again.
             let mut graph = plan.graph.clone();
             graph.nodes.iter_mut().for_each(|node| node.ignore_cache = false);
             let steps: Vec<NodeId> = config::steps(planned).collect();
@@ -172,27 +178,18 @@ fn build_noted(
             made.extend(steps.into_iter().zip(results.into_iter().map(|result| result.added)));
         }
         let config = config::assemble(planned, &snapshot.layers, &output::made_by(&made));
-        ready.push(output::Ready { planned, layers: snapshot.layers, config: config::bytes(&config)? });
+        let mut config = config::bytes(&config)?;
+        if exports.inline {
+            let results: Vec<NodeId> = config::steps(planned).collect();
+            let steps = remote::Steps { graph: &plan.graph, keys: &keys, results: &results };
+            config = remote::inline(&transfer, &steps, &snapshot.layers, config)?;
+        }
+        ready.push(output::Ready { planned, layers: snapshot.layers, config });
     }
     let exporter =
         output::Exporter { engine, request, observer, sources: &sources, transfer: &transfer, files: &files };
     let images = exporter.export(&ready).map_err(of_it)?;
+    let results = remote::Steps { graph: &plan.graph, keys: &keys, results: &steps };
+    exports.write(&transfer, &results, &sources, observer)?;
     Ok(Built { images, warnings })
-}
-
-/// Caches are not exchanged with other machines: what cannot be taken, or be left in the image, is said; what would be
-/// missing elsewhere is an error.
-fn caches(request: &BuildRequest, observer: &dyn Observer) -> Result<(), Error> {
-    if let Some(entry) = request.cache_to.iter().find(|entry| entry.kind != "inline") {
-        let kind = &entry.kind;
-        return Err(Error::Request(format!(
-            "cache export {kind:?} is not supported: results are kept in the store only"
-        )));
-    }
-    let exports = request.cache_to.iter().map(|entry| ("export", entry));
-    for (what, entry) in exports.chain(request.cache_from.iter().map(|entry| ("import", entry))) {
-        let message = format!("cache {what} {:?} is not supported: results of the store are used", entry.kind);
-        observer.warning(&observer::Warning { message, detail: None, url: None, lines: None });
-    }
-    Ok(())
 }

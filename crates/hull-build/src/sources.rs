@@ -374,9 +374,9 @@ pub fn begins_archive(bytes: &[u8]) -> bool {
 }
 
 /// Tells of layers that come.
-struct Pulling<'a> {
-    observer: &'a dyn Observer,
-    step: StepId,
+pub(crate) struct Pulling<'a> {
+    pub(crate) observer: &'a dyn Observer,
+    pub(crate) step: StepId,
 }
 
 impl registry::Progress for Pulling<'_> {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hull_oci::image::{ImageConfig, Manifest};
+use hull_oci::image::{Descriptor, ImageConfig, Manifest};
 use hull_oci::{Digest, Reference};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
@@ -98,6 +98,14 @@ impl Publication<'_> {
             }
         }
         names::touch(self.transaction, image)
+    }
+
+    /// Records a compressed copy of a layer; one of a layer that is not in the store goes with the transfer.
+    pub(crate) fn compressed(&self, diff_id: &Digest, blob: &Descriptor, moved: &mut Moved) -> Result<(), Error> {
+        let Some((row, _)) = known(self.transaction, diff_id)? else { return Ok(()) };
+        self.blob(&blob.digest, moved)?;
+        sync_parents(moved)?;
+        self.compression(&blob.digest, row, blob.size)
     }
 
     /// Makes sure that layers are in the store, and returns their rows.

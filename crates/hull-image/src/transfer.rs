@@ -390,6 +390,16 @@ impl Transfer {
         Ok(())
     }
 
+    /// Keeps a compressed copy, which came with this transfer, of a layer of the store.
+    pub(crate) fn keep_compressed(&self, diff_id: &Digest, blob: &Descriptor) -> Result<(), Error> {
+        let result = self.publish(Sync::Full, |publication, moved| {
+            publication.compressed(diff_id, blob, moved)?;
+            self.lease(publication.transaction, "blob", &blob.digest)
+        });
+        self.store.database.tidy();
+        result.map_err(|error| error.full(&self.store.root))
+    }
+
     /// Makes an image of layers that are in the store or came with this transfer. Records and names appear at once, and
     /// all bytes are on disk before.
     ///

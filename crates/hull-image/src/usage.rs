@@ -23,7 +23,7 @@ pub struct Usage {
     pub database: u64,
     /// `ingest/` and `trash/`: of commands that run now, or were killed.
     pub running: u64,
-    /// `partial/` and `cache/`: downloads that are in no image.
+    /// `partial/` and `cache/`, but for what builds keep there of their sources: downloads that are in no image.
     pub downloads: u64,
     /// How many files these are.
     pub downloaded: usize,
@@ -118,7 +118,9 @@ impl Store {
         // By stat(2) alone: opening these files here would drop the locks of the database.
         usage.database = ["hull.db", "hull.db-wal", "hull.db-shm"].map(part).iter().sum();
         usage.running = part("ingest") + part("trash");
-        usage.downloads = part("partial") + part("cache");
+        // What builds keep of their sources is theirs to tell.
+        let sources: u64 = ["cache/context", "cache/http", "cache/git"].map(part).iter().sum();
+        usage.downloads = part("partial") + part("cache").saturating_sub(sources);
         usage.downloaded = self.downloads()?.len();
         if usage.downloaded == 0 {
             // Only directories: they are part of what else there is.

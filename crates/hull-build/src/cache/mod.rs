@@ -5,6 +5,7 @@
 //! ROOT/build/locks/HEX      locked by who does the step of this content key; removed with the lock
 //! ROOT/build/mounts/ID/     lock, data/: what RUN --mount=type=cache keeps; see `mounts`
 //! ROOT/build/lists/HEX      what a copy took, file by file
+//! ROOT/cache/               what is kept of sources; see `sources`
 //! ```
 //!
 //! A result is a list of layers, recorded in the transaction that puts the layers into the store: what is recorded is
@@ -16,6 +17,7 @@ mod locks;
 pub mod mounts;
 mod notes;
 mod prune;
+mod sources;
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -44,6 +46,17 @@ pub struct Hit {
     pub layers: Vec<Digest>,
     /// The step has a layer of its own: the last one.
     pub added: bool,
+}
+
+/// A result as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Diff IDs, lowest first.
+    pub layers: Vec<Digest>,
+    /// The step has a layer of its own: the last one.
+    pub added: bool,
+    /// Its content key.
+    pub content: Option<Digest>,
 }
 
 /// A result to be kept.
@@ -96,6 +109,32 @@ impl Cache {
         Ok(transfer.lease_layers(&hit.layers, touch)?.then_some(hit))
     }
 
+    /// The record of a key, whose layers may be gone at any moment. It does not count as used.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn kept(&self, key: &Digest) -> Result<Option<Kept>, Error> {
+        let read = |connection: &Connection| -> Result<Option<Kept>, hull_image::Error> {
+            let Some(hit) = row(connection, key)? else { return Ok(None) };
+            let sql = "SELECT inputs FROM build_results WHERE id = ?1";
+            let inputs: String = connection.prepare_cached(sql)?.query_row([hit.id], |row| row.get(0))?;
+            Ok(Some(Kept { layers: hit.layers, added: hit.added, content: content_key(&inputs) }))
+        };
+        Ok(self.store.database().read(read)?)
+    }
+
+    /// Whether the step of a key has made a layer, by its record alone: the layers may be gone at any moment.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn added(&self, key: &Digest) -> Result<Option<bool>, Error> {
+        let read = |connection: &Connection| -> Result<Option<bool>, hull_image::Error> {
+            let sql = "SELECT added FROM build_keys JOIN build_results ON id = result WHERE key = ?1";
+            Ok(connection.prepare_cached(sql)?.query_row([key.hex()], |row| row.get(0)).optional()?)
+        };
+        Ok(self.store.database().read(read)?)
+    }
+
     /// Puts layers into the store and records them as the result of these keys, in place of what was there.
     ///
     /// # Errors
@@ -140,6 +179,24 @@ impl Cache {
             Ok(connection.query_row(sql, [slot], |row| row.get(0)).optional()?)
         };
         Ok(self.store.database().read(body)?)
+    }
+}
+
+/// The inputs of a result that was not made here: nothing but its content key is known of them.
+#[must_use]
+pub fn foreign_inputs(content: Option<&Digest>) -> String {
+    content.map_or_else(|| "{}".to_owned(), |content| format!("{{\"content\":\"{content}\"}}"))
+}
+
+/// The content key of a result, by its inputs.
+fn content_key(inputs: &str) -> Option<Digest> {
+    #[derive(serde::Deserialize)]
+    struct Foreign {
+        content: Digest,
+    }
+    match crate::solve::key::Parts::from_json(inputs) {
+        Some(parts) => Some(parts.key()),
+        None => serde_json::from_str::<Foreign>(inputs).ok().map(|foreign| foreign.content),
     }
 }
 

@@ -9,9 +9,9 @@ use crate::Error;
 /// A result or a cache directory, with what it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// `r` or `m` and a number.
+    /// `r` or `m` and a number; `context`, `http` or `git` and the beginning of a digest.
     pub id: String,
-    /// `regular`, `source` or `exec.cachemount`.
+    /// `regular`, `source`, `exec.cachemount`, `source.local`, `source.http` or `source.git.checkout`.
     pub kind: String,
     /// What progress called the step; the ID of a cache directory.
     pub description: String,
@@ -38,6 +38,8 @@ pub struct PruneFilter {
     pub kinds: Vec<String>,
     /// Only those whose ID begins so; empty is all.
     pub ids: Vec<String>,
+    /// What an image or another result has too stays: removing it would give nothing back.
+    pub keep_shared: bool,
     /// The most recently used ones stay up to so many bytes.
     pub keep: Option<u64>,
 }
@@ -93,6 +95,7 @@ impl Cache {
     pub fn usage(&self) -> Result<Vec<Usage>, Error> {
         let mut list = self.store.database().read(results)?;
         list.extend(self.mount_usage()?);
+        list.extend(self.sources().into_iter().map(|source| source.usage));
         list.sort_by_key(|one| std::cmp::Reverse(one.used));
         Ok(list)
     }
@@ -125,8 +128,8 @@ impl Cache {
         Ok(list)
     }
 
-    /// Removes what a filter matches, least recently used first. Cache directories that a step uses stay, and so do
-    /// layers that a build or an image has.
+    /// Removes what a filter matches, least recently used first. Cache directories and checkouts that a step uses stay,
+    /// and so do layers that a build or an image has.
     ///
     /// # Errors
     /// When records or files cannot be removed; what was removed before stays removed.
@@ -138,6 +141,7 @@ impl Cache {
             .into_iter()
             .filter(|one| filter.kinds.is_empty() || filter.kinds.contains(&one.kind))
             .filter(|one| filter.ids.is_empty() || filter.ids.contains(&one.id))
+            .filter(|one| !(filter.keep_shared && one.shared))
             .filter(|one| before.is_none_or(|before| one.used <= before))
             .filter(|one| {
                 let Some(keep) = filter.keep else { return true };
@@ -162,7 +166,15 @@ impl Cache {
             })?;
             pruned.reclaimed += freed;
         }
+        let sources =
+            if chosen.iter().any(|one| one.kind.starts_with("source.")) { self.sources() } else { Vec::new() };
         for one in chosen {
+            if let Some(source) = sources.iter().find(|source| source.usage.id == one.id) {
+                if !source.remove()? {
+                    continue;
+                }
+                pruned.reclaimed += one.size;
+            }
             if let Some(id) = number(&one.id, 'm') {
                 match self.remove_mount(id)? {
                     Some(freed) => pruned.reclaimed += freed,

@@ -127,3 +127,38 @@ fn files_that_differ_are_named() {
     assert_eq!(lines, ["file a b changed", "file new is new", "file gone is gone"]);
     assert_eq!(cache.changed_files("=nothing", "x"), None);
 }
+
+#[test]
+fn what_is_kept_of_sources_is_counted_and_goes() {
+    let root = tempfile::tempdir().unwrap();
+    let cache = Cache::new(&Store::new(root.path()));
+    let place = root.path().join("cache");
+    let digest = Digest::of(b"content");
+    for name in ["context", "http", "git/00112233445566778899"] {
+        fs::create_dir_all(place.join(name)).unwrap();
+    }
+    fs::write(place.join("context/aabbccddeeff00112233"), [1; 5000]).unwrap();
+    fs::write(place.join("http").join(digest.hex()), [1; 5000]).unwrap();
+    let record = format!(r#"{{"url":"https://user:word@h.example/x","digest":"{digest}"}}"#);
+    fs::write(place.join("http/0123.json"), record).unwrap();
+    let checkout = place.join("git/00112233445566778899");
+    fs::create_dir(checkout.join("files")).unwrap();
+    fs::write(checkout.join("files/x"), [1; 5000]).unwrap();
+    fs::write(checkout.join("done"), "1 x").unwrap();
+    fs::write(checkout.join("lock"), "").unwrap();
+    let usage = cache.usage().unwrap();
+    let mut ids: Vec<&str> = usage.iter().map(|one| one.id.split('-').next().unwrap()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["context", "git", "http"]);
+    assert!(usage.iter().all(|one| one.size >= 4096 && one.used > 0), "{usage:?}");
+    assert!(usage.iter().any(|one| one.description == "https://h.example/x"), "{usage:?}");
+    // A build uses the checkout.
+    let held = hull_fs::lock::Lock::shared(&checkout.join("lock")).unwrap();
+    assert_eq!(cache.prune(&super::PruneFilter::default()).unwrap().removed.len(), 2);
+    assert!(checkout.join("files/x").exists());
+    assert_eq!(fs::read_dir(place.join("http")).unwrap().count(), 0);
+    drop(held);
+    let pruned = cache.prune(&super::PruneFilter::default()).unwrap();
+    assert_eq!((pruned.removed.len(), checkout.exists()), (1, false));
+    assert!(pruned.reclaimed >= 4096);
+}

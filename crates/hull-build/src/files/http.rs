@@ -250,7 +250,7 @@ fn failed(source: &HttpSource, reason: &str) -> Error {
 }
 
 /// An address without user and password.
-fn without_secrets(url: &str) -> String {
+pub(crate) fn without_secrets(url: &str) -> String {
     match url.split_once("://") {
         Some((scheme, rest)) => {
             let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());

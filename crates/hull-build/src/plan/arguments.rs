@@ -23,6 +23,7 @@ pub(super) fn globals(
             variable.1.clone_from(given);
         }
     }
+    let mut bytes = 0_usize;
     for instruction in &file.args {
         let Kind::Arg(arguments) = &instruction.kind else { continue };
         for argument in arguments {
@@ -35,6 +36,11 @@ pub(super) fn globals(
                 }
             };
             if let Some(value) = value {
+                bytes = bytes.saturating_add(value.len());
+                if bytes > super::MAX_WORDS {
+                    let reason = format!("the file's variables expand to more than {} bytes", super::MAX_WORDS);
+                    return Err(Error::instruction(instruction.lines, reason));
+                }
                 set(&mut globals, &argument.key, value);
             }
         }

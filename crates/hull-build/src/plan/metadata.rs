@@ -30,6 +30,7 @@ impl Planner<'_> {
             }
             state.arguments.push((argument.key.clone(), value));
         }
+        self.spend(told.iter().map(String::len).sum(), lines)?;
         state.record(format!("ARG {}", told.join(" ")), None);
         Ok(())
     }

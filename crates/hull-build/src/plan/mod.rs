@@ -24,6 +24,7 @@ mod stage;
 mod tests;
 pub(crate) mod words;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use hull_dockerfile::ast::{Dockerfile, Kind, Lines};
@@ -35,6 +36,13 @@ use crate::graph::{Graph, ImageSource, Node, NodeId, Op};
 use crate::request::BuildRequest;
 
 pub(crate) use stage::State;
+
+/// Most bytes that the words of a file come to: a variable can be made of another twice over, line after line, and each
+/// step has all of its stage.
+const MAX_WORDS: usize = 64 << 20;
+
+/// Files of more stages are planned in the order of the file.
+const MAX_DEPTH: usize = 32;
 
 /// 1980, in seconds since 1970: the first year that zip archives know.
 pub const NO_DATE: i64 = 315_532_800;
@@ -149,6 +157,8 @@ pub(crate) struct Planner<'a> {
     sources: BTreeMap<String, NodeId>,
     /// There is more than one stage, so that steps are called by theirs.
     named: bool,
+    /// Bytes that expanded words and what is made of them have taken so far.
+    spent: Cell<usize>,
 }
 
 enum Progress {
@@ -168,8 +178,9 @@ impl<'a> Planner<'a> {
         let expander = Expander::new(file.escape);
         let globals = arguments::globals(file, request, target, &expander)?;
         let states = file.stages.iter().map(|_| Progress::Waiting).collect();
-        let (sources, named) = (BTreeMap::new(), false);
-        let mut planner = Self { file, request, inputs, target, graph, globals, expander, states, sources, named };
+        let (sources, named, spent) = (BTreeMap::new(), false, Cell::new(0));
+        let mut planner =
+            Self { file, request, inputs, target, graph, globals, expander, states, sources, named, spent };
         planner.named = file.stages.len() > 1 || planner.takes_images();
         Ok(planner)
     }
@@ -220,6 +231,7 @@ impl<'a> Planner<'a> {
                 })?
             }
         };
+        self.below(index)?;
         let mut state = self.stage(index)?;
         state.config.config.labels.extend(self.request.labels.clone());
         let base_layers = state.rows.iter().filter(|row| !row.own && !row.history.empty_layer).count();
@@ -239,10 +251,42 @@ impl<'a> Planner<'a> {
         })
     }
 
+    /// Plans what a stage needs one after the other where there is much of it: each stage may need the one before, and
+    /// those that are planned on the way to others are deeper in the stack.
+    fn below(&mut self, index: usize) -> Result<(), Error> {
+        if self.file.stages.len() <= MAX_DEPTH || !self.request.contexts.is_empty() {
+            return Ok(());
+        }
+        let base = |stage: &hull_dockerfile::ast::Stage| {
+            let expanded = self.expander.expand(&stage.base, &self.globals);
+            expanded.map_or_else(|_| stage.base.clone(), |expanded| expanded.text)
+        };
+        let bases: Vec<String> = self.file.stages.iter().map(base).collect();
+        for stage in hull_dockerfile::stages::graph(self.file, &bases)?.reachable(index) {
+            self.stage(stage)?;
+        }
+        Ok(())
+    }
+
+    /// Counts what words have become.
+    pub(crate) fn spend(&self, bytes: usize, lines: Lines) -> Result<(), Error> {
+        let spent = self.spent.get().saturating_add(bytes);
+        self.spent.set(spent);
+        if spent > MAX_WORDS {
+            let reason = format!("the file's variables and words expand to more than {MAX_WORDS} bytes");
+            return Err(Error::instruction(lines, reason));
+        }
+        Ok(())
+    }
+
     /// A stage, planned once.
     pub(crate) fn stage(&mut self, index: usize) -> Result<State, Error> {
         match self.states.get(index) {
-            Some(Progress::Done(state)) => return Ok(State::clone(state)),
+            Some(Progress::Done(state)) => {
+                let lines = self.file.stages.get(index).map(|stage| stage.lines).unwrap_or_default();
+                self.spend(state.bytes(), lines)?;
+                return Ok(State::clone(state));
+            }
             Some(Progress::Waiting) => {}
             Some(Progress::Begun) | None => {
                 let stage = self.file.stages.get(index);

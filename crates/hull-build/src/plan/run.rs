@@ -66,8 +66,11 @@ impl Planner<'_> {
             devices: self.words(state, &run.devices, instruction.lines)?,
             normalise: !self.request.keep_noise && !self.request.keep_times,
         };
+        let words = op.env.iter().chain(&op.args).chain(&op.ulimits).chain(&op.extra_hosts);
+        self.spend(words.map(String::len).sum(), instruction.lines)?;
         let name = self.title(state, instruction, &suffix);
         let told = format!("RUN {} # buildkit", told(state, &args));
+        self.spend(name.len() + told.len(), instruction.lines)?;
         state.node = self.graph.add(self.node(state, Op::Run(Box::new(op)), name, instruction.lines));
         let node = state.node;
         state.record(told, Some(node));

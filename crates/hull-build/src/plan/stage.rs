@@ -61,6 +61,21 @@ impl State {
         self.rows.push(Row { history, node, own: true });
     }
 
+    /// Bytes that a copy of it takes, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let of = |(name, value): &(String, String)| name.len() + value.len();
+        let words = |list: &[String]| list.iter().map(String::len).sum::<usize>();
+        let rows = self.rows.iter().map(|row| row.history.created_by.as_ref().map_or(0, String::len));
+        let labels = self.config.config.labels.iter().map(|(name, value)| name.len() + value.len());
+        let arguments = self.arguments.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, String::len));
+        self.env.iter().map(of).sum::<usize>()
+            + rows.sum::<usize>()
+            + labels.sum::<usize>()
+            + arguments.sum::<usize>()
+            + words(&self.config.config.env)
+            + words(&self.config.config.shell)
+    }
+
     /// `NAME=value` of every variable.
     pub(crate) fn environment(&self) -> Vec<String> {
         self.env.iter().map(|(name, value)| format!("{name}={value}")).collect()
@@ -331,7 +346,9 @@ impl Planner<'_> {
     /// A word of an instruction, expanded.
     pub(super) fn word(&self, state: &State, text: &str, lines: Lines) -> Result<String, Error> {
         let expanded = self.expander.expand(text, &state.env);
-        expanded.map(|expanded| expanded.text).map_err(|error| Error::instruction(lines, error.to_string()))
+        let text = expanded.map_err(|error| Error::instruction(lines, error.to_string()))?.text;
+        self.spend(text.len(), lines)?;
+        Ok(text)
     }
 
     pub(super) fn words(&self, state: &State, texts: &[String], lines: Lines) -> Result<Vec<String>, Error> {

@@ -353,3 +353,34 @@ fn mounts_are_resolved() {
     assert!(op.mounts[2].from.is_some() && !op.mounts[2].read_only);
     assert!(op.env.contains(&"SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0".to_owned()));
 }
+
+#[test]
+fn what_is_made_of_itself_twice_over_is_refused_where_it_is_too_much() {
+    let doubling = |first: &str, name: &str| {
+        let mut text = first.to_owned();
+        text.push_str(&format!("{name} v0={}\n", "x".repeat(1000)));
+        for line in 1..40 {
+            text.push_str(&format!("{name} v{line}=$v{}$v{}\n", line - 1, line - 1));
+        }
+        text
+    };
+    // One word alone is too long at some line; many words below that come to too much.
+    for text in [doubling("FROM base\n", "ARG"), doubling("FROM base\n", "ENV"), doubling("", "ARG") + "FROM base\n"] {
+        let error = plan_with(&text, &BuildRequest::default()).unwrap_err();
+        assert!(matches!(&error, Error::Instruction { reason, .. } if reason.contains("bytes")), "{error:?}");
+    }
+    let long = |name: &str| format!("ARG b={}\n{name} a={}\n", "x".repeat(60_000), "$b".repeat(17));
+    let mut text = format!("FROM base\n{}", long("ARG"));
+    (0..100).for_each(|line| text.push_str(&format!("LABEL l{line}=$a\n")));
+    let error = plan_with(&text, &BuildRequest::default()).unwrap_err();
+    assert!(matches!(&error, Error::Instruction { lines, .. } if (40..80).contains(&lines.start)), "{error:?}");
+    // Each step has the variables of its stage, and each stage those of the one that it begins with.
+    let mut text = format!("FROM base\n{}", long("ARG"));
+    (0..100).for_each(|_| text.push_str("RUN x\n"));
+    let error = plan_with(&text, &BuildRequest::default()).unwrap_err();
+    assert!(error.to_string().contains("expand to more than"), "{error}");
+    let mut text = format!("FROM base AS s0\n{}", long("ENV"));
+    (1..100).for_each(|stage| text.push_str(&format!("FROM s{} AS s{stage}\n", stage - 1)));
+    let error = plan_with(&text, &BuildRequest::default()).unwrap_err();
+    assert!(error.to_string().contains("expand to more than"), "{error}");
+}

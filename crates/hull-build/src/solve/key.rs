@@ -3,6 +3,7 @@
 //! A key is the SHA-256 of a list of named parts, each with its length before it. The list is kept beside the result, so
 //! that a step which is not in the cache can be told apart from the one that is, part by part ([`difference`]).
 
+use hull_engine::config::Level;
 use hull_oci::Digest;
 use hull_oci::digest::{Algorithm, Hasher};
 use serde::{Deserialize, Serialize};
@@ -139,8 +140,9 @@ fn flag(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
 }
 
-/// What a `RUN` does, apart from the files that it needs. Secrets count by name, limits and proxies not at all.
-pub fn run(parts: &mut Parts, op: &RunOp, platform: &str, epoch: Option<i64>) {
+/// What a `RUN` does under an isolation, apart from the files that it needs. Secrets count by name, limits and proxies
+/// not at all.
+pub fn run(parts: &mut Parts, op: &RunOp, level: Level, platform: &str, epoch: Option<i64>) {
     parts.add("the command", list(&op.args));
     for variable in &op.env {
         let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
@@ -155,7 +157,12 @@ pub fn run(parts: &mut Parts, op: &RunOp, platform: &str, epoch: Option<i64>) {
         parts.add(format!("mount {}", mount.target), self::mount(mount));
     }
     parts.add("the network", format!("{:?}", op.network));
-    parts.add("security", if op.insecure { "insecure" } else { "sandbox" });
+    let level = match level {
+        Level::Compat => "compat",
+        Level::Standard => "standard",
+        Level::Hardened => "hardened",
+    };
+    parts.add("security", if op.insecure { "insecure" } else { level });
     parts.add("hosts", list(&op.extra_hosts));
     parts.add("the host name", &op.hostname);
     parts.add("the size of /dev/shm", op.shm_size.map(|size| size.to_string()).unwrap_or_default());

@@ -32,8 +32,26 @@ fn operation() -> RunOp {
 
 fn key(op: &RunOp) -> Digest {
     let mut parts = Parts::new("run");
-    run(&mut parts, op, "linux/amd64", None);
+    run(&mut parts, op, Level::Standard, "linux/amd64", None);
     parts.key()
+}
+
+#[test]
+fn the_isolation_of_a_step_counts() {
+    let at = |insecure, level| {
+        let mut parts = Parts::new("run");
+        run(&mut parts, &RunOp { insecure, ..operation() }, level, "linux/amd64", None);
+        parts.key()
+    };
+    let levels = [Level::Compat, Level::Standard, Level::Hardened];
+    let keys: BTreeSet<Digest> = levels.into_iter().map(|level| at(false, level)).collect();
+    assert_eq!(keys.len(), 3);
+    // What is allowed everything has no level.
+    assert!(
+        levels
+            .into_iter()
+            .all(|level| at(true, level) == at(true, Level::Standard) && !keys.contains(&at(true, level)))
+    );
 }
 
 fn bind(target: &str) -> RunMount {

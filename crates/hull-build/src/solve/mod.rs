@@ -18,6 +18,7 @@
 //! cache. Of several builds that need the same step one does it, under a lock of its content key.
 
 mod define;
+mod import;
 pub mod key;
 mod perform;
 mod schedule;
@@ -36,6 +37,7 @@ use crate::Error;
 use crate::cache::Cache;
 use crate::graph::{CopyAction, CopyOp, Graph, MkdirOp, NodeId, Op};
 use crate::observer::{Event, Observer, StepId, Stream};
+use crate::remote::Imports;
 use crate::request::Secret;
 
 /// What a node came to: layers, lowest first. They are in the store or belong to the [`Transfer`], and stay as long as
@@ -70,12 +72,25 @@ pub struct Solver<'a> {
     pub cancel: &'a AtomicBool,
     /// What differs is told of each step that is not in the cache.
     pub explain: bool,
+    /// Results of other machines, for steps that have none here.
+    pub imports: &'a Imports,
 }
 
 impl std::fmt::Debug for Solver<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Solver").field("explain", &self.explain).finish_non_exhaustive()
     }
+}
+
+/// What a solved graph came to.
+#[derive(Clone, Debug, Default)]
+pub struct Solved {
+    /// Results of the targets, in their order.
+    pub snapshots: Vec<Snapshot>,
+    /// Of steps that were asked for whether they have made a layer, as far as that is known without doing them.
+    pub made: BTreeMap<NodeId, bool>,
+    /// The definitions of all steps that were needed.
+    pub keys: BTreeMap<NodeId, Digest>,
 }
 
 /// The files of a node, as others take them.
@@ -199,15 +214,29 @@ pub fn solve(
     targets: &[NodeId],
     observer: &dyn Observer,
 ) -> Result<Vec<Snapshot>, Error> {
+    solve_asking(solver, graph, targets, &[], observer).map(|solved| solved.snapshots)
+}
+
+/// [`solve`], and what else is known of the steps; `asked` says of which it is to be known whether they made a layer.
+///
+/// # Errors
+/// As [`solve`].
+pub fn solve_asking(
+    solver: &Solver<'_>,
+    graph: &Graph,
+    targets: &[NodeId],
+    asked: &[NodeId],
+    observer: &dyn Observer,
+) -> Result<Solved, Error> {
     let cache = Cache::new(&solver.engine.images);
     // What a killed build left is in nobody's way if it cannot be removed.
     let _ = cache.repair();
-    let snapshots = schedule::Solving::new(solver, graph, targets, observer)?.targets(targets)?;
-    if snapshots.iter().any(|snapshot| !snapshot.cached) {
+    let solved = schedule::Solving::new(solver, graph, targets, observer)?.targets(targets, asked)?;
+    if solved.snapshots.iter().any(|snapshot| !snapshot.cached) {
         // What cannot go now goes after the next build.
         let _ = cache.collect();
     }
-    Ok(snapshots)
+    Ok(solved)
 }
 
 #[cfg(test)]

@@ -99,6 +99,16 @@ impl Solving<'_> {
             if let Some(snapshot) = find()? {
                 return Ok(snapshot);
             }
+            let keys: Vec<&Digest> = definition.key.iter().chain([&content]).collect();
+            let below = match &node.op {
+                Op::Run(op) => layers_of(inputs, op.base)?,
+                Op::Mkdir(op) => layers_of(inputs, op.base)?,
+                Op::Copy(op) => op.base.map_or(Ok(&[][..]), |base| layers_of(inputs, base))?,
+                _ => &[],
+            };
+            if let Some(hit) = self.import_done(id, node, &content, &keys, below)? {
+                return Ok(placed(hit.layers, hit.added, true));
+            }
         }
         begin();
         self.list(node, &parts, inputs, work);
@@ -145,7 +155,7 @@ impl Solving<'_> {
             Op::Run(op) => {
                 let mut parts = Parts::new("run");
                 parts.add(key::BELOW, key::layers(layers_of(inputs, op.base)?));
-                key::run(&mut parts, op, &node.platform, node.epoch);
+                key::run(&mut parts, op, self.solver.defaults.security.level, &node.platform, node.epoch);
                 for (index, mount) in op.mounts.iter().enumerate() {
                     let Some(tree) = mount.from.and_then(|from| inputs.get(&from)) else { continue };
                     let value = match (selections.get(&index), tree) {

@@ -11,7 +11,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::define::{Definition, is_source};
-use super::{Snapshot, Solver, Tree, Work};
+use super::{Snapshot, Solved, Solver, Tree, Work};
 use crate::Error;
 use crate::cache::{Cache, Hit};
 use crate::graph::{Graph, Node, NodeId, Op};
@@ -124,13 +124,27 @@ impl<'a> Solving<'a> {
         }
     }
 
-    pub(super) fn targets(mut self, targets: &[NodeId]) -> Result<Vec<Snapshot>, Error> {
+    /// The results of targets, and which of the steps that are asked for have made a layer.
+    pub(super) fn targets(mut self, targets: &[NodeId], asked: &[NodeId]) -> Result<Solved, Error> {
         self.open_sources()?;
         self.define()?;
         let board = self.look_up(targets)?;
         let board = self.run(board)?;
         let result = |id: &NodeId| board.done.get(id).cloned().ok_or_else(|| no_node(*id));
-        targets.iter().map(result).collect()
+        let snapshots = targets.iter().map(result).collect::<Result<_, _>>()?;
+        let mut made = BTreeMap::new();
+        for id in asked {
+            let key = || self.definitions.get(id).filter(|definition| !definition.stale)?.key.as_ref();
+            let known = match (board.done.get(id), key()) {
+                (Some(snapshot), _) => Some(snapshot.added),
+                // It was below what was found.
+                (None, Some(key)) => self.cache.added(key)?,
+                (None, None) => None,
+            };
+            made.extend(known.map(|added| (*id, added)));
+        }
+        let keys = self.definitions.iter().filter_map(|(id, definition)| Some((*id, definition.key.clone()?)));
+        Ok(Solved { snapshots, made, keys: keys.collect() })
     }
 
     /// Finds what need not be done.
@@ -200,7 +214,10 @@ impl<'a> Solving<'a> {
                 let definition = self.defined(id)?;
                 match &definition.key {
                     Some(key) if !definition.stale => {
-                        let hit = self.cache.find(self.solver.transfer, key)?;
+                        let hit = match self.cache.find(self.solver.transfer, key)? {
+                            Some(hit) => Some(hit),
+                            None => self.import_defined(id, node, key)?,
+                        };
                         Ok(hit.map(|hit| Snapshot { layers: hit.layers, added: hit.added, cached: true }))
                     }
                     _ => Ok(None),
@@ -214,7 +231,10 @@ impl<'a> Solving<'a> {
         let definition = self.defined(id)?;
         match (&node.op, &definition.key) {
             (Op::Copy(op), Some(key)) if op.base.is_none() && op.onto.is_some() && !definition.stale => {
-                self.cache.find(self.solver.transfer, key)
+                match self.cache.find(self.solver.transfer, key)? {
+                    Some(hit) => Ok(Some(hit)),
+                    None => self.import_defined(id, node, key),
+                }
             }
             _ => Ok(None),
         }

@@ -153,6 +153,7 @@ impl Ground {
             transfer: &transfer,
             cancel: &self.cancel,
             explain: true,
+            imports: &crate::remote::Imports::default(),
         };
         solve(&solver, graph, targets, &Silent)
     }

@@ -37,7 +37,7 @@ pub(super) struct Du {
     after_help = "Examples:\n  hull builder prune\n  hull builder prune -f --filter until=24h --keep-storage 10GB"
 )]
 pub(super) struct Prune {
-    /// Accepted for compatibility: there are no entries of another kind
+    /// Also remove what images have too
     #[arg(short, long)]
     all: bool,
     /// Do not ask
@@ -133,9 +133,13 @@ pub(super) fn prune(engine: &Engine, args: &Prune) -> Done {
         unused_for: age.collect::<Result<Vec<_>, _>>()?.into_iter().max(),
         kinds: filters.values("type").map(str::to_owned).collect(),
         ids: filters.values("id").map(str::to_owned).collect(),
+        keep_shared: !args.all,
         keep: keep.transpose()?,
     };
-    let warning = "WARNING! This will remove all dangling build cache.";
+    let warning = match args.all {
+        true => "WARNING! This will remove all build cache.",
+        false => "WARNING! This will remove all dangling build cache.",
+    };
     if !args.force && !confirmed(warning) {
         return Ok(0);
     }

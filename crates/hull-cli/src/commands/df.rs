@@ -25,6 +25,17 @@ const IMAGES: &str = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.
                       {{.UniqueSize}}\t{{.Containers}}";
 const CONTAINERS: &str = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t\
                           {{.Status}}\t{{.Names}}";
+/// Kinds of results that are layers of the store.
+const LAYERS: [&str; 2] = ["regular", "source"];
+const RESULTS: &[(&str, &str)] = &[
+    ("ID", "CACHE ID"),
+    ("CacheType", "CACHE TYPE"),
+    ("Size", "SIZE"),
+    ("CreatedSince", "CREATED"),
+    ("LastUsedSince", "LAST USED"),
+    ("UsageCount", "USAGE"),
+    ("Shared", "SHARED"),
+];
 const STORE: &[(&str, &str)] = &[
     ("Layers", "LAYERS"),
     ("Blobs", "BLOBS"),
@@ -55,6 +66,7 @@ struct Measured {
     /// With its size, and whether a container has it.
     volumes: Vec<(Volume, u64, bool)>,
     users: Users,
+    results: Vec<hull_build::cache::Usage>,
 }
 
 fn measure(engine: &Engine) -> Result<Measured, Failure> {
@@ -70,7 +82,9 @@ fn measure(engine: &Engine) -> Result<Measured, Failure> {
         (volume, size, used)
     };
     let volumes = engine.volumes()?.into_iter().map(measured).collect();
-    Ok(Measured { store: engine.images.usage()?, containers, volumes, users })
+    let results = hull_build::cache::Cache::new(&engine.images).usage();
+    let results = results.map_err(|error| Failure::new(hull_oci::spec::one_line(&error.to_string())))?;
+    Ok(Measured { store: engine.images.usage()?, containers, volumes, users, results })
 }
 
 pub(super) fn df(engine: &Engine, args: &Df) -> Done {
@@ -97,7 +111,10 @@ fn summary(measured: &Measured, format: &str) -> Result<String, Failure> {
             .with("Reclaimable", reclaimable)
     };
     let store = &measured.store;
-    let size = store.layers + store.blobs;
+    // Layers that only results of builds have are no images.
+    let built: u64 = measured.results.iter().filter(|one| !one.shared).map(|one| one.size).sum();
+    let of_layers = measured.results.iter().filter(|one| !one.shared && LAYERS.contains(&one.kind.as_str()));
+    let size = (store.layers + store.blobs).saturating_sub(of_layers.map(|one| one.size).sum());
     let used = store.images.iter().filter(|image| !image.holders.is_empty()).count();
     let running = |(_, state, _): &&(Container, State, u64)| state.phase == Phase::Running;
     let written: u64 = measured.containers.iter().map(|(_, _, size)| size).sum();
@@ -110,7 +127,7 @@ fn summary(measured: &Measured, format: &str) -> Result<String, Failure> {
         row("Images", store.images.len(), used, size, share(store.reclaimable.min(size), size)),
         row("Containers", measured.containers.len(), active, written, share(written - kept, written)),
         row("Local Volumes", measured.volumes.len(), linked, data, share(data - linked_data, data)),
-        row("Build Cache", 0, 0, 0, "0B".to_owned()),
+        row("Build Cache", measured.results.len(), 0, built, units::size_long(built)),
     ];
     // Docker has no such row; it is there when it says something.
     if store.downloads > 0 {
@@ -136,13 +153,30 @@ fn verbose(engine: &Engine, measured: &Measured, format: &str) -> Result<String,
     let container_rows: Vec<Row> = container_rows.collect();
     let volume_rows: Vec<Row> =
         measured.volumes.iter().map(|(volume, ..)| volume::row(engine, volume, &measured.users, true)).collect();
+    let result = |one: &hull_build::cache::Usage| {
+        Row::new("buildCacheContext")
+            .with("ID", if one.mutable { format!("{}*", one.id) } else { one.id.clone() })
+            .with("Parent", "")
+            .with("CacheType", one.kind.clone())
+            .with("Description", hull_oci::spec::one_line(&one.description))
+            .with("Size", units::size_long(one.size))
+            .with("CreatedAt", units::rfc3339(one.created))
+            .with("CreatedSince", units::ago(one.created, now))
+            .with("LastUsedAt", units::rfc3339(one.used))
+            .with("LastUsedSince", units::ago(one.used, now))
+            .with("UsageCount", one.uses.to_string())
+            .with("InUse", "false")
+            .with("Shared", one.shared.to_string())
+    };
+    let result_rows: Vec<Row> = measured.results.iter().map(result).collect();
+    let built: u64 = measured.results.iter().filter(|one| !one.shared).map(|one| one.size).sum();
     if whole {
         let list = |rows: Vec<Row>| Value::List(rows.into_iter().map(|row| Value::Object(Rc::new(row))).collect());
         let all = Value::map([
             ("Images".to_owned(), list(image_rows)),
             ("Containers".to_owned(), list(container_rows)),
             ("Volumes".to_owned(), list(volume_rows)),
-            ("BuildCache".to_owned(), list(Vec::new())),
+            ("BuildCache".to_owned(), list(result_rows)),
         ]);
         return format::value(format, &all).map_err(Failure::new);
     }
@@ -165,10 +199,17 @@ fn verbose(engine: &Engine, measured: &Measured, format: &str) -> Result<String,
         .with("Other", units::size_long(total - known));
     Ok(format!(
         "Images space usage:\n\n{}\nContainers space usage:\n\n{}\nLocal Volumes space usage:\n\n{}\n\
+         Build cache usage: {}\n\n{}\n\
          Store space usage:\n\n{}",
         table(IMAGES, images::HEADERS, image_rows)?,
         table(CONTAINERS, ps::HEADERS, container_rows)?,
         table("{{.Name}}\t{{.Links}}\t{{.Size}}", volume::HEADERS, volume_rows)?,
+        units::size_long(built),
+        table(
+            "{{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}",
+            RESULTS,
+            result_rows
+        )?,
         table(
             "{{.Layers}}\t{{.Blobs}}\t{{.Containers}}\t{{.Database}}\t{{.Running}}\t{{.Downloads}}\t{{.Other}}\t\
              {{.Total}}",

@@ -40,7 +40,7 @@ pub(super) struct Containers {
     filters: Vec<Filter>,
 }
 
-/// Remove stopped containers, networks and images that nothing uses, and downloads that are in no image
+/// Remove stopped containers, networks, images and build results that nothing uses, and downloads that are in no image
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  hull system prune\n  hull system prune -af")]
 pub(super) struct System {
@@ -129,6 +129,23 @@ fn remove_images(engine: &Engine, filter: &PruneFilter) -> Result<u64, Failure> 
     Ok(pruned.reclaimed + pushed.map_err(|error| Failure::new(error.to_string()))?)
 }
 
+/// Removes what builds have kept; with `until` what was not used since.
+fn remove_results(engine: &Engine, all: bool, until: Option<i64>) -> Result<u64, Failure> {
+    let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+    let filter = hull_build::cache::PruneFilter {
+        unused_for: until.map(|until| now.saturating_sub(u64::try_from(until).unwrap_or(0))),
+        keep_shared: !all,
+        ..Default::default()
+    };
+    let pruned = hull_build::cache::Cache::new(&engine.images).prune(&filter);
+    let pruned = pruned.map_err(|error| Failure::new(hull_oci::spec::one_line(&error.to_string())))?;
+    if !pruned.removed.is_empty() {
+        let ids: String = pruned.removed.iter().map(|one| format!("{}\n", one.id)).collect();
+        print(format_args!("Deleted build cache objects:\n{ids}\n"));
+    }
+    Ok(pruned.reclaimed)
+}
+
 fn total(bytes: u64) {
     print(format_args!("Total reclaimed space: {}\n", units::size_long(bytes)));
 }
@@ -169,9 +186,16 @@ pub(super) fn system(engine: &Engine, args: &System) -> Done {
         (true, false) => "  - all anonymous volumes not used by at least one container\n",
         (true, true) => "  - all volumes not used by at least one container\n",
     };
+    // Results have no labels to filter by.
+    let with_results = ["label", "label!"].iter().all(|name| filters.values(name).next().is_none());
+    let results = match (with_results, args.all) {
+        (false, _) => "",
+        (true, false) => "  - unused build cache\n",
+        (true, true) => "  - all build cache\n",
+    };
     let warning = format!(
         "WARNING! This will remove:\n  - all stopped containers\n  - all networks not used by at least one \
-         container\n{volumes}  - {images}\n  - all downloads that are in no image\n"
+         container\n{volumes}  - {images}\n{results}  - all downloads that are in no image\n"
     );
     if !args.force && !confirmed(&warning) {
         return Ok(0);
@@ -189,6 +213,7 @@ pub(super) fn system(engine: &Engine, args: &System) -> Done {
         failed |= wrong;
     }
     let images = remove_images(engine, &filter)?;
-    total(written + images + downloads);
+    let results = if with_results { remove_results(engine, args.all, until(&filters)?)? } else { 0 };
+    total(written + images + results + downloads);
     Ok(u8::from(failed))
 }

@@ -25,7 +25,7 @@ pub(super) const NAME_ANNOTATION: &str = "io.containerd.image.name";
 pub(super) const REF_NAME_ANNOTATION: &str = "org.opencontainers.image.ref.name";
 
 /// What a layout may say of itself.
-pub(super) const LAYOUT_VERSION: &str = "1.0.0";
+pub(crate) const LAYOUT_VERSION: &str = "1.0.0";
 
 /// A manifest of the archive that may be chosen.
 struct Candidate {

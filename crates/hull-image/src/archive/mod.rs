@@ -22,6 +22,7 @@ mod tests;
 mod time;
 
 pub use import::{ImportOptions, import};
+pub(crate) use layout::LAYOUT_VERSION;
 pub use load::{LoadOptions, Loaded, load, load_path, load_stream};
 pub use save::{Format, Layers, SaveOptions, save, save_directory, select};
 

@@ -12,6 +12,7 @@
 //! is fetched once, whatever images and commands want it, and goes on where a failed or killed command stopped. Its
 //! digest is checked when it is whole; one that is wrong is thrown away.
 
+mod artifact;
 mod download;
 mod lists;
 mod pull;
@@ -19,6 +20,7 @@ mod push;
 mod sign;
 mod verify;
 
+pub use artifact::{Artifact, Layout, Packing, fetch, push_artifact, write_artifact};
 pub use lists::{Entry, List, Lists, Looked, look, look_into, push_list, referrers};
 pub use pull::{PullOptions, Pulled, pull, pull_all};
 pub use push::{PushOptions, Pushed, push};

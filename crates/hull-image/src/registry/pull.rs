@@ -195,7 +195,7 @@ fn layers(remote: &Remote, manifest: &Manifest, config: &ImageConfig) -> Result<
     Ok(layers)
 }
 
-fn layer(
+pub(super) fn layer(
     transfer: &Transfer,
     remote: &Remote,
     blob: &Descriptor,

@@ -141,7 +141,7 @@ fn compressed(store: &Store, transfer: &Transfer, image: &Image, progress: &dyn 
             Some(blob) => blob,
             None => {
                 progress.layer(&layer.diff_id, Event::Compressing);
-                compress(store, transfer, layer)?
+                compress(store, transfer, layer, Compression::Gzip)?
             }
         };
         blobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((layer.diff_id.clone(), blob));
@@ -156,7 +156,7 @@ fn compressed(store: &Store, transfer: &Transfer, image: &Image, progress: &dyn 
 }
 
 /// A layer's compressed blob, if the store has it.
-fn held(store: &Store, layer: &Layer) -> Result<Option<Descriptor>, Error> {
+pub(super) fn held(store: &Store, layer: &Layer) -> Result<Option<Descriptor>, Error> {
     let Some((digest, size)) = layer.blob.as_ref().filter(|(digest, _)| *digest != layer.diff_id) else {
         return Ok(None);
     };
@@ -219,7 +219,7 @@ fn lacking(
                     blob
                 } else {
                     progress.layer(&layer.diff_id, Event::Compressing);
-                    compress(store, transfer, layer)?
+                    compress(store, transfer, layer, Compression::Gzip)?
                 }
             }
         };
@@ -231,17 +231,27 @@ fn lacking(
     }
 }
 
-fn compress(store: &Store, transfer: &Transfer, layer: &Layer) -> Result<Descriptor, Error> {
+/// A layer's blob, compressed just now; the same layer has the same one wherever that is done.
+pub(super) fn compress(
+    store: &Store,
+    transfer: &Transfer,
+    layer: &Layer,
+    compression: Compression,
+) -> Result<Descriptor, Error> {
     let path = transfer.directory()?.join("blob");
     let file = File::create_new(&path).map_err(Error::io("create", &path))?;
     let mut tar = store.layer_tar(layer)?;
-    let mut encoder = Encoder::new(Compression::Gzip, None, io::BufWriter::with_capacity(256 << 10, file))?;
+    let mut encoder = Encoder::new(compression, None, io::BufWriter::with_capacity(256 << 10, file))?;
     io::copy(&mut tar, &mut encoder).map_err(Error::io("compress", layer.diff_id.to_string()))?;
     let output = encoder.finish().map_err(Error::io("write", &path))?;
     output.into_inner().map_err(|error| Error::io("write", &path)(error.into_error()))?;
     let mut blob = transfer.blob(File::open(&path).map_err(Error::io("open", &path))?, None)?;
     std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
-    blob.media_type = media_type::LAYER_GZIP.to_owned();
+    blob.media_type = match compression {
+        Compression::Zstd => media_type::LAYER_ZSTD,
+        _ => media_type::LAYER_GZIP,
+    }
+    .to_owned();
     Ok(blob)
 }
 
@@ -288,12 +298,12 @@ fn watched<T>(content: &Stored<'_>, progress: &dyn Progress, work: impl FnOnce()
 }
 
 /// A layer's blob, in the store or compressed just now.
-struct Stored<'a> {
-    transfer: &'a Transfer,
-    blob: &'a Descriptor,
-    layer: &'a Layer,
+pub(super) struct Stored<'a> {
+    pub(super) transfer: &'a Transfer,
+    pub(super) blob: &'a Descriptor,
+    pub(super) layer: &'a Layer,
     /// Where the reader is.
-    sent: Arc<AtomicU64>,
+    pub(super) sent: Arc<AtomicU64>,
 }
 
 /// Tells how far it has been read.

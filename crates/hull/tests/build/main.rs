@@ -1,5 +1,6 @@
-//! `hull build`: flags and outputs, `RUN` steps, and where files come from.
+//! `hull build`: flags and outputs, `RUN` steps, caches that are shared, and where files come from.
 
+mod caches;
 mod flags;
 mod sources;
 mod steps;

@@ -1,0 +1,312 @@
+//! Builds that share: caches in registries, layouts and images.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use hull_testkit::{Finished, Home, Value, finish, home};
+
+/// A machine with a context. Two of them have nothing in common.
+struct Machine {
+    home: Home,
+}
+
+/// A registry; killed when dropped.
+struct Registry {
+    child: Child,
+    port: String,
+    _directory: tempfile::TempDir,
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Registry {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hull"));
+        command.arg("--root").arg(directory.path().join("data")).args(["registry", "serve", "--listen", "127.0.0.1:0"]);
+        command.args(["--storage", "registry"]).current_dir(directory.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("hull starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
+        let port = line.trim().rsplit(':').next().unwrap_or_default().to_owned();
+        Self { child, port, _directory: directory }
+    }
+
+    fn name(&self, path: &str) -> String {
+        format!("127.0.0.1:{}/{path}", self.port)
+    }
+
+    /// What it answers to `GET`.
+    fn get(&self, path: &str, accept: &str) -> String {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(format!("127.0.0.1:{}", self.port)).expect("connect");
+        let request = format!("GET {path} HTTP/1.0\r\nhost: x\r\naccept: {accept}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("send");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("read");
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
+    }
+}
+
+impl Machine {
+    fn new() -> Option<Self> {
+        let home = home!()?;
+        let machine = Self { home };
+        std::fs::create_dir(machine.path("context")).expect("create directory");
+        std::fs::copy(hull_testkit::probe(), machine.path("context/probe")).expect("copy the probe");
+        machine.write("f", "one");
+        Some(machine)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path("context").join(name), text).expect("write");
+    }
+
+    #[track_caller]
+    fn build(&self, dockerfile: &str, words: &[&str]) -> Finished {
+        self.write("Dockerfile", dockerfile);
+        let mut command = self.home.hull(&["build", "--network=none", "--progress=plain", "--cgroup-parent"]);
+        command.arg(self.home.name()).args(words).arg(self.path("context"));
+        for name in ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
+            command.env_remove(name);
+        }
+        command.env_remove("SOURCE_DATE_EPOCH").env_remove("HULL_SECURITY").env("HOME", self.home.path());
+        finish(&mut command)
+    }
+
+    #[track_caller]
+    fn id(&self, image: &str) -> String {
+        self.home.run(&["image", "inspect", "--format", "{{.Id}}", image]).ok().text().to_owned()
+    }
+}
+
+/// A stage of which one file is taken, and a step that changes nothing.
+const FILE: &str = r#"FROM scratch AS builder
+COPY probe /probe
+COPY f /f
+RUN ["/probe", "write", "/made", "by the builder"]
+FROM scratch
+COPY probe /probe
+RUN ["/probe", "echo", "nothing"]
+COPY --from=builder /made /
+RUN ["/probe", "write", "/last", "x"]
+"#;
+
+/// The steps that were done, by the beginning of their commands.
+fn done(finished: &Finished) -> Vec<String> {
+    let mut names: std::collections::BTreeMap<&str, &str> = std::collections::BTreeMap::new();
+    let mut done = Vec::new();
+    for line in finished.stderr.lines() {
+        let Some((number, rest)) = line.split_once(' ') else { continue };
+        if rest.starts_with('[') && !rest.starts_with("[internal]") {
+            names.insert(number, rest);
+        } else if let Some(name) = names.get(number).filter(|_| rest.starts_with("DONE")) {
+            done.push((*name).to_owned());
+        }
+    }
+    done
+}
+
+/// Every digest below a layout's `blobs`.
+fn blobs(layout: &Path) -> usize {
+    std::fs::read_dir(layout.join("blobs/sha256")).expect("read directory").count()
+}
+
+#[test]
+fn root_build_cache_in_a_layout() {
+    let (Some(first), Some(second)) = (Machine::new(), Machine::new()) else { return };
+    let layout = first.path("cache");
+    let to = |mode: &str| format!("--cache-to=type=local,dest={},mode={mode}", layout.display());
+    let from = format!("--cache-from=type=local,src={}", layout.display());
+    let made = first.build(FILE, &["-t", "made", &to("min")]).ok();
+    assert!(made.stderr.contains("exporting cache to client directory"), "{}", made.stderr);
+    // Manifest, document, and the layers of the result: probe, made, last.
+    assert_eq!(blobs(&layout), 5);
+    // Another machine does nothing, and has the same image.
+    let again = second.build(FILE, &["-t", "made", &from]).ok();
+    assert_eq!(done(&again), Vec::<String>::new(), "{}", again.stderr);
+    assert!(again.stderr.contains("importing cache manifest from"), "{}", again.stderr);
+    assert_eq!(second.id("made"), first.id("made"));
+    // From then on it has the results itself.
+    std::fs::rename(&layout, first.path("away")).expect("rename");
+    let local = second.build(FILE, &["-t", "made", &from]).ok();
+    assert!(!local.stderr.contains("importing"), "{}", local.stderr);
+    std::fs::rename(first.path("away"), &layout).expect("rename");
+
+    // The builder's file changed: with the steps of the result alone, its step is done again; what it makes is the same,
+    // so that nothing else is.
+    let Some(third) = Machine::new() else { return };
+    third.write("f", "two");
+    let changed = third.build(FILE, &["-t", "made", &from]).ok();
+    let steps = done(&changed);
+    assert!(steps.iter().any(|name| name.contains("by the builder")), "{steps:?}");
+    assert!(!steps.iter().any(|name| name.contains("/last") || name.contains("nothing")), "{steps:?}");
+    assert_eq!(third.id("made"), first.id("made"));
+
+    // With all steps, a machine that has nothing only does what is after the change.
+    let everything = first.build(FILE, &["-t", "made", &to("max")]).ok();
+    assert_eq!(done(&everything), Vec::<String>::new());
+    let Some(fourth) = Machine::new() else { return };
+    let other = FILE.replace("by the builder", "by another");
+    let rest = fourth.build(&other, &["-t", "made", &from]).ok();
+    let steps = done(&rest);
+    assert_eq!(steps.len(), 3, "the builder's RUN, the COPY of it and the last RUN: {steps:?}\n{}", rest.stderr);
+    for machine in [first, second, third, fourth] {
+        machine.home.assert_clean();
+    }
+}
+
+#[test]
+fn root_build_cache_in_a_registry() {
+    let (Some(first), Some(second), Some(third)) = (Machine::new(), Machine::new(), Machine::new()) else { return };
+    let registry = Registry::start();
+    let name = registry.name("team/cache:main");
+    let to = format!("--cache-to=type=registry,ref={name},mode=max,compression=zstd");
+    first.build(FILE, &["-t", "made", &to]).ok();
+    let manifest = registry.get("/v2/team/cache/manifests/main", "application/vnd.oci.image.manifest.v1+json");
+    let manifest: Value = serde_json::from_str(&manifest).unwrap_or_else(|error| panic!("{manifest}: {error}"));
+    assert_eq!(manifest["artifactType"], "application/vnd.hull.buildcache.config.v1+json");
+    assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+zstd");
+    let again = second.build(FILE, &["-t", "made", &format!("--cache-from={name}")]).ok();
+    assert_eq!(done(&again), Vec::<String>::new(), "{}", again.stderr);
+    assert_eq!(second.id("made"), first.id("made"));
+    // Files alone need the layers too.
+    let out = format!("--output={}", third.path("out").display());
+    third.build(FILE, &[&out, &format!("--cache-from=type=registry,ref={name}")]).ok();
+    assert_eq!(std::fs::read_to_string(third.path("out/made")).expect("read"), "by the builder");
+    for machine in [first, second, third] {
+        machine.home.assert_clean();
+    }
+}
+
+#[test]
+fn root_build_cache_in_the_image() {
+    let (Some(first), Some(second), Some(third)) = (Machine::new(), Machine::new(), Machine::new()) else { return };
+    let registry = Registry::start();
+    let name = registry.name("app:1");
+    let argument = "--build-arg=BUILDKIT_INLINE_CACHE=1";
+    first.build(FILE, &["-t", &name, "--push", argument]).ok();
+    // The same image comes of the same steps, with or without a cache.
+    let id = first.id(&name);
+    let again = second.build(FILE, &["-t", &name, "--cache-to=type=inline", "--cache-from", &name]).ok();
+    assert_eq!(done(&again), Vec::<String>::new(), "{}", again.stderr);
+    assert_eq!(second.id(&name), id);
+    // Without records it is another one, which no cache is taken from; that is said, and the build goes on.
+    let plain = registry.name("app:plain");
+    first.build(FILE, &["-t", &plain, "--push"]).ok();
+    assert_ne!(first.id(&plain), id);
+    let done_again = third.build(FILE, &["-t", "made", "--cache-from", &plain]).ok();
+    assert!(done_again.stderr.contains("the image has no records"), "{}", done_again.stderr);
+    assert!(!done(&done_again).is_empty());
+    assert_eq!(third.id("made"), first.id(&plain));
+    // An image of the store is a cache without its registry.
+    drop(registry);
+    second.home.run(&["builder", "prune", "-af"]).ok();
+    let kept = second.build(FILE, &["-t", "again", "--cache-to=type=inline", "--cache-from", &name]).ok();
+    assert_eq!(done(&kept), Vec::<String>::new(), "{}", kept.stderr);
+    assert_eq!(second.id("again"), id);
+    for machine in [first, second, third] {
+        machine.home.assert_clean();
+    }
+}
+
+#[test]
+fn root_build_caches_that_lie_or_fail() {
+    let (Some(first), Some(second)) = (Machine::new(), Machine::new()) else { return };
+    let layout = first.path("cache");
+    let from = format!("--cache-from=type=local,src={}", layout.display());
+    first.build(FILE, &["-t", "made", &format!("--cache-to=type=local,dest={},mode=max", layout.display())]).ok();
+    let id = first.id("made");
+    // A layer with other bytes than its digest says: the steps are done instead.
+    let blobs: Vec<PathBuf> = std::fs::read_dir(layout.join("blobs/sha256"))
+        .expect("read directory")
+        .map(|entry| entry.expect("entry").path())
+        .filter(|path| std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(&[0x1f, 0x8b])))
+        .collect();
+    assert!(blobs.len() >= 4, "probe, f, made, last: {blobs:?}");
+    for blob in &blobs {
+        let mut bytes = std::fs::read(blob).expect("read");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0xff;
+        std::fs::write(blob, bytes).expect("write");
+    }
+    let finished = second.build(FILE, &["-t", "made", &from]).ok();
+    assert!(finished.stderr.contains("is not used for"), "{}", finished.stderr);
+    assert_eq!(second.id("made"), id);
+    // Caches that are not there, of another kind, or no caches.
+    let Some(third) = Machine::new() else { return };
+    let registry = Registry::start();
+    for (from, reason) in [
+        (format!("type=local,src={}", third.path("nowhere").display()), "No such file or directory"),
+        (format!("type=registry,ref={}", registry.name("nothing")), "nothing"),
+        ("type=gha".to_owned(), "cache import of type \"gha\" is not supported"),
+    ] {
+        let finished =
+            third.build("FROM scratch\nCOPY f /\n", &["-t", "made", "--no-cache", "--cache-from", &from]).ok();
+        let _ = reason;
+        assert!(!finished.stderr.contains("importing"), "nothing is asked for without need: {}", finished.stderr);
+        let finished = third.build(&format!("FROM scratch\nCOPY f /{}\n", from.len()), &["--cache-from", &from]).ok();
+        assert!(finished.stderr.contains(reason), "{from}: {}", finished.stderr);
+    }
+    let refused = third.build("FROM scratch\nCOPY f /\n", &["--cache-to=type=gha"]);
+    assert!(
+        refused.code == 1 && refused.stderr.contains("cache export of type \"gha\" is not supported"),
+        "{refused:?}"
+    );
+    // BuildKit's own caches have other keys.
+    let foreign = third.path("foreign");
+    std::fs::create_dir_all(foreign.join("blobs/sha256")).expect("create directory");
+    let index = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.buildkit.cacheconfig.v0","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2}]}"#;
+    let digest = hull_oci::Digest::of(index.as_bytes());
+    std::fs::write(foreign.join("blobs/sha256").join(digest.hex()), index).expect("write");
+    let top = format!(
+        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"{digest}","size":{},"annotations":{{"org.opencontainers.image.ref.name":"latest"}}}}]}}"#,
+        index.len()
+    );
+    std::fs::write(foreign.join("index.json"), top).expect("write");
+    let from = format!("--cache-from=type=local,src={}", foreign.display());
+    let finished = third.build("FROM scratch\nCOPY f /foreign\n", &[&from]).ok();
+    assert!(finished.stderr.contains("it is a cache of BuildKit"), "{}", finished.stderr);
+    // A failed export fails the build, unless that is asked for.
+    let to = format!("--cache-to=type=registry,ref={}", "127.0.0.1:1/x");
+    assert_ne!(third.build("FROM scratch\nCOPY f /\n", &[&to]).code, 0);
+    let lenient = third.build("FROM scratch\nCOPY f /\n", &[&format!("{to},ignore-error=true")]).ok();
+    assert!(lenient.stderr.contains("cache is not exported to"), "{}", lenient.stderr);
+    for machine in [first, second, third] {
+        machine.home.assert_clean();
+    }
+}
+
+#[test]
+fn root_build_cache_is_pruned_with_the_rest() {
+    let Some(machine) = Machine::new() else { return };
+    machine.build(FILE, &["-t", "made"]).ok();
+    let df = |row: &str| {
+        let text = machine.home.run(&["system", "df", "--format", "{{.Type}}|{{.TotalCount}}|{{.Size}}"]).ok().stdout;
+        text.lines().find(|line| line.starts_with(row)).map(str::to_owned).unwrap_or_default()
+    };
+    let before = df("Build Cache");
+    let count: u32 = before.split('|').nth(1).and_then(|count| count.parse().ok()).unwrap_or_default();
+    assert!(count > 6, "results and the digests of the context: {before}");
+    let verbose = machine.home.run(&["system", "df", "-v"]).ok().stdout;
+    assert!(verbose.contains("Build cache usage: ") && verbose.contains("source.local"), "{verbose}");
+    // What the image has stays, and with it what its build needs.
+    let pruned = machine.home.run(&["system", "prune", "-f"]).ok().stdout;
+    assert!(pruned.contains("Deleted build cache objects:\n") && pruned.contains("context-"), "{pruned}");
+    assert_eq!(done(&machine.build(FILE, &["-t", "made"]).ok()), Vec::<String>::new());
+    machine.home.run(&["system", "prune", "-af"]).ok();
+    assert!(df("Build Cache").contains("|0|0B"), "{}", df("Build Cache"));
+    machine.home.assert_clean();
+}

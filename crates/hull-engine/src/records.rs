@@ -31,9 +31,10 @@
 //! every command calls first, finishes what dead owners left: one look at a directory that is empty on an idle machine.
 
 mod repair;
+mod state;
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -400,7 +401,8 @@ impl Engine {
         // A new file: whoever waited for the last end keeps the old one.
         let exit = directory.join("exit");
         let _ = fs::remove_file(&exit);
-        fs::File::create_new(&exit).map_err(Error::io("create", &exit))?;
+        let file = fs::File::create_new(&exit).map_err(Error::io("create", &exit))?;
+        state::reserve(&file);
         Ok(directory)
     }
 
@@ -417,40 +419,6 @@ impl Engine {
         };
         // Whoever held the lock may have removed it.
         if directory.join("container.json").exists() { Ok(lock) } else { Err(Error::NoContainer(id.to_owned())) }
-    }
-
-    /// Says that a container is made to end, before it is.
-    pub(crate) fn set_stopping(&self, id: &str, why: Stopping) -> Result<(), Error> {
-        let path = self.directory(id).join("stopping");
-        let word = match why {
-            Stopping::Stop => "stop",
-            Stopping::Restart => "restart",
-            Stopping::Shutdown => "shutdown",
-        };
-        match fs::write(&path, word) {
-            // Its monitor was faster, and it is gone.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            result => result.map_err(Error::io("write", &path)),
-        }
-    }
-
-    /// Whether somebody made a container end since it was started.
-    pub(crate) fn stopping(&self, id: &str) -> Option<Stopping> {
-        let word = fs::read(self.directory(id).join("stopping")).ok()?;
-        Some(match word.as_slice() {
-            b"restart" => Stopping::Restart,
-            b"shutdown" => Stopping::Shutdown,
-            _ => Stopping::Stop,
-        })
-    }
-
-    /// Its policy counts again.
-    pub(crate) fn clear_stopping(&self, id: &str) -> Result<(), Error> {
-        let path = self.directory(id).join("stopping");
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &path)(error)),
-            _ => Ok(()),
-        }
     }
 
     pub(crate) fn take_name(&self, container: &Container) -> Result<(), Error> {
@@ -488,57 +456,12 @@ impl Engine {
         write(&self.directory(&container.id).join("container.json"), container)
     }
 
-    /// Replaces a container's state.
-    pub(crate) fn save(&self, id: &str, state: &State) -> Result<(), Error> {
-        write(&self.directory(id).join("state.json"), state)
-    }
-
-    /// Writes the exit code where [`crate::control::wait`] looks for it.
-    pub(crate) fn write_exit(&self, id: &str, code: i32) -> Result<(), Error> {
-        let path = self.directory(id).join("exit");
-        let mut file = fs::File::options().write(true).open(&path).map_err(Error::io("open", &path))?;
-        file.write_all(format!("{code}\n").as_bytes()).map_err(Error::io("write", &path))
-    }
-
     /// A container by ID.
     ///
     /// # Errors
     /// [`Error::NoContainer`], or when its record is damaged.
     pub fn container(&self, id: &str) -> Result<Container, Error> {
         match read(&self.directory(id).join("container.json")) {
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                Err(Error::NoContainer(id.to_owned()))
-            }
-            other => other,
-        }
-    }
-
-    /// A container's state; one that ran when the machine went down has ended.
-    ///
-    /// # Errors
-    /// As [`Engine::container`].
-    pub fn state(&self, id: &str) -> Result<State, Error> {
-        let mut state = self.saved_state(id)?;
-        if matches!(state.phase, Phase::Running | Phase::Restarting)
-            && !alive(state.monitor, state.monitor_start)
-            && !alive(state.pid, state.pid_start)
-        {
-            state = State {
-                phase: Phase::Exited,
-                exit_code: repair::LOST,
-                pid: 0,
-                monitor: 0,
-                finished: state.started,
-                ..state
-            };
-            state.error = "the machine went down while it ran".to_owned();
-        }
-        Ok(state)
-    }
-
-    /// The state as it was written last.
-    pub(crate) fn saved_state(&self, id: &str) -> Result<State, Error> {
-        match read(&self.directory(id).join("state.json")) {
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 Err(Error::NoContainer(id.to_owned()))
             }

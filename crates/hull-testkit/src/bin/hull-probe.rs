@@ -174,6 +174,16 @@ fn act(action: &str, args: &[&str]) -> io::Result<String> {
         "exit" => std::process::exit(i32::try_from(number(0)).unwrap_or(1)),
         "alloc" => Ok(allocate(number(0))),
         "fork" => Ok(format!("started={}", spawn(number(0)))),
+        // For ever as many processes as there may be, each of which does the same.
+        "bomb" => loop {
+            if Command::new("/proc/self/exe").arg("bomb").spawn().is_err() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        },
+        // Lines for ever.
+        "flood" => loop {
+            io::stdout().write_all(b"all work and no play makes a dull log\n")?;
+        },
         "background" => {
             Command::new("/proc/self/exe").args(args).spawn()?;
             Ok("ok".into())

@@ -8,6 +8,7 @@ mod home;
 mod isolation;
 mod listing;
 mod logs;
+mod neighbours;
 mod run;
 mod shapes;
 mod userns;

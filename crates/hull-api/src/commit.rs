@@ -24,7 +24,7 @@ fn commit(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     // Clients of versions before 1.13 did not say it, and meant yes.
     let pause = request.query.truth_or("pause", true);
     // `null` and nothing are no configuration.
-    let config: Option<hull_image::Config> = request.optional_json::<Option<_>>()?.flatten();
+    let config: Option<hull_image::Config> = request.optional_json::<Option<_>>("container.CreateRequest")?.flatten();
     let options = CommitOptions { name, author, message, changes, pause, config: config.map(Box::new) };
     let (image, _) = engine.commit(&container, &options)?;
     Ok(Reply::json(201, &json!({ "Id": image.id.to_string() })))

@@ -174,7 +174,7 @@ fn random() -> Result<String, Refusal> {
 
 fn create(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let container = api.container(request.param("id"))?;
-    let body: Create = request.optional_json()?.unwrap_or_default();
+    let body: Create = request.optional_json("container.ExecOptions")?.unwrap_or_default();
     if body.cmd.0.is_empty() {
         return Err(Refusal::bad("No exec command specified"));
     }
@@ -225,6 +225,12 @@ struct Start {
     console_size: Option<(u16, u16)>,
 }
 
+/// Reads a body as any that is sent here. For fuzzing.
+pub(crate) fn understand(body: &[u8]) {
+    let _ = crate::http::parse::<Create>(body, "container.ExecOptions");
+    let _ = crate::http::parse::<Start>(body, "container.ExecStartOptions");
+}
+
 /// What a program's process is given beside the record.
 fn spawn(engine: &Engine, id: &str, client: Option<Hijacked>) -> Result<(std::process::Child, OwnedFd), Refusal> {
     let fail = |error: std::io::Error| Refusal::failed(format!("pass the connection to a process of hull: {error}"));
@@ -240,7 +246,7 @@ fn spawn(engine: &Engine, id: &str, client: Option<Hijacked>) -> Result<(std::pr
 
 fn start(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let id = request.param("id").to_owned();
-    let body: Start = request.optional_json()?.unwrap_or_default();
+    let body: Start = request.optional_json("container.ExecStartOptions")?.unwrap_or_default();
     let (mut record, container) = find(api, &id)?;
     if record.code.is_some() {
         return Err(Refusal::conflict(format!("Error: Exec command {id} has already run")));
@@ -322,7 +328,7 @@ fn inspect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
                 "entrypoint": program,
                 "arguments": args,
                 "privileged": record.config.privileged,
-                "user": record.config.user,
+                "user": record.config.user.as_deref().unwrap_or_default(),
             },
             "OpenStdin": record.wants & WANTS_STDIN != 0,
             "OpenStderr": record.wants & WANTS_STDERR != 0,

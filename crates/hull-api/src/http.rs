@@ -75,11 +75,12 @@ impl Request {
         self.body.take().unwrap_or_default()
     }
 
-    /// The body as a document; `None` when there is none. What the type does not know is left out.
+    /// The body as a document; `None` when there is none. What the type does not know is left out. `whole` is what Go
+    /// calls its type, for what is said of a wrong one.
     ///
     /// # Errors
     /// In Docker's words when it is too large or no such document.
-    pub fn optional_json<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Refusal> {
+    pub fn optional_json<T: DeserializeOwned>(&mut self, whole: &str) -> Result<Option<T>, Refusal> {
         let mut bytes = Vec::new();
         let broken = |error: io::Error| Refusal::bad(format!("error reading request body: {error}"));
         let mut body = self.body();
@@ -102,30 +103,22 @@ impl Request {
                 ),
             }));
         }
-        parse(&bytes).map(Some)
+        parse(&bytes, whole).map(Some)
     }
 
     /// The body as a document.
     ///
     /// # Errors
     /// As [`Self::optional_json`], and when there is none.
-    pub fn json<T: DeserializeOwned>(&mut self) -> Result<T, Refusal> {
+    pub fn json<T: DeserializeOwned>(&mut self, whole: &str) -> Result<T, Refusal> {
         let none = || Refusal::bad("invalid JSON: got EOF while reading request body");
-        self.optional_json()?.ok_or_else(none)
+        self.optional_json(whole)?.ok_or_else(none)
     }
 }
 
 /// A document of a body; `null` is an empty one.
-pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
-    let wrong = |error: serde_json::Error| {
-        let text = hull_oci::spec::one_line(&error.to_string());
-        if text.contains("trailing characters") {
-            Refusal::bad("unexpected content after JSON")
-        } else {
-            Refusal::bad(format!("invalid JSON: {text}"))
-        }
-    };
-    serde_json::from_slice(bytes).map_err(wrong)
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], whole: &str) -> Result<T, Refusal> {
+    crate::wire::unreadable::read(bytes, whole).map_err(Refusal::bad)
 }
 
 /// A request's body, as a reader.

@@ -2,7 +2,7 @@
 //!
 //! The work runs on a thread of its own and says what it does through a queue. Nothing is answered before the first line:
 //! what fails until then has a status of its own, and what fails later is the last line of an answer that began well.
-//! The work goes on when its client has gone, unless it asks [`Lines::is_gone`].
+//! The work goes on when its client has gone, unless it asks [`Lines::is_gone`], as pulls do.
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};

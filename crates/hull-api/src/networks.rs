@@ -17,6 +17,7 @@ use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
 use crate::router::Route;
 use crate::server::Api;
+use crate::wire::{null_object, unreadable};
 
 pub(crate) const ROUTES: &[Route] = &[
     Route::new("GET", "/networks", list),
@@ -43,7 +44,7 @@ struct CreateRequest {
     enable_ipv4: Option<bool>,
     #[serde(rename = "EnableIPv6")]
     enable_ipv6: Option<bool>,
-    #[serde(rename = "IPAM", deserialize_with = "null_default")]
+    #[serde(rename = "IPAM", deserialize_with = "null_object")]
     ipam: Ipam,
     #[serde(deserialize_with = "null_default")]
     internal: bool,
@@ -53,7 +54,7 @@ struct CreateRequest {
     ingress: bool,
     #[serde(deserialize_with = "null_default")]
     config_only: bool,
-    #[serde(deserialize_with = "null_default")]
+    #[serde(deserialize_with = "null_object")]
     config_from: ConfigFrom,
     #[serde(deserialize_with = "null_default")]
     options: BTreeMap<String, String>,
@@ -117,7 +118,7 @@ struct DisconnectRequest {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct EndpointSettings {
-    #[serde(rename = "IPAMConfig", deserialize_with = "null_default")]
+    #[serde(rename = "IPAMConfig", deserialize_with = "null_object")]
     ipam: EndpointIpam,
     #[serde(deserialize_with = "null_default")]
     aliases: Vec<String>,
@@ -146,7 +147,7 @@ struct EndpointIpam {
 /// When an address is none.
 pub(crate) fn wish(network: &str, settings: Value) -> Result<NetworkConfig, Refusal> {
     let settings: Option<EndpointSettings> =
-        serde_json::from_value(settings).map_err(|error| Refusal::bad(format!("invalid JSON: {error}")))?;
+        unreadable::part(settings, "network.EndpointSettings").map_err(Refusal::bad)?;
     let settings = settings.unwrap_or_default();
     let bad = |kind: &str, text: &str| {
         Refusal::bad(format!("invalid endpoint settings:\ninvalid {kind} address: {}", one_line(text)))
@@ -167,6 +168,14 @@ pub(crate) fn wish(network: &str, settings: Value) -> Result<NetworkConfig, Refu
         options: settings.driver_opts,
         priority: settings.gw_priority,
     })
+}
+
+/// Reads a body as any that is sent here. For fuzzing.
+pub(crate) fn understand(body: &[u8]) {
+    let _ = crate::http::parse::<CreateRequest>(body, "network.CreateRequest").map(|wanted| pools(&wanted.ipam.config));
+    let _ = crate::http::parse::<ConnectRequest>(body, "network.ConnectOptions")
+        .map(|wanted| wish("network", wanted.endpoint_config));
+    let _ = crate::http::parse::<DisconnectRequest>(body, "network.DisconnectOptions");
 }
 
 /// What a network operation refused, with Docker's status.
@@ -266,7 +275,7 @@ fn pools(configs: &[IpamConfig]) -> Result<Vec<Pool>, Refusal> {
 }
 
 fn create(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
-    let wanted: CreateRequest = request.optional_json()?.unwrap_or_default();
+    let wanted: CreateRequest = request.optional_json("network.CreateRequest")?.unwrap_or_default();
     if wanted.scope == "swarm" || wanted.driver == "overlay" || wanted.ingress {
         return Err(Refusal { status: 403, ..crate::swarm::no_manager() });
     }
@@ -334,7 +343,7 @@ fn joinable(network: &Network, wish: &NetworkConfig) -> Result<(), Refusal> {
 }
 
 fn connect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
-    let wanted: ConnectRequest = request.json()?;
+    let wanted: ConnectRequest = request.json("network.ConnectOptions")?;
     let engine = &api.engine;
     let container = api.container(&wanted.container)?;
     let network = api.network(request.param("id"))?;
@@ -346,7 +355,7 @@ fn connect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
 }
 
 fn disconnect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
-    let wanted: DisconnectRequest = request.json()?;
+    let wanted: DisconnectRequest = request.json("network.DisconnectOptions")?;
     let engine = &api.engine;
     let container = match api.container(&wanted.container) {
         // Its records on networks go when it is repaired.

@@ -85,6 +85,7 @@ impl From<Error> for Refusal {
             Error::Copy(text) if text.contains("Could not find") || text.contains("no such file") => {
                 Self::missing(text)
             }
+            Error::Copy(text) if text.starts_with("cannot overwrite ") => Self::failed(text),
             Error::Copy(text) => Self::bad(text),
             Error::Start { no_image: true, message, .. } => Self::missing(message),
             Error::Image(error) => error.into(),

@@ -69,7 +69,13 @@ impl AuthConfig {
 
 /// Asks a registry whether somebody is who they say. Nothing is kept: that is for the client.
 fn auth(_api: &Arc<crate::server::Api>, request: &mut Request) -> Result<crate::http::Reply, Refusal> {
-    let auth: AuthConfig = request.json()?;
+    let auth: AuthConfig = request.json("registry.AuthConfig").map_err(|refusal| {
+        match refusal.message.strip_prefix("invalid JSON: json: ") {
+            // Read by another part of dockerd.
+            Some(text) => Refusal::failed(format!("json: {text}")),
+            None => refusal,
+        }
+    })?;
     let address = auth.serveraddress.clone().unwrap_or_default();
     let domain = address.trim_start_matches("https://").trim_start_matches("http://").split('/').next().unwrap_or("");
     let domain = match domain {

@@ -130,6 +130,11 @@ fn matches(pattern: &'static str, path: &str) -> Option<Vec<(&'static str, Strin
 /// Finds who answers a decoded path.
 pub(crate) fn find(method: &str, path: &str) -> Result<Found, Refusal> {
     let (asked, path) = split_version(path);
+    // Browsers ask before they ask; nothing of what they read is promised.
+    if method == "OPTIONS" {
+        let route = Route::new("OPTIONS", "/", |_, _| Ok(Reply::empty(200)));
+        return Ok(Found { route, version: own_version(), path: path.to_owned(), params: Vec::new() });
+    }
     let none = || Refusal::missing("page not found");
     let found = TABLES.iter().copied().flatten().filter(|route| route.method == method).find_map(|route| {
         let params = matches(route.pattern, path)?;
@@ -156,8 +161,8 @@ pub(crate) fn find(method: &str, path: &str) -> Result<Found, Refusal> {
     Ok(Found { route, version, path: path.to_owned(), params })
 }
 
-/// Understands a request as the server does, and does nothing: `METHOD PATH?QUERY`, a line feed, and the body of a
-/// container that is to be made. For fuzzing.
+/// Understands a request as the server does, and does nothing: `METHOD PATH?QUERY`, a line feed, and a body, which is
+/// taken for each that there is. For fuzzing.
 pub fn understand(bytes: &[u8]) {
     let at = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
     let (line, body) = (String::from_utf8_lossy(&bytes[..at]), bytes.get(at + 1..).unwrap_or_default());
@@ -169,9 +174,17 @@ pub fn understand(bytes: &[u8]) {
     let query = crate::query::Query::parse(query);
     let _ = query.filters(&["label", "name"]).map(|filters| filters.truth("name"));
     let _ = query.number::<i64>("limit");
-    if let Ok(Some(body)) = crate::http::parse::<Option<crate::wire::create::Create>>(body) {
+    let _ = crate::images::platform(query.text("platform"));
+    let _ = crate::images::name_of(query.text("repo"), query.text("tag"));
+    if let Ok(Some(body)) = crate::http::parse::<Option<crate::wire::create::Create>>(body, "container.CreateRequest") {
         let _ = crate::containers::config(body);
     }
+    crate::containers::understand(body);
+    crate::exec::understand(body);
+    crate::networks::understand(body);
+    crate::volumes::understand(body);
+    let _ = crate::http::parse::<crate::registry::AuthConfig>(body, "registry.AuthConfig");
+    crate::buildkit::understand(body);
 }
 
 #[cfg(test)]

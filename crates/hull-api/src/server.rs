@@ -4,6 +4,7 @@
 //! there are as many of those as connections, so that none waits for another.
 
 mod listen;
+mod raw;
 mod tls;
 
 use std::convert::Infallible;
@@ -301,11 +302,10 @@ fn begin(status: u16, headers: Vec<(&'static str, String)>, head: Head) -> Optio
 /// The connection itself, after the answer has been written.
 async fn taken(upgrade: OnUpgrade) -> Option<Hijacked> {
     let upgraded = upgrade.await.ok()?;
-    match upgraded.downcast::<TokioIo<UnixStream>>() {
+    match upgraded.downcast::<TokioIo<raw::Client>>() {
         Ok(parts) => {
-            let socket = parts.io.into_inner().into_std().ok()?;
-            socket.set_nonblocking(false).ok()?;
-            Some(Hijacked { socket: socket.into(), early: parts.read_buf.to_vec() })
+            let (socket, unread) = parts.io.into_inner().into_parts().ok()?;
+            Some(Hijacked { socket: socket.into(), early: [&parts.read_buf[..], &unread].concat() })
         }
         // Encrypted: somebody has to do that.
         Err(upgraded) => {
@@ -463,7 +463,11 @@ async fn accept(api: Arc<Api>, listener: Listener, most: Arc<Semaphore>) {
         let api = Arc::clone(&api);
         tokio::spawn(async move {
             match accepted {
-                Accepted::Unix(stream) => connection(api, stream, permit).await,
+                Accepted::Unix(stream) => {
+                    if let Ok(Ok(client)) = tokio::time::timeout(PATIENCE, raw::Client::new(stream)).await {
+                        connection(api, client, permit).await;
+                    }
+                }
                 Accepted::Tls(stream, tls) => {
                     if let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_secs(30), tls.accept(stream)).await {
                         connection(api, stream, permit).await;

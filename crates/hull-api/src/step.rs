@@ -10,6 +10,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use hull_engine::cp::Extraction;
 use hull_engine::monitor::protocol;
 use hull_engine::{Container, Engine};
 use rustix::net::{
@@ -204,8 +205,9 @@ pub fn step(engine: &Engine, words: &[String]) -> u8 {
             let stat = engine.path_stat(&container, path);
             say(&stat.map(|stat| crate::containers::described(&stat)).map_err(Refusal::from))
         }
-        ("archive-put", [path]) => {
-            let done = engine.stream_into(&container, path, io::stdin().lock());
+        ("archive-put", [path, kinds, own]) => {
+            let extraction = Extraction { keep_kinds: *kinds == "1", own: *own == "1" };
+            let done = engine.stream_into(&container, path, extraction, io::stdin().lock());
             if done.is_ok() {
                 engine.tell(&container, "extract-to-dir", &[("path", path)]);
             }

@@ -59,7 +59,9 @@ fn df(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
         let all = if api.options.labels.is_empty() { crate::build::cached(api)? } else { Vec::new() };
         let size: u64 = all.iter().filter(|one| one["Shared"] != true).filter_map(|one| one["Size"].as_u64()).sum();
         document.insert("BuildCache".to_owned(), all.into());
-        document.insert("BuilderSize".to_owned(), size.into());
+        if !request.version.since(42) {
+            document.insert("BuilderSize".to_owned(), size.into());
+        }
     }
     Ok(Reply::json(200, &Value::Object(document)))
 }

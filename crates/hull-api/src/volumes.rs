@@ -40,6 +40,11 @@ struct CreateRequest {
     cluster_volume_spec: Option<Value>,
 }
 
+/// Reads a body as any that is sent here. For fuzzing.
+pub(crate) fn understand(body: &[u8]) {
+    let _ = crate::http::parse::<CreateRequest>(body, "volume.CreateOptions");
+}
+
 fn list(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let engine = &api.engine;
     let filters = request.query.filters(&["dangling", "driver", "label", "name"])?;
@@ -56,7 +61,7 @@ fn list(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
 }
 
 fn create(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
-    let wanted: CreateRequest = request.optional_json()?.unwrap_or_default();
+    let wanted: CreateRequest = request.optional_json("volume.CreateOptions")?.unwrap_or_default();
     if wanted.cluster_volume_spec.is_some() {
         return Err(crate::swarm::no_manager());
     }
@@ -124,7 +129,6 @@ fn prune(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     }
     let attributes = [("reclaimed".to_owned(), freed.to_string())].into();
     events::emit_of(engine, "volume", "prune", events::Actor { id: String::new(), attributes });
-    let removed = if removed.is_empty() { Value::Null } else { json!(removed) };
     Ok(Reply::json(200, &json!({ "VolumesDeleted": removed, "SpaceReclaimed": freed })))
 }
 

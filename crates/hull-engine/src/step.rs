@@ -481,7 +481,7 @@ fn forget_target(changes: &mut Changes, upper: &Path, target: &Path) {
 /// When something cannot be read or made.
 pub fn copy_files(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Error> {
     use crate::copy::place::{Existing, Policy};
-    let policy = Policy { existing: Existing::Keep, owners: true, devices: false, raw: false };
+    let policy = Policy { existing: Existing::Keep, owners: true, devices: false, raw: false, owner: None };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let to = rustix::fs::openat(to, c".", flags, Mode::empty()).map_err(Error::io("open", "directory"))?;
     crate::copy::contents(from, to.as_fd(), policy).map(drop)

@@ -37,6 +37,13 @@ use crate::server::Api;
 pub(crate) const ROUTES: &[Route] =
     &[Route::new("POST", "/grpc", serve_control), Route::new("POST", "/session", serve_session)];
 
+/// Reads bytes as messages of a client. For fuzzing.
+pub(crate) fn understand(bytes: &[u8]) {
+    use prost::Message as _;
+    let _ = pb::SolveRequest::decode(bytes);
+    let _ = pb::Packet::decode(bytes);
+}
+
 /// Stack of the thread of a connection.
 const STACK: usize = 2 << 20;
 

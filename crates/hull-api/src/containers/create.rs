@@ -53,7 +53,7 @@ fn lower(name: &str) -> Made<()> {
 
 /// Makes a container.
 pub(super) fn create(api: &Arc<Api>, request: &mut Request) -> Made<Reply> {
-    let body: Option<Option<Create>> = request.optional_json()?;
+    let body: Option<Option<Create>> = request.optional_json("container.CreateRequest")?;
     let none = || Refusal::bad("invalid JSON: got EOF while reading request body");
     let empty = || Refusal::bad("config cannot be empty in order to create a container");
     let mut body = body.ok_or_else(none)?.ok_or_else(empty)?;

@@ -102,7 +102,9 @@ pub(super) fn get(api: &Arc<Api>, request: &mut Request) -> Answer {
 pub(super) fn put(api: &Arc<Api>, request: &mut Request) -> Answer {
     let path = path(request)?;
     let container = api.container(request.param("id"))?;
-    let mut child = step::spawn(&api.engine, &["archive-put", &container.id, &path], Stdio::piped())?;
+    let flag = |name: &str| if request.query.truth(name) { "1" } else { "0" };
+    let (kinds, own) = (flag("noOverwriteDirNonDir"), flag("copyUIDGID"));
+    let mut child = step::spawn(&api.engine, &["archive-put", &container.id, &path, kinds, own], Stdio::piped())?;
     let mut body = request.body();
     if let Some(mut input) = child.stdin.take() {
         // A step that refuses does not read to the end; what it says counts.

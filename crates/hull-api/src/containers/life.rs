@@ -141,6 +141,11 @@ pub(super) fn rename(api: &Arc<Api>, request: &mut Request) -> Answer {
     Ok(Reply::empty(204))
 }
 
+/// Reads a body as any that is sent here. For fuzzing.
+pub(crate) fn understand(body: &[u8]) {
+    let _ = crate::http::parse::<Update>(body, "container.UpdateConfig");
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Update {
@@ -152,7 +157,7 @@ struct Update {
 
 pub(super) fn update(api: &Arc<Api>, request: &mut Request) -> Answer {
     let container = api.container(request.param("id"))?;
-    let body: Update = request.json()?;
+    let body: Update = request.json("container.UpdateConfig")?;
     let restart = match body.restart.filter(|policy| !policy.name.is_empty()) {
         Some(policy) => Some(create::restart(&policy.name, policy.maximum_retry_count)?),
         None => None,

@@ -21,6 +21,7 @@ use crate::router::Route;
 pub(crate) use attach::{size, stream_kind};
 pub(crate) use create::config;
 pub(crate) use files::described;
+pub(crate) use life::understand;
 pub(crate) use list::document as list_document;
 pub(crate) use logs::moment;
 

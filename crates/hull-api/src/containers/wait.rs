@@ -157,6 +157,8 @@ fn exit(
     let limit = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
     let mut frames = Frames::default();
     let known = || api.engine.state(&container.id).ok();
+    // What the last start came to that failed: the end of a container that is removed after it.
+    let mut tried = None;
     let code = loop {
         let waits = monitor.waiting.is_some();
         let mut list =
@@ -184,6 +186,7 @@ fn exit(
             Ok((0, _)) => {
                 // A start that failed, or a monitor that was killed. Who waits for the next end goes on waiting.
                 let left = known();
+                tried = left.as_ref().map(|state| state.exit_code);
                 let again = condition != Condition::NotRunning
                     && left.as_ref().is_some_and(|state| state.phase == Phase::Created);
                 match again.then(|| attach::monitor(api, &container.id, 0).ok()).flatten() {
@@ -212,5 +215,5 @@ fn exit(
         std::io::Read::read_to_string(&mut written?, &mut text).ok()?;
         text.trim().parse().ok()
     };
-    Some(code.or_else(written).or_else(|| known().map(|state| state.exit_code)).unwrap_or(0))
+    Some(code.or_else(written).or_else(|| known().map(|state| state.exit_code)).or(tried).unwrap_or(0))
 }

@@ -62,6 +62,10 @@ fn bar(done: u64, all: u64) -> String {
 }
 
 impl Progress for Said<'_> {
+    fn gone(&self) -> bool {
+        !self.pushing && self.lines.is_gone()
+    }
+
     fn layer(&self, layer: &Digest, event: Event) {
         self.begin();
         let (word, numbers) = match &event {

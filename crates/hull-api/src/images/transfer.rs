@@ -221,18 +221,26 @@ fn save(api: &Arc<Api>, request: &Request, names: &[String]) -> Result<Reply, Re
     }))
 }
 
+/// Answers at once, as dockerd: what is wrong with the archive is the last line.
 pub(super) fn load(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
-    let engine = &api.engine;
     let platform = request.query.all("platform").find_map(|text| platform(text).transpose()).transpose()?;
-    let loaded = archive::load_stream(&engine.images, request.body(), &LoadOptions { platform })?;
-    let mut lines = Vec::new();
-    for one in &loaded {
-        lines.extend(one.lines().into_iter().map(|line| json!({ "stream": format!("{line}\n") })));
-        let id = one.image.id.to_string();
-        let name = one.names.first().map_or_else(|| id.clone(), Reference::familiar);
-        events::emit_image(engine, "load", &id, &name);
-    }
-    Ok(said(&lines))
+    let (api, body) = (Arc::clone(api), request.body());
+    Ok(Reply::stream("application/json", move |stream| {
+        let engine = &api.engine;
+        let loaded = match archive::load_stream(&engine.images, body, &LoadOptions { platform }) {
+            Ok(loaded) => loaded,
+            Err(error) => return stream.line(&lines::failure(&error.into())),
+        };
+        for one in &loaded {
+            let id = one.image.id.to_string();
+            let name = one.names.first().map_or_else(|| id.clone(), Reference::familiar);
+            events::emit_image(engine, "load", &id, &name);
+        }
+        for line in loaded.iter().flat_map(archive::Loaded::lines) {
+            stream.line(&json!({ "stream": format!("{line}\n") }))?;
+        }
+        Ok(())
+    }))
 }
 
 #[cfg(test)]

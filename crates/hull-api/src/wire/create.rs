@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::null_object;
 use hull_oci::spec::null_default;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -12,16 +14,19 @@ pub(crate) struct Words(pub(crate) Vec<String>);
 
 impl<'de> Deserialize<'de> for Words {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form {
-            One(String),
-            List(Vec<String>),
-        }
-        Ok(Self(match Form::deserialize(deserializer)? {
-            Form::One(word) => vec![word],
-            Form::List(words) => words,
-        }))
+        // As Go: a list of words, or else a word.
+        let kind = match Value::deserialize(deserializer)? {
+            Value::String(word) => return Ok(Self(vec![word])),
+            Value::Array(list) => match list.iter().map(|one| one.as_str().map(str::to_owned)).collect() {
+                Some(words) => return Ok(Self(words)),
+                None => "array",
+            },
+            Value::Null => return Ok(Self::default()),
+            Value::Bool(_) => "bool",
+            Value::Number(_) => "number",
+            Value::Object(_) => "object",
+        };
+        Err(D::Error::custom(format_args!("json: cannot unmarshal {kind} into Go value of type string")))
     }
 }
 
@@ -70,9 +75,9 @@ pub(crate) struct Create {
     #[serde(deserialize_with = "null_default")]
     pub(crate) stop_signal: String,
     pub(crate) stop_timeout: Option<i64>,
-    #[serde(deserialize_with = "null_default")]
+    #[serde(deserialize_with = "null_object")]
     pub(crate) host_config: HostConfig,
-    #[serde(deserialize_with = "null_default")]
+    #[serde(deserialize_with = "null_object")]
     pub(crate) networking_config: NetworkingConfig,
 }
 
@@ -82,13 +87,13 @@ pub(crate) struct Create {
 pub(crate) struct HostConfig {
     #[serde(deserialize_with = "null_default")]
     pub(crate) binds: Vec<String>,
-    #[serde(deserialize_with = "null_default")]
+    #[serde(deserialize_with = "null_object")]
     pub(crate) log_config: LogConfig,
     #[serde(deserialize_with = "null_default")]
     pub(crate) network_mode: String,
     #[serde(deserialize_with = "null_default")]
     pub(crate) port_bindings: BTreeMap<String, Option<Vec<Option<PortBinding>>>>,
-    #[serde(deserialize_with = "null_default")]
+    #[serde(deserialize_with = "null_object")]
     pub(crate) restart_policy: RestartPolicy,
     #[serde(deserialize_with = "null_default")]
     pub(crate) auto_remove: bool,

@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 
 use hull_fs::Procfs;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
@@ -22,6 +23,11 @@ pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 /// Bytes of a list of names, or of one value: the kernel has no more.
 const MAX_XATTR: usize = 64 << 10;
 
+/// Deeper trees are not removed to make room: each level is an open descriptor.
+const MAX_DEPTH: usize = 256;
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
 /// What happens to a name that is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Existing {
@@ -29,6 +35,9 @@ pub(crate) enum Existing {
     Keep,
     /// It is replaced, but a directory only by a directory, which keeps what is in it.
     Replace,
+    /// As [`Self::Replace`], but a directory with all that is in it goes for anything else, and anything else for a
+    /// directory.
+    Force,
 }
 
 /// How names are made.
@@ -42,6 +51,8 @@ pub(crate) struct Policy {
     pub(crate) devices: bool,
     /// All extended attributes, those of overlayfs included.
     pub(crate) raw: bool,
+    /// User and group of everything, whatever the source says.
+    pub(crate) owner: Option<(u32, u32)>,
 }
 
 /// What a file has beside its content.
@@ -122,8 +133,15 @@ impl Place {
             Err(Errno::EXIST) => false,
             Err(errno) => return Err(errno),
         };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok((rustix::fs::openat(parent, name, flags, Mode::empty())?, new))
+        let open = || rustix::fs::openat(parent, name, DIRECTORY, Mode::empty());
+        match open() {
+            Err(Errno::NOTDIR | Errno::LOOP) if self.policy.existing == Existing::Force => {
+                rustix::fs::unlinkat(parent, name, AtFlags::empty())?;
+                rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
+                Ok((open()?, true))
+            }
+            opened => Ok((opened?, new)),
+        }
     }
 
     /// A regular file with what `fill` writes. Returns what was made, unless the name was taken and stays.
@@ -260,9 +278,16 @@ impl Place {
 
     /// Gives a temporary name's file its own name. Returns whether it has it.
     fn put(&self, parent: BorrowedFd<'_>, temporary: &OsStr, name: &OsStr) -> Result<bool, Errno> {
-        let replace = self.policy.existing == Existing::Replace;
+        let replace = self.policy.existing != Existing::Keep;
         let flags = if replace { rustix::fs::RenameFlags::empty() } else { rustix::fs::RenameFlags::NOREPLACE };
-        let put = match rustix::fs::renameat_with(parent, temporary, parent, name, flags) {
+        let rename = || rustix::fs::renameat_with(parent, temporary, parent, name, flags);
+        let renamed = match rename() {
+            Err(Errno::ISDIR) if self.policy.existing == Existing::Force => {
+                clear(parent, name, 0).and_then(|()| rename())
+            }
+            renamed => renamed,
+        };
+        let put = match renamed {
             Ok(()) => return Ok(true),
             Err(Errno::EXIST) if !replace => Ok(false),
             Err(errno) => Err(errno),
@@ -275,7 +300,8 @@ impl Place {
     pub(crate) fn set(&self, file: BorrowedFd<'_>, kind: FileType, attributes: &Attributes) -> Result<(), Errno> {
         let mut mode = attributes.mode;
         if self.policy.owners {
-            let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
+            let (uid, gid) = self.policy.owner.unwrap_or((attributes.uid, attributes.gid));
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
             match rustix::fs::chownat(file, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH) {
                 // An ordinary user makes what is his.
                 Err(Errno::PERM) if !rustix::process::geteuid().is_root() => mode &= 0o1777,
@@ -310,6 +336,28 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// Removes a directory and what is in it, by descriptors: links are not followed, and of what others put in meanwhile
+/// nothing is waited for.
+fn clear(parent: BorrowedFd<'_>, name: &OsStr, depth: usize) -> Result<(), Errno> {
+    if depth > MAX_DEPTH {
+        return Err(Errno::NAMETOOLONG);
+    }
+    let directory = rustix::fs::openat(parent, name, DIRECTORY, Mode::empty())?;
+    for entry in rustix::fs::Dir::read_from(&directory)? {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name == "." || name == ".." {
+            continue;
+        }
+        match rustix::fs::unlinkat(&directory, name, AtFlags::empty()) {
+            Err(Errno::ISDIR) => clear(directory.as_fd(), name, depth + 1)?,
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
 }
 
 fn temporary() -> Result<OsString, Errno> {

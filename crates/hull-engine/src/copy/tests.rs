@@ -3,7 +3,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, sym
 use super::place::Existing;
 use super::*;
 
-const REPLACE: Policy = Policy { existing: Existing::Replace, owners: true, devices: true, raw: false };
+const REPLACE: Policy = Policy { existing: Existing::Replace, owners: true, devices: true, raw: false, owner: None };
 
 fn open(path: &Path) -> OwnedFd {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -47,6 +47,15 @@ pub struct Options {
     pub follow: bool,
 }
 
+/// How an archive is put into a container.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extraction {
+    /// A directory is not replaced by anything else, nor anything else by a directory.
+    pub keep_kinds: bool,
+    /// Everything belongs to the container's user.
+    pub own: bool,
+}
+
 /// What was copied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Copied {
@@ -67,12 +76,12 @@ impl From<Report> for Copied {
 /// Into a container.
 fn inwards() -> Policy {
     let root = rustix::process::geteuid().is_root();
-    Policy { existing: Existing::Replace, owners: true, devices: root, raw: false }
+    Policy { existing: Existing::Replace, owners: true, devices: root, raw: false, owner: None }
 }
 
 /// Onto the host.
 fn outwards(options: Options) -> Policy {
-    Policy { existing: Existing::Replace, owners: options.archive, devices: false, raw: false }
+    Policy { existing: Existing::Replace, owners: options.archive, devices: false, raw: false, owner: None }
 }
 
 fn refused(reason: impl Into<String>) -> Error {
@@ -171,6 +180,17 @@ impl Side<'_> {
             modified: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
             target,
         })
+    }
+
+    /// User and group of the container's program, by the container's own files; `None` when nothing says who.
+    fn user(&self, engine: &Engine) -> Result<Option<(u32, u32)>, Error> {
+        let given = self.container.config.user.clone().filter(|text| !text.is_empty());
+        let image = || engine.images.find(&self.container.image_id).ok().map(|image| image.config.config.user);
+        let Some(text) = given.or_else(image).filter(|text| !text.is_empty()) else { return Ok(None) };
+        let root = hull_fs::Root::from_fd(self.root.try_clone().map_err(Error::io("copy", "descriptor"))?);
+        let user = hull_runtime::process::user::resolve(&root, &text);
+        let user = user.map_err(|_| refused(format!("failed to look up user {text:?} in container")))?;
+        Ok(Some((user.uid, user.gid)))
     }
 
     /// Writes what was found as an archive.
@@ -418,7 +438,13 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Self::copy_to`]; when the archive is damaged, what came before stays.
-    pub fn stream_into(&self, container: &Container, path: &str, input: impl Read) -> Result<Copied, Error> {
+    pub fn stream_into(
+        &self,
+        container: &Container,
+        path: &str,
+        extraction: Extraction,
+        input: impl Read,
+    ) -> Result<Copied, Error> {
         let side = Side { container, root: self.view(container)? };
         let whole = Path::new("/").join(path);
         match side.open(&whole, OFlags::DIRECTORY) {
@@ -426,7 +452,10 @@ impl Engine {
             Err(Errno::NOTDIR) => return Err(refused("extraction point is not a directory")),
             Err(_) => return Err(side.missing(path)),
         }
-        let report = extract::extract(input, side.root.as_fd(), &whole, false, inwards());
+        let existing = if extraction.keep_kinds { Existing::Replace } else { Existing::Force };
+        let owner = if extraction.own { side.user(self)? } else { None };
+        let policy = Policy { existing, owner, ..inwards() };
+        let report = extract::extract(input, side.root.as_fd(), &whole, false, policy);
         report.map(Copied::from).map_err(|error| explain(error, container))
     }
 

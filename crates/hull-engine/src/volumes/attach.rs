@@ -22,7 +22,7 @@ use crate::records::{Container, Engine, own_pid};
 use crate::rootfs;
 
 /// Goes on where an interrupted copy ended.
-const FILL: Policy = Policy { existing: Existing::Keep, owners: true, devices: true, raw: false };
+const FILL: Policy = Policy { existing: Existing::Keep, owners: true, devices: true, raw: false, owner: None };
 
 /// Under which a container holds an image that it mounts.
 pub(crate) fn image_owner(id: &str, index: usize) -> String {

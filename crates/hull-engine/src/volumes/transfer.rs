@@ -17,7 +17,8 @@ use crate::flags;
 use crate::records::{Engine, now};
 
 /// Everything as it is.
-pub(super) const EXACT: Policy = Policy { existing: Existing::Replace, owners: true, devices: true, raw: true };
+pub(super) const EXACT: Policy =
+    Policy { existing: Existing::Replace, owners: true, devices: true, raw: true, owner: None };
 
 pub(super) fn open(path: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -182,6 +182,12 @@ impl Read for Download<'_> {
             self.old = None;
         }
         while self.done < self.blob.size {
+            if self.progress.gone() {
+                let (kept, size) = (self.done, self.blob.size);
+                return Err(io::Error::other(format!(
+                    "whoever asked has gone; {kept} of {size} bytes are kept for the next attempt"
+                )));
+            }
             let Some(network) = &mut self.network else {
                 match self.connect() {
                     Ok(()) => {}

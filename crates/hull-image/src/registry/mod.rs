@@ -58,6 +58,11 @@ pub enum Event {
 pub trait Progress: Sync {
     /// Something happened to a layer: its blob's digest when pulling, its diff ID when pushing.
     fn layer(&self, layer: &Digest, event: Event);
+
+    /// Whether nobody waits for the result any more: a pull ends then, and what it has fetched is kept for the next.
+    fn gone(&self) -> bool {
+        false
+    }
 }
 
 /// Nobody looks.

@@ -160,6 +160,7 @@ fn wait_body(mut open: crate::server::Open) -> Vec<u8> {
 fn root_api_files_go_in_and_out_of_containers_that_do_not_run() {
     let Some(server) = Server::with_image(&[]) else { return };
     server.create("files", &["cat", "/etc/new"], Value::Null);
+    server.create("owned", &["true"], json!({ "User": "12:34" }));
     let mut archive = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(5);
@@ -178,6 +179,30 @@ fn root_api_files_go_in_and_out_of_containers_that_do_not_run() {
     let stat: Value =
         serde_json::from_slice(&base64::engine::general_purpose::STANDARD.decode(stat).expect("base64")).expect("JSON");
     assert_eq!((&stat["name"], &stat["size"], &stat["mode"]), (&json!("new"), &json!(5), &json!(0o640)));
+    // A directory goes for a file and a file for a directory, unless that is not wanted.
+    let directory = {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(0o755);
+        header.set_size(0);
+        archive.append_data(&mut header, "new", &b""[..]).expect("archive");
+        header.set_entry_type(tar::EntryType::Regular);
+        archive.append_data(&mut header, "new/inside", &b""[..]).expect("archive");
+        archive.into_inner().expect("archive")
+    };
+    let put = |query: &str, bytes: &[u8]| {
+        server.send("PUT", &format!("/containers/owned/archive?path=/tmp{query}"), &kind, bytes)
+    };
+    put("", &archive).is(200);
+    put("&noOverwriteDirNonDir=1", &directory).refused(500, "cannot overwrite non-directory");
+    put("", &directory).is(200);
+    put("&noOverwriteDirNonDir=1", &archive).refused(500, "cannot overwrite directory");
+    put("&copyUIDGID=1", &archive).is(200);
+    let owners = server.get("/containers/owned/archive?path=/tmp/new").is(200);
+    let mut read = tar::Archive::new(owners.body.as_slice());
+    let entry = read.entries().expect("entries").next().expect("an entry").expect("entry");
+    assert_eq!((entry.header().uid().ok(), entry.header().gid().ok(), entry.size()), (Some(12), Some(34), 5));
     let whole = server.get("/containers/files/archive?path=/etc").is(200);
     let mut names = Vec::new();
     let mut read = tar::Archive::new(whole.body.as_slice());
@@ -201,6 +226,7 @@ fn root_api_files_go_in_and_out_of_containers_that_do_not_run() {
     let logs = server.get("/containers/files/logs?stdout=1&stderr=1").is(200);
     assert_eq!(demultiplex(&logs.body).0.trim_end(), "hello");
     server.delete("/containers/files").is(204);
+    server.delete("/containers/owned").is(204);
     server.finish();
 }
 

@@ -52,13 +52,27 @@ fn root_api_input_and_both_outputs_of_an_attachment() {
     let attach = server.upgrade("/containers/err/attach?stream=1&stdout=1&stderr=1", &Value::Null);
     server.post("/containers/err/start", &Value::Null).is(204);
     assert_eq!(demultiplex(&attach.rest()).1.trim_end(), "wrong");
-    // Without another protocol the output is the answer's body.
+    // A request with a body of its own form is HTTP to its end: the output is the answer's body.
     server.create("plain", &["echo", "plain"], Value::Null);
-    let mut open = server.open("POST", "/containers/plain/attach?stream=1&stdout=1", &[], b"");
+    let pieces = [("Transfer-Encoding", "chunked")];
+    let mut open = server.open("POST", "/containers/plain/attach?stream=1&stdout=1", &pieces, b"");
+    open.write(b"0\r\n\r\n");
     assert_eq!(open.answer.status, 200);
     server.post("/containers/plain/start", &Value::Null).is(204);
     assert_eq!(demultiplex(&chunk(&mut open)).0.trim_end(), "plain");
-    for name in ["cat", "err", "plain"] {
+    // Without another protocol nothing is HTTP after the head, as with dockerd.
+    server.create("raw", &["stdin"], json!({ "OpenStdin": true, "StdinOnce": true }));
+    let mut open = server.open("POST", "/containers/raw/attach?stream=1&stdin=1&stdout=1", &[], b"");
+    assert_eq!((open.answer.status, open.answer.reason.as_str()), (200, "OK"));
+    assert_eq!(open.answer.headers, [("content-type".to_owned(), "application/vnd.docker.raw-stream".to_owned())]);
+    server.post("/containers/raw/start", &Value::Null).is(204);
+    open.write(b"typed");
+    open.shut();
+    assert_eq!(demultiplex(&open.rest()).0.trim_end(), "typed");
+    server.post("/containers/raw/wait", &Value::Null).is(200);
+    let missing = server.open("POST", "/containers/nosuch/attach?stream=1", &[], b"");
+    assert_eq!(missing.answer.status, 404);
+    for name in ["cat", "err", "plain", "raw"] {
         server.delete(&format!("/containers/{name}?force=1")).is(204);
     }
     server.finish();
@@ -138,9 +152,9 @@ fn root_api_exec_streams_codes_and_records() {
     server.home.until("it has ended", || server.get(&format!("/exec/{id}/json")).json()["ExitCode"] == 0);
     // Some clients ask for no other protocol.
     let id = exec(&server, &["/probe", "echo", "plain"]);
-    let mut open = server.open("POST", &format!("/exec/{id}/start"), &[("Content-Type", "application/json")], b"{}");
+    let open = server.open("POST", &format!("/exec/{id}/start"), &[("Content-Type", "application/json")], b"{}");
     assert_eq!(open.answer.status, 200);
-    assert_eq!(demultiplex(&chunk(&mut open)).0.trim_end(), "plain");
+    assert_eq!(demultiplex(&open.rest()).0.trim_end(), "plain");
     server.delete("/containers/box?force=1").is(204);
     server.get(&format!("/exec/{id}/json")).refused(404, "No such exec instance");
     server.finish();

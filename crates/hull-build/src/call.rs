@@ -41,7 +41,7 @@ pub struct Called {
 pub fn call(engine: &Engine, request: &BuildRequest, method: Method, json: bool) -> Result<Called, Failure> {
     let transfer = engine.images.begin().map_err(Error::from)?;
     let files = files::Sources::new(engine).with_secrets(&request.secrets).with_ssh(&request.ssh);
-    let sources = Sources::new(engine, request, &Silent, &transfer, &files);
+    let sources = Sources::new(engine, request, &Silent, &transfer, &files, None);
     let definition = sources.definition()?;
     let text = &definition.text;
     let failed = |error: hull_dockerfile::Error| {

@@ -16,6 +16,8 @@ use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
 use crate::observer::{Event, Observer, StepId, Warning};
+use crate::record::Inputs;
+use crate::record::lock::Step;
 use crate::request::{BuildRequest, Context, DockerfileSource};
 use crate::{Built, Error, Failure};
 
@@ -59,6 +61,10 @@ pub struct Record {
     pub warnings: Vec<String>,
     /// Why it failed.
     pub error: Option<String>,
+    /// What came into it from outside.
+    pub inputs: Inputs,
+    /// What steps added, as far as that was looked at, and what of their layers was normalised.
+    pub made: Vec<Step>,
 }
 
 /// The builds of a store.
@@ -188,6 +194,11 @@ impl<'a> Recorder<'a> {
         Self { inner, started: SystemTime::now(), noted: Mutex::default() }
     }
 
+    /// When the build began.
+    pub(crate) fn started(&self) -> SystemTime {
+        self.started
+    }
+
     /// Writes the record, and says whether anything was done that was not in the cache. A build that went well did so even
     /// if it cannot be noted.
     pub(crate) fn finish(
@@ -231,6 +242,8 @@ impl<'a> Recorder<'a> {
             cached: noted.cached,
             warnings: noted.warnings,
             error: result.as_ref().err().map(ToString::to_string),
+            inputs: result.as_ref().map(|built| built.inputs.clone()).unwrap_or_default(),
+            made: result.as_ref().map(|built| built.steps.clone()).unwrap_or_default(),
         };
         let _ = History::new(store).add(&record, &noted.log);
         record.cached < record.steps

@@ -17,6 +17,7 @@
 //! * [`remote`]: results that machines share.
 //! * [`run`]: a step is a container.
 //! * [`call`]: what is done with a Dockerfile instead of building it.
+//! * [`record`]: what a build was made of: locks, provenance, and whether it comes out the same again.
 //! * [`history`]: what was built.
 //! * [`observer`]: what is told while it runs.
 
@@ -30,6 +31,7 @@ pub mod history;
 pub mod observer;
 mod output;
 pub mod plan;
+pub mod record;
 pub mod remote;
 pub mod request;
 pub mod run;
@@ -42,7 +44,9 @@ pub use request::BuildRequest;
 pub use solve::{Snapshot, Solver, solve};
 pub use sources::begins_archive;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
 
 use hull_dockerfile::Excerpt;
 use hull_engine::{Engine, RunConfig};
@@ -50,6 +54,7 @@ use hull_oci::Digest;
 use hull_oci::image::Platform;
 
 use graph::NodeId;
+use record::provenance::Mode;
 use sources::Sources;
 
 /// What a build made.
@@ -59,6 +64,10 @@ pub struct Built {
     pub images: Vec<BuiltImage>,
     /// What should be said.
     pub warnings: Vec<observer::Warning>,
+    /// What came into it from outside.
+    pub inputs: record::Inputs,
+    /// What steps added, as far as that was looked at, and what of their layers was normalised.
+    pub steps: Vec<record::lock::Step>,
 }
 
 /// One image.
@@ -110,7 +119,7 @@ pub fn build(
     cancel: &AtomicBool,
 ) -> Result<Built, Failure> {
     let recorder = history::Recorder::new(observer);
-    let result = build_noted(engine, defaults, request, &recorder, cancel);
+    let result = build_noted(engine, defaults, request, &recorder, recorder.started(), cancel);
     let canceled = cancel.load(std::sync::atomic::Ordering::Relaxed);
     if recorder.finish(&engine.images, request, &result, canceled) {
         // What cannot go now goes after the next build.
@@ -124,12 +133,21 @@ fn build_noted(
     defaults: &RunConfig,
     request: &BuildRequest,
     observer: &dyn Observer,
+    started: SystemTime,
     cancel: &AtomicBool,
 ) -> Result<Built, Failure> {
     let transfer = engine.images.begin().map_err(Error::from)?;
     let files = files::Sources::new(engine).with_secrets(&request.secrets).with_ssh(&request.ssh);
-    let sources = Sources::new(engine, request, observer, &transfer, &files);
+    let locked = locked(request)?;
+    let applied = locked.as_ref().map(|lock| lock.apply(request));
+    let request = applied.as_ref().unwrap_or(request);
+    let writes = record::lock_to_write(request)?;
+    let sources = Sources::new(engine, request, observer, &transfer, &files, locked.as_ref());
     let definition = sources.definition()?;
+    let stale = locked.as_ref().map(|lock| lock.stale(request, &definition.text)).unwrap_or_default();
+    if !stale.is_empty() {
+        return Err(record::lock::refused(&stale).into());
+    }
     let of_it = |error: Error| {
         let excerpt =
             error.lines().map(|lines| Excerpt { file: &definition.name, source: &definition.text, lines }.to_string());
@@ -149,6 +167,8 @@ fn build_noted(
         (plan, _) => plan.map_err(of_it)?,
     };
     let certificates = request.certificates.as_deref().map(run::certificates).transpose()?;
+    let cache = cache::Cache::new(&engine.images);
+    let watcher = record::Watcher::new(locked.as_ref(), cache.clone());
     let solver = Solver {
         engine,
         defaults,
@@ -160,11 +180,15 @@ fn build_noted(
         cancel,
         explain: request.explain,
         imports: &imports,
+        watch: Some(&watcher),
     };
     let targets: Vec<NodeId> = plan.results.iter().map(|planned| planned.node).collect();
-    let steps: Vec<NodeId> = plan.results.iter().flat_map(config::steps).collect();
+    let asked: Vec<NodeId> = plan.results.iter().flat_map(config::steps).collect();
     let solve::Solved { snapshots, made: known, keys } =
-        solve::solve_asking(&solver, &plan.graph, &targets, &steps, observer).map_err(of_it)?;
+        solve::solve_asking(&solver, &plan.graph, &targets, &asked, observer).map_err(of_it)?;
+    let unwatched = Solver { watch: None, ..solver };
+    let all_cached = snapshots.iter().all(|snapshot| snapshot.cached);
+    let mut steps = Vec::new();
     let mut ready = Vec::with_capacity(snapshots.len());
     for (planned, snapshot) in plan.results.iter().zip(snapshots) {
         let mut made = known.clone();
@@ -174,10 +198,13 @@ fn build_noted(
             let mut graph = plan.graph.clone();
             graph.nodes.iter_mut().for_each(|node| node.ignore_cache = false);
             let steps: Vec<NodeId> = config::steps(planned).collect();
-            let results = solve(&solver, &graph, &steps, &observer::Silent).map_err(of_it)?;
+            let results = solve(&unwatched, &graph, &steps, &observer::Silent).map_err(of_it)?;
             made.extend(steps.into_iter().zip(results.into_iter().map(|result| result.added)));
         }
-        let config = config::assemble(planned, &snapshot.layers, &output::made_by(&made));
+        let made = output::made_by(&made);
+        let of = (definition.text.as_slice(), &plan.graph);
+        steps.extend(record::steps((&cache, &files), of, planned, &snapshot.layers, &made, writes.is_some())?);
+        let config = config::assemble(planned, &snapshot.layers, &made);
         let mut config = config::bytes(&config)?;
         if exports.inline {
             let results: Vec<NodeId> = config::steps(planned).collect();
@@ -186,10 +213,99 @@ fn build_noted(
         }
         ready.push(output::Ready { planned, layers: snapshot.layers, config });
     }
-    let exporter =
-        output::Exporter { engine, request, observer, sources: &sources, transfer: &transfer, files: &files };
+    let mut inputs = watcher.inputs();
+    let store = &engine.images;
+    let told = |id: &Digest| Ok::<bool, Error>(request.provenance == Mode::Off || store.provenance(id)?.is_some());
+    let mut anew = !all_cached || request.provenance == Mode::Max;
+    for one in &ready {
+        anew = anew || !told(&Digest::of(&one.config))?;
+    }
+    if anew || writes.is_some() {
+        record::describe(&mut inputs, request, sources.head());
+    }
+    let subject = record::provenance::Subject {
+        request,
+        dockerfile: (&definition.name, &definition.text),
+        inputs: &inputs,
+        steps: &steps,
+        started,
+    };
+    let attest = |id: &Digest, platform: &Platform| match anew && request.provenance != Mode::Off {
+        true => {
+            let predicate = record::provenance::predicate(subject, request.provenance, platform);
+            store.keep_provenance(id, &predicate).map_err(Error::from)
+        }
+        false => Ok(()),
+    };
+    let exporter = output::Exporter {
+        engine,
+        request,
+        observer,
+        sources: &sources,
+        transfer: &transfer,
+        files: &files,
+        attest: &attest,
+    };
     let images = exporter.export(&ready).map_err(of_it)?;
-    let results = remote::Steps { graph: &plan.graph, keys: &keys, results: &steps };
+    let results = remote::Steps { graph: &plan.graph, keys: &keys, results: &asked };
     exports.write(&transfer, &results, &sources, observer)?;
-    Ok(Built { images, warnings })
+    let date = plan.results.first().map_or(plan::NO_DATE, |planned| planned.created);
+    if let Some(path) = writes {
+        let mut lock = record::Lock::new(request, &definition.text, date, inputs.clone());
+        lock.steps.clone_from(&steps);
+        lock.results = images.iter().map(|image| (image.platform.to_string(), image.id.to_string())).collect();
+        lock.write(path)?;
+    }
+    Ok(Built { images, warnings, inputs, steps })
+}
+
+/// Builds an image again, with nothing of the cache, and says how what comes out differs from it.
+///
+/// # Errors
+/// [`Failure`]: when there is no such image, or it cannot be built.
+pub fn verify(
+    engine: &Engine,
+    defaults: &RunConfig,
+    request: &BuildRequest,
+    image: &str,
+    observer: &dyn Observer,
+    cancel: &AtomicBool,
+) -> Result<record::verify::Differences, Failure> {
+    let store = &engine.images;
+    let several = || Error::Request("--verify: an image is for one platform: build for that one".to_owned());
+    if request.platforms.len() > 1 {
+        return Err(several().into());
+    }
+    let image = store.find(image).map_err(Error::from)?;
+    let _pin = store.pin(&image.id).map_err(Error::from)?;
+    let before = store.config_bytes(&image.id).map_err(Error::from)?;
+    let mut request = request.clone();
+    request.no_cache = true;
+    request.tags.clear();
+    request.outputs =
+        vec![request::Output { kind: request::OutputKind::CacheOnly, destination: None, attributes: BTreeMap::new() }];
+    request.lock.write = false;
+    // What is in the image counts, what is beside it does not.
+    request.cache_to.retain(|entry| entry.kind == "inline");
+    request.lock.path = request.lock.path.filter(|_| request.lock.locked);
+    if request.platforms.is_empty() {
+        request.platforms.push(image.config.platform.clone());
+    }
+    let built = build(engine, defaults, &request, observer, cancel)?;
+    let [now] = built.images.as_slice() else { return Err(several().into()) };
+    let transfer = store.begin().map_err(Error::from)?;
+    Ok(record::verify::compare(store, &transfer, &before, &now.config)?)
+}
+
+/// What nothing may differ from.
+fn locked(request: &BuildRequest) -> Result<Option<record::Lock>, Error> {
+    let options = &request.lock;
+    if !options.locked {
+        return Ok(None);
+    }
+    let missing = |place: &dyn std::fmt::Display| {
+        Error::Request(format!("--locked: there is no {place}: write it with 'hull build --lock'"))
+    };
+    let Some(path) = &options.path else { return Err(missing(&"hull.lock")) };
+    record::Lock::read(path)?.map(Some).ok_or_else(|| missing(&path.display()))
 }

@@ -10,6 +10,8 @@ use hull_oci::image::Platform;
 use hull_oci::{Digest, Reference};
 
 use crate::graph::{GitSource, Network};
+use crate::record::LockOptions;
+use crate::record::provenance::Mode;
 
 /// One build.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +72,10 @@ pub struct BuildRequest {
     pub keep_times: bool,
     /// `--no-normalise`: layers of `RUN` are left as the step left them.
     pub keep_noise: bool,
+    /// Where the lock is, and what is asked for of it.
+    pub lock: LockOptions,
+    /// `--provenance`.
+    pub provenance: Mode,
     /// `--explain`: what differs is told of each step that is not in the cache.
     pub explain: bool,
 }

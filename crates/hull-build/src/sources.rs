@@ -6,7 +6,6 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use hull_engine::Engine;
@@ -20,6 +19,8 @@ use rustix::fs::OFlags;
 use crate::graph::{GitSource, HttpSource, ImageSource, LocalSource, Op};
 use crate::observer::{Event, Observer, StepId};
 use crate::plan::{Inputs, Place, full};
+use crate::record::inputs::{self, Head};
+use crate::record::{Lock, lock};
 use crate::request::{BuildRequest, Context, DockerfileSource};
 use crate::{Error, files};
 
@@ -51,6 +52,10 @@ pub(crate) struct Sources<'a> {
     /// Patterns of the Dockerfile's own ignore file.
     own_ignore: RefCell<Option<Vec<String>>>,
     client: RefCell<Option<Arc<Client>>>,
+    /// What nothing may differ from.
+    locked: Option<&'a Lock>,
+    /// The commit of the main context's work tree, once it was looked for.
+    head: RefCell<Option<Option<Head>>>,
     /// The main context, if it is a repository.
     checkout: RefCell<Option<files::git::Checkout>>,
 }
@@ -62,6 +67,7 @@ impl<'a> Sources<'a> {
         observer: &'a dyn Observer,
         transfer: &'a Transfer,
         files: &'a files::Sources,
+        locked: Option<&'a Lock>,
     ) -> Self {
         Self {
             engine,
@@ -74,6 +80,8 @@ impl<'a> Sources<'a> {
             places: RefCell::default(),
             own_ignore: RefCell::default(),
             client: RefCell::default(),
+            locked,
+            head: RefCell::default(),
             checkout: RefCell::default(),
         }
     }
@@ -113,10 +121,24 @@ impl<'a> Sources<'a> {
     /// The date of the commit that is built: of the repository that is the context, or that the context is the work tree
     /// of.
     fn commit(&self) -> Option<i64> {
-        match &self.request.context {
-            Context::Directory(directory) if directory.join(".git").exists() => head_date(directory),
+        match (self.locked, &self.request.context) {
+            (Some(locked), _) => Some(locked.date),
+            (None, Context::Directory(_)) => self.head().map(|head| head.date),
             _ => self.checkout.borrow().as_ref().map(|checkout| checkout.time),
         }
+    }
+
+    /// The commit that the main context is the work tree of.
+    pub(crate) fn head(&self) -> Option<Head> {
+        if let Some(known) = &*self.head.borrow() {
+            return known.clone();
+        }
+        let found = match &self.request.context {
+            Context::Directory(directory) if directory.join(".git").exists() => inputs::head(directory),
+            _ => None,
+        };
+        self.head.replace(Some(found.clone()));
+        found
     }
 
     /// Reads the Dockerfile.
@@ -247,12 +269,27 @@ impl<'a> Sources<'a> {
     /// A directory with what its ignore file says.
     fn local(&self, name: &str, directory: PathBuf) -> Result<Place, Error> {
         let own = (name == "context").then(|| self.own_ignore.borrow().clone()).flatten();
-        let ignore = match own {
+        let mut ignore = match own {
             Some(own) => own,
             None => inside(&directory, Path::new(".dockerignore"), MAX_IGNORE)?
                 .map_or_else(Vec::new, |text| patterns(&text)),
         };
+        // What a build writes is not what it is made of.
+        ignore.extend((name == "context").then(|| self.lock_pattern(&directory)).flatten());
         Ok(Place::Source(Op::Local(LocalSource { name: name.to_owned(), directory, ignore })))
+    }
+
+    /// The lock, if it is in the context.
+    fn lock_pattern(&self, directory: &Path) -> Option<String> {
+        let options = &self.request.lock;
+        let path = options.path.as_ref().filter(|path| options.write || path.exists())?;
+        let (path, directory) = (std::path::absolute(path).ok()?, std::path::absolute(directory).ok()?);
+        let name = path.strip_prefix(directory).ok()?.to_str()?;
+        let escape = |character: char| match character {
+            '*' | '?' | '[' | '\\' => format!("\\{character}"),
+            character => character.to_string(),
+        };
+        Some(format!("/{}", name.chars().map(escape).collect::<String>()))
     }
 
     /// Takes an image of a layout into the store.
@@ -272,14 +309,19 @@ impl<'a> Sources<'a> {
     fn find_image(&self, text: &str, platform: &Platform, step: StepId) -> Result<(ImageSource, ImageConfig), Error> {
         let store = &self.engine.images;
         let by_id = text.parse::<Digest>().is_ok();
-        let found = if self.request.pull && !by_id { None } else { store.find(text).ok() };
-        let suits = |image: &hull_image::Image| image.config.platform.suits(platform).is_some();
-        if let Some(image) = found.filter(suits) {
-            return Ok(source(text, image, None));
-        }
         let failed = |error: &dyn std::fmt::Display| {
             Error::Request(format!("{text}: failed to resolve source metadata for {}: {error}", full(text)))
         };
+        let pinned = self.locked.and_then(|lock| lock.image(text, &platform.to_string()));
+        if let Some(pinned) = pinned {
+            return self.pinned(text, pinned, platform, step).map_err(|error| failed(&error));
+        }
+        let found = if self.request.pull && !by_id { None } else { store.find(text).ok() };
+        let suits = |image: &hull_image::Image| image.config.platform.suits(platform).is_some();
+        if let Some(image) = found.filter(suits) {
+            self.is_locked(text, &image)?;
+            return Ok(source(text, image, None));
+        }
         let plain: Reference = text.parse().map_err(|error| failed(&error))?;
         let meant = hull_registry::hosts::meant(text).map_err(|error| failed(&error))?;
         let reference = meant.into_iter().next().unwrap_or(plain);
@@ -287,7 +329,48 @@ impl<'a> Sources<'a> {
         let progress = Pulling { observer: self.observer, step };
         let pulled =
             registry::pull(store, &self.client(), &reference, &options, &progress).map_err(|error| failed(&error))?;
+        self.is_locked(text, &pulled.image)?;
         Ok(source(text, pulled.image, Some(pulled.digest)))
+    }
+
+    /// An image that the lock does not have under this name must be in it under another one.
+    fn is_locked(&self, text: &str, image: &hull_image::Image) -> Result<(), Error> {
+        let id = image.id.to_string();
+        match self.locked {
+            Some(lock) if !lock.inputs.images.iter().any(|one| one.id == id) => {
+                Err(lock::refused(&[format!("image {text} is not in it")]))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The image that the lock has under a name: that of the store, or that of the registry by its digest.
+    fn pinned(
+        &self,
+        text: &str,
+        pinned: &inputs::Image,
+        platform: &Platform,
+        step: StepId,
+    ) -> Result<(ImageSource, ImageConfig), Error> {
+        let store = &self.engine.images;
+        let here = pinned.id.parse::<Digest>().ok().and_then(|id| store.get(&id).ok());
+        if let Some(image) = here {
+            return Ok(source(text, image, pinned.digest.clone()));
+        }
+        let gone = |reason: String| lock::refused(&[format!("image {text} {reason}")]);
+        let Some(digest) = &pinned.digest else {
+            return Err(gone(format!("was {}, which is not in the store and came from no registry", pinned.id)));
+        };
+        let plain: Reference = text.parse().map_err(|error| Error::Request(format!("{error}")))?;
+        let meant = hull_registry::hosts::meant(text).map_err(|error| Error::Request(error.to_string()))?;
+        let reference = meant.into_iter().next().unwrap_or(plain).with_digest(digest.clone());
+        let options = PullOptions { platform: Some(platform.clone()), ..PullOptions::default() };
+        let progress = Pulling { observer: self.observer, step };
+        let pulled = registry::pull(store, &self.client(), &reference, &options, &progress)?;
+        if pulled.image.id.to_string() != pinned.id {
+            return Err(gone(format!("changed from {} to {}", pinned.id, pulled.image.id)));
+        }
+        Ok(source(text, pulled.image, Some(digest.clone())))
     }
 }
 
@@ -334,20 +417,6 @@ impl Inputs for Sources<'_> {
     fn repository(&self, text: &str) -> Option<Result<GitSource, String>> {
         Some(files::git::parse(text)?.map_err(|error| error.to_string()))
     }
-}
-
-/// The date of the commit that a work tree is of. Whatever the repository's configuration says, nothing is run and
-/// nothing fetched; a repository of somebody else is none, as `git` has it.
-fn head_date(directory: &Path) -> Option<i64> {
-    let mut git = Command::new("git");
-    git.arg("-C").arg(directory).args(["-c", "log.showSignature=false", "-c", "core.fsmonitor=false"]);
-    git.args(["log", "-1", "--no-show-signature", "--format=%ct"]).env_clear();
-    for name in ["PATH", "HOME"] {
-        git.envs(std::env::var_os(name).map(|value| (name, value)));
-    }
-    git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C");
-    let output = git.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    std::str::from_utf8(&output.stdout).ok()?.trim().parse().ok().filter(|seconds: &i64| *seconds > 0)
 }
 
 /// What came as an archive is taken whole: its ignore file counts where it was packed.

@@ -66,6 +66,7 @@ mod image;
 mod layer;
 mod names;
 mod origins;
+pub mod provenance;
 mod publish;
 pub mod registry;
 pub mod snapshot;

@@ -25,16 +25,19 @@ impl Cache {
         Ok(self.store.database().write(hull_db::Sync::Normal, body)?)
     }
 
-    /// What was done to a layer.
+    /// What was done to each of these layers.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn notes(&self, layer: &Digest) -> Result<Vec<Normalised>, Error> {
-        let body = |connection: &Connection| -> Result<Option<String>, hull_image::Error> {
+    pub fn notes(&self, layers: &[Digest]) -> Result<Vec<Vec<Normalised>>, Error> {
+        let body = |connection: &Connection| -> Result<Vec<Option<String>>, hull_image::Error> {
             let sql = "SELECT notes FROM layer_notes JOIN layers ON id = layer WHERE diff_id = ?1";
-            Ok(connection.prepare_cached(sql)?.query_row([layer.to_string()], |row| row.get(0)).optional()?)
+            let mut statement = connection.prepare_cached(sql)?;
+            let one = |layer: &Digest| Ok(statement.query_row([layer.to_string()], |row| row.get(0)).optional()?);
+            layers.iter().map(one).collect()
         };
-        let text = self.store.database().read(body)?;
-        Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+        let texts = self.store.database().read(body)?;
+        let parse = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        Ok(texts.into_iter().map(parse).collect())
     }
 }

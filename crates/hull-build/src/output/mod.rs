@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use hull_engine::Engine;
 use hull_image::Transfer;
-use hull_oci::image::{Descriptor, Manifest, media_type};
+use hull_oci::image::{Descriptor, Manifest, Platform, media_type};
 use hull_oci::{Digest, Reference};
 
 use crate::graph::NodeId;
@@ -28,6 +28,9 @@ pub(crate) struct Ready<'p> {
     pub(crate) config: Vec<u8>,
 }
 
+/// Keeps how an image was built, which is for a platform.
+pub(crate) type Attest<'a> = dyn Fn(&Digest, &Platform) -> Result<(), Error> + 'a;
+
 /// Writes all outputs.
 pub(crate) struct Exporter<'a> {
     pub(crate) engine: &'a Engine,
@@ -36,6 +39,8 @@ pub(crate) struct Exporter<'a> {
     pub(crate) sources: &'a Sources<'a>,
     pub(crate) transfer: &'a Transfer,
     pub(crate) files: &'a files::Sources,
+    /// Keeps how an image of the store was built.
+    pub(crate) attest: &'a Attest<'a>,
 }
 
 impl Exporter<'_> {
@@ -155,6 +160,7 @@ impl Exporter<'_> {
                 if manifest.is_some() || !self.is_there(&id, kept)? {
                     self.transfer.image(&one.config, manifest, kept)?;
                 }
+                (self.attest)(&id, &one.planned.platform)?;
                 self.told(step, &format!("writing image {id}"));
                 for name in kept {
                     self.told(step, &format!("naming to {}", name_without_latest(name)));

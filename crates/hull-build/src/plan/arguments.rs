@@ -10,6 +10,11 @@ use crate::request::BuildRequest;
 /// Variables that name proxies: they may be used without `ARG` and do not count for the cache.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
+/// Whether an argument names a proxy.
+pub(crate) fn is_proxy(name: &str) -> bool {
+    PROXIES.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
 /// Platforms, and the `ARG`s before the first `FROM`.
 pub(super) fn globals(
     file: &Dockerfile,

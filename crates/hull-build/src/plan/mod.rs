@@ -35,6 +35,7 @@ use crate::Error;
 use crate::graph::{Graph, ImageSource, Node, NodeId, Op};
 use crate::request::BuildRequest;
 
+pub(crate) use arguments::is_proxy;
 pub(crate) use stage::State;
 
 /// Most bytes that the words of a file come to: a variable can be made of another twice over, line after line, and each

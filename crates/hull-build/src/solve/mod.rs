@@ -22,6 +22,7 @@ mod import;
 pub mod key;
 mod perform;
 mod schedule;
+mod watch;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -39,6 +40,8 @@ use crate::graph::{CopyAction, CopyOp, Graph, MkdirOp, NodeId, Op};
 use crate::observer::{Event, Observer, StepId, Stream};
 use crate::remote::Imports;
 use crate::request::Secret;
+
+pub use watch::{Known, Listing, Taken, Watch};
 
 /// What a node came to: layers, lowest first. They are in the store or belong to the [`Transfer`], and stay as long as
 /// it lives.
@@ -74,6 +77,8 @@ pub struct Solver<'a> {
     pub explain: bool,
     /// Results of other machines, for steps that have none here.
     pub imports: &'a Imports,
+    /// Hears what comes into the build before any step is done.
+    pub watch: Option<&'a dyn Watch>,
 }
 
 impl std::fmt::Debug for Solver<'_> {

@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::define::{Definition, is_source};
-use super::{Snapshot, Solved, Solver, Tree, Work};
+use super::define::{Definition, is_source, mounted};
+use super::{Known, Snapshot, Solved, Solver, Taken, Tree, Work};
 use crate::Error;
 use crate::cache::{Cache, Hit};
-use crate::graph::{Graph, Node, NodeId, Op};
+use crate::graph::{CopyAction, Graph, Node, NodeId, Op};
 use crate::observer::{Event, Observer, StepId};
 
 /// Steps done at the same time where there are fewer processors: most of what a step does is to wait, for its program,
@@ -128,6 +128,7 @@ impl<'a> Solving<'a> {
     pub(super) fn targets(mut self, targets: &[NodeId], asked: &[NodeId]) -> Result<Solved, Error> {
         self.open_sources()?;
         self.define()?;
+        self.show()?;
         let board = self.look_up(targets)?;
         let board = self.run(board)?;
         let result = |id: &NodeId| board.done.get(id).cloned().ok_or_else(|| no_node(*id));
@@ -145,6 +146,31 @@ impl<'a> Solving<'a> {
         }
         let keys = self.definitions.iter().filter_map(|(id, definition)| Some((*id, definition.key.clone()?)));
         Ok(Solved { snapshots, made, keys: keys.collect() })
+    }
+
+    /// Shows what comes into the build.
+    fn show(&self) -> Result<(), Error> {
+        let Some(watch) = self.solver.watch else { return Ok(()) };
+        let mut taken = Vec::new();
+        for id in &self.needed {
+            let actions: Vec<CopyAction> = match &self.node(*id)?.op {
+                Op::Copy(op) => op.actions.clone(),
+                Op::Run(op) => op.mounts.iter().map(mounted).collect(),
+                _ => continue,
+            };
+            for (index, digest) in &self.defined(*id)?.selections {
+                let Some(action) = actions.get(*index) else { continue };
+                if let Some(from) = action.from {
+                    taken.push(Taken { step: *id, from, action: action.clone(), digest: digest.clone() });
+                }
+            }
+        }
+        let listing = |taken: &Taken| {
+            let tree = self.sources.get(&taken.from)?;
+            self.solver.files.listing(&taken.action, tree, self.work(taken.step)).ok()
+        };
+        let (graph, needed, sources) = (self.graph, self.needed.as_slice(), &self.sources);
+        watch.known(&Known { graph, needed, sources, taken: &taken, listing: &listing })
     }
 
     /// Finds what need not be done.

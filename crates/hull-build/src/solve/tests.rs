@@ -154,6 +154,7 @@ impl Ground {
             cancel: &self.cancel,
             explain: true,
             imports: &crate::remote::Imports::default(),
+            watch: None,
         };
         solve(&solver, graph, targets, &Silent)
     }

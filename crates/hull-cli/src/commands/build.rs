@@ -5,6 +5,7 @@ mod progress;
 mod raw;
 mod request;
 mod terminal;
+mod verify;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -119,6 +120,21 @@ pub(super) struct Args {
     /// Leave layers of RUN as they are: with logs, machine IDs and times of package managers
     #[arg(long, alias = "no-normalize")]
     no_normalise: bool,
+    /// Write what the build is made of to hull.lock, beside the Dockerfile; one that is there is kept up to date anyway
+    #[arg(long, conflicts_with = "locked")]
+    lock: bool,
+    /// Build only of what hull.lock has
+    #[arg(long)]
+    locked: bool,
+    /// Where the lock is instead
+    #[arg(long, value_name = "FILE")]
+    lock_file: Option<PathBuf>,
+    /// Build IMAGE again, with nothing of the cache, and tell which steps and files differ
+    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["outputs", "push", "load"])]
+    verify: Option<String>,
+    /// How it was built, kept with the image and pushed along: true, false, mode=min or mode=max
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "HOW")]
+    provenance: Option<String>,
     /// Check the Dockerfile and build nothing
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
     check: bool,
@@ -169,9 +185,6 @@ pub(super) struct Args {
     attest: Vec<String>,
     /// Accepted for compatibility
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
-    provenance: Option<String>,
-    /// Accepted for compatibility
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
     sbom: Option<String>,
     /// Accepted for compatibility: there is one builder
     #[arg(long, value_name = "NAME", hide = true)]
@@ -206,8 +219,8 @@ pub(super) fn main(engine: &Engine, args: Args) -> Done {
     let request = request::request(engine, &args).map_err(failed)?;
     let defaults = request::defaults(&args).map_err(failed)?;
     let wanted = |text: &Option<String>| text.as_deref().is_some_and(|text| text != "false");
-    if !args.attest.is_empty() || wanted(&args.sbom) || wanted(&args.provenance) {
-        say("WARNING: attestations are not made: --attest, --sbom and --provenance change nothing");
+    if args.attest.iter().any(|text| !text.contains("type=provenance")) || wanted(&args.sbom) {
+        say("WARNING: of attestations, only the provenance is made: --sbom changes nothing");
     }
     if let Some(call) = call {
         return call.main(engine, &request);
@@ -215,6 +228,14 @@ pub(super) fn main(engine: &Engine, args: Args) -> Done {
     let cancel = Arc::new(AtomicBool::new(false));
     watch_signals(&cancel)?;
     let shown = way.show();
+    if let Some(image) = &args.verify {
+        let result = hull_build::verify(engine, &defaults, &request, image, &*shown, &cancel);
+        shown.finish(result.is_err());
+        return match result {
+            Ok(differences) => Ok(verify::tell(image, &differences)),
+            Err(failure) => Err(told(failure)),
+        };
+    }
     let result = hull_build::build(engine, &defaults, &request, &*shown, &cancel);
     shown.finish(result.is_err());
     match result {

@@ -13,7 +13,7 @@ use hull_registry::client::{Content, Put, Uploaded};
 use hull_registry::{Client, Remote};
 
 use super::{Event, Progress, in_parallel};
-use crate::{Error, Image, Layer, Store, Transfer};
+use crate::{Error, Image, Layer, Store, Transfer, provenance};
 
 /// Time between two reports.
 const REPORT: Duration = Duration::from_millis(100);
@@ -33,6 +33,9 @@ impl Default for PushOptions {
     }
 }
 
+/// What statements are: `application/vnd.in-toto+json`.
+const STATEMENT: &str = "application/vnd.in-toto+json";
+
 /// What the registry has now.
 #[derive(Clone, Debug)]
 pub struct Pushed {
@@ -43,7 +46,8 @@ pub struct Pushed {
 }
 
 /// Sends an image under a name. The manifest that it came with is sent as it came as long as its compressed layers are
-/// held; else layers are compressed here, once, and the image has the new manifest from then on.
+/// held; else layers are compressed here, once, and the image has the new manifest from then on. How it was built goes
+/// along, if that is known, as an artifact that refers to the manifest.
 ///
 /// # Errors
 /// When the registry fails or refuses, or the store cannot be read.
@@ -91,6 +95,13 @@ pub fn push(
     let digest = Digest::of(&bytes);
     if remote.is_machine() {
         return Ok(Pushed { digest, size: bytes.len() as u64 });
+    }
+    if let Some(predicate) = store.provenance(&image.id)? {
+        let name = reference.repository().to_string();
+        let statement = provenance::statement(&name, &digest, &predicate).to_string();
+        let subject = Descriptor::of(&kind, &bytes);
+        let annotations = [("in-toto.io/predicate-type", provenance::PREDICATE)];
+        super::sign::referring(&remote, subject, STATEMENT, statement.as_bytes(), &annotations)?;
     }
     // From now on the store knows where it is.
     transfer.image(&config, Some((&bytes, &kind)), &[reference.with_digest(digest.clone())])?;

@@ -29,7 +29,9 @@ pub fn sign(client: &Arc<Client>, reference: &Reference, digest: &Digest, key: &
     let Evidence::Bundle(bundle) = Evidence::sign_bundle(key, digest)? else {
         return Err(Error::image(reference, "it could not be signed"));
     };
-    referring(&remote, subject, &bundle)
+    let annotations =
+        [("dev.sigstore.bundle.content", "dsse-envelope"), ("dev.sigstore.bundle.predicateType", PREDICATE)];
+    referring(&remote, subject, BUNDLE, &bundle, &annotations)
 }
 
 fn put(remote: &Remote, kind: &str, bytes: &[u8]) -> Result<Descriptor, Error> {
@@ -69,20 +71,24 @@ fn tagged(remote: &Remote, digest: &Digest, payload: &[u8], signature: &str) -> 
     Ok(())
 }
 
-/// Puts a bundle whose subject is the manifest, and lists it where the registry does not do that by itself.
-fn referring(remote: &Remote, subject: Descriptor, bundle: &[u8]) -> Result<(), Error> {
+/// Puts an artifact of one layer whose subject is the manifest, and lists it where the registry does not do that by itself.
+pub(super) fn referring(
+    remote: &Remote,
+    subject: Descriptor,
+    kind: &str,
+    content: &[u8],
+    annotations: &[(&str, &str)],
+) -> Result<(), Error> {
     let mut config = put(remote, media_type::EMPTY, b"{}")?;
-    config.artifact_type = Some(BUNDLE.to_owned());
-    let layer = put(remote, BUNDLE, bundle)?;
-    let annotations =
-        [("dev.sigstore.bundle.content", "dsse-envelope"), ("dev.sigstore.bundle.predicateType", PREDICATE)];
+    config.artifact_type = Some(kind.to_owned());
+    let layer = put(remote, kind, content)?;
     let manifest = Manifest {
         schema_version: 2,
         media_type: media_type::MANIFEST.to_owned(),
-        artifact_type: Some(BUNDLE.to_owned()),
+        artifact_type: Some(kind.to_owned()),
         config,
         layers: vec![layer],
-        annotations: annotations.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        annotations: annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         subject: Some(subject.clone()),
     };
     let bytes = json!(manifest).to_string().into_bytes();
@@ -90,7 +96,7 @@ fn referring(remote: &Remote, subject: Descriptor, bundle: &[u8]) -> Result<(), 
     if remote.put_manifest(&descriptor.digest.to_string(), media_type::MANIFEST, &bytes)? {
         return Ok(());
     }
-    descriptor.artifact_type = Some(BUNDLE.to_owned());
+    descriptor.artifact_type = Some(kind.to_owned());
     descriptor.annotations.clone_from(&manifest.annotations);
     let tag = format!("{}-{}", subject.digest.algorithm().as_str(), subject.digest.hex());
     let mut manifests: Vec<Value> = match remote.manifest(&tag) {
@@ -104,6 +110,10 @@ fn referring(remote: &Remote, subject: Descriptor, bundle: &[u8]) -> Result<(), 
         Err(error) if error.is_not_found() => Vec::new(),
         Err(error) => return Err(error.into()),
     };
+    let own = descriptor.digest.to_string();
+    if manifests.iter().any(|one| one["digest"] == own.as_str()) {
+        return Ok(());
+    }
     manifests.push(json!(descriptor));
     let index = json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": manifests}).to_string();
     remote.put_manifest(&tag, media_type::INDEX, index.as_bytes())?;

@@ -398,6 +398,9 @@ fn root_build_pushes() {
     assert_eq!(other.home.run(&["image", "inspect", "--format", "{{.Id}}", &name]).ok().text(), id);
     let manifest = other.home.run(&["manifest", "inspect", &name]).ok().stdout;
     assert!(manifest.contains("org.example.of"), "{manifest}");
+    let referrers = ["image", "referrers", "--format", "{{.ArtifactType}} {{.Annotations}}", &name];
+    let expected = "application/vnd.in-toto+json in-toto.io/predicate-type=https://slsa.dev/provenance/v1";
+    assert_eq!(other.home.run(&referrers).ok().text(), expected);
     // A base is fetched where it is missing.
     let Some(third) = Build::new() else { return };
     let files = third.files(&format!("FROM {name}\nCOPY f /g\n"), &[]);

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use hull_build::BuildRequest;
 use hull_build::call::{self, Method};
 use hull_build::graph::Network;
+use hull_build::record::LockOptions;
+use hull_build::record::provenance;
 use hull_build::request::{Annotation, CacheEntry, Context, DockerfileSource, Output, OutputKind, Secret};
 use hull_engine::{Engine, RunConfig, flags};
 use hull_oci::Reference;
@@ -129,6 +131,11 @@ pub(super) fn request(engine: &Engine, args: &Args) -> Result<BuildRequest, Fail
     request.outputs = outputs(args)?;
     epoch(&mut request)?;
     contexts(engine, args, &mut request)?;
+    request.lock = LockOptions { path: lock_path(args, &request), write: args.lock, locked: args.locked };
+    if (args.lock || args.locked) && request.lock.path.is_none() {
+        return Err(Failure::new("this build has no place for a lock: say where it is with --lock-file"));
+    }
+    request.provenance = provenance(args)?;
     Ok(request)
 }
 
@@ -148,6 +155,51 @@ fn certificates(given: &Path) -> Result<PathBuf, Failure> {
     found.ok_or_else(|| {
         Failure::new("--host-certificates: this machine has no bundle at a usual place: give its file".to_owned())
     })
+}
+
+/// Beside the Dockerfile: `hull.lock`, or with its name where that is another one.
+fn lock_path(args: &Args, request: &BuildRequest) -> Option<PathBuf> {
+    if let Some(path) = &args.lock_file {
+        return Some(path.clone());
+    }
+    match (&request.dockerfile, &request.context) {
+        (DockerfileSource::Path(path), Context::Directory(_) | Context::Empty) => {
+            let name = path.file_name()?.to_string_lossy().into_owned();
+            let own =
+                if name.eq_ignore_ascii_case("Dockerfile") { "hull.lock".to_owned() } else { name + ".hull.lock" };
+            Some(path.with_file_name(own))
+        }
+        (DockerfileSource::Default, Context::Directory(directory)) => Some(directory.join("hull.lock")),
+        _ => None,
+    }
+}
+
+/// `--provenance`, or `--attest=type=provenance,...`.
+fn provenance(args: &Args) -> Result<provenance::Mode, Failure> {
+    let attested = args.attest.iter().find_map(|text| text.strip_prefix("type=provenance"));
+    let text = args.provenance.as_deref().or_else(|| attested.map(|rest| rest.trim_start_matches(',')));
+    let mut mode = provenance::Mode::default();
+    for word in text.unwrap_or_default().split(',') {
+        mode = match word {
+            "" | "true" | "1" | "mode=min" | "disabled=false" => mode,
+            "false" | "0" | "disabled=true" => provenance::Mode::Off,
+            "mode=max" => provenance::Mode::Max,
+            // What BuildKit knows besides changes nothing that is told here.
+            other
+                if ["builder-id=", "filename=", "reproducible=", "inline-only=", "version="]
+                    .iter()
+                    .any(|known| other.starts_with(known)) =>
+            {
+                mode
+            }
+            other => {
+                return Err(Failure::new(format!(
+                    "--provenance {other:?}: expected true, false, mode=min or mode=max"
+                )));
+            }
+        };
+    }
+    Ok(mode)
 }
 
 /// `SOURCE_DATE_EPOCH`, as an argument or of this process.

@@ -373,7 +373,7 @@ impl Engine {
         }
         // The writable layer's root is the container's `/`.
         rootfs::copy_root_attributes(image.map_or(&[], |(_, layers)| layers), &directory.join("upper"))?;
-        fs::File::create_new(directory.join("exit")).map_err(Error::io("create", &directory))?;
+        state::create_exit(&directory)?;
         write(&directory.join("container.json"), container)?;
         write(&directory.join("state.json"), &State::default())?;
         self.take_name(container)?;
@@ -399,10 +399,8 @@ impl Engine {
         }
         rustix::fs::chmod(&work, rustix::fs::Mode::from_raw_mode(0o755)).map_err(Error::io("change mode of", &work))?;
         // A new file: whoever waited for the last end keeps the old one.
-        let exit = directory.join("exit");
-        let _ = fs::remove_file(&exit);
-        let file = fs::File::create_new(&exit).map_err(Error::io("create", &exit))?;
-        state::reserve(&file);
+        let _ = fs::remove_file(directory.join("exit"));
+        state::create_exit(&directory)?;
         Ok(directory)
     }
 

@@ -19,9 +19,13 @@ fn is_full(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::StorageFull
 }
 
-/// Takes the room for an exit code now. A file system that cannot may run out of it later.
-pub(super) fn reserve(exit: &fs::File) {
-    let _ = rustix::fs::fallocate(exit, FallocateFlags::KEEP_SIZE, 0, CODE_BYTES);
+/// Makes the file of a container's exit code, with the room that it needs: a full disk must not lose it. A file system that
+/// cannot take room ahead may run out of it later.
+pub(super) fn create_exit(directory: &Path) -> Result<(), Error> {
+    let path = directory.join("exit");
+    let file = fs::File::create_new(&path).map_err(Error::io("create", &path))?;
+    let _ = rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, CODE_BYTES);
+    Ok(())
 }
 
 /// Writes over a record in one piece, padded with what JSON ignores.

@@ -80,9 +80,13 @@ impl Files {
 
     fn rotate(&mut self) {
         self.give_up();
+        let last = self.max_files.saturating_sub(1);
         for compressed in [false, true] {
-            let _ = fs::remove_file(older(&self.path, self.max_files.saturating_sub(1), compressed));
-            for number in (1..self.max_files.saturating_sub(1)).rev() {
+            let _ = fs::remove_file(older(&self.path, last, compressed));
+        }
+        // At no time is more than one number without a file, which readers know.
+        for number in (1..last).rev() {
+            for compressed in [false, true] {
                 let _ = fs::rename(older(&self.path, number, compressed), older(&self.path, number + 1, compressed));
             }
         }

@@ -161,12 +161,21 @@ fn open_all(path: &Path) -> std::io::Result<Vec<Opened>> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
+        let mut missing = 0;
         for number in 1.. {
             // It may be compressed just now.
             let found = open(&older(path, number, false), false)
                 .or_else(|_| open(&older(path, number, true), true))
                 .or_else(|_| open(&older(path, number, false), false));
-            let Ok(opened) = found else { break };
+            let Ok(opened) = found else {
+                // A rotation under way leaves one number without a file for a moment, two may leave two.
+                missing += 1;
+                if missing > 2 {
+                    break;
+                }
+                continue;
+            };
+            missing = 0;
             if list.iter().all(|one| one.inode != opened.inode) {
                 list.push(opened);
             }

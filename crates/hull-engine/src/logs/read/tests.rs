@@ -106,3 +106,16 @@ fn entries_are_shown_with_times_and_details() {
     put(&mut bytes, &entry, Options { timestamps: true, details: true, ..Options::default() });
     assert_eq!(String::from_utf8(bytes).unwrap(), "2024-02-29T12:34:56.120000000Z a+b=1,c=x%2Cy text\n");
 }
+
+#[test]
+fn a_rotation_under_way_hides_no_file() {
+    for gaps in [&[1][..], &[2], &[1, 2]] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        fs::write(&path, "").unwrap();
+        for number in (1..=5).filter(|number| !gaps.contains(number)) {
+            fs::write(older(&path, number, false), "").unwrap();
+        }
+        assert_eq!(open_all(&path).unwrap().len(), 6 - gaps.len(), "{gaps:?}");
+    }
+}

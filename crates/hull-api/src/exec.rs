@@ -101,23 +101,6 @@ fn find(api: &Api, id: &str) -> Result<(Record, Container), Refusal> {
     Ok((record, container))
 }
 
-/// Records in the order of nothing.
-fn records(engine: &Engine) -> impl Iterator<Item = (PathBuf, Record)> {
-    let entries = fs::read_dir(directory(engine)).ok();
-    entries.into_iter().flatten().flatten().filter_map(|entry| {
-        let path = entry.path();
-        let record = load(&path)?;
-        Some((path, record))
-    })
-}
-
-/// The programs that run in a container.
-pub(crate) fn running(engine: &Engine, container: &str) -> Vec<String> {
-    let of =
-        |(_, record): (PathBuf, Record)| (record.container == container && record.is_running()).then_some(record.id);
-    records(engine).filter_map(of).collect()
-}
-
 /// Removes records that nobody asks for any more.
 fn sweep(engine: &Engine) {
     let now = SystemTime::now();

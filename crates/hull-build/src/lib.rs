@@ -81,6 +81,8 @@ pub struct BuiltImage {
     pub manifest: Option<Digest>,
     /// Its configuration.
     pub config: Vec<u8>,
+    /// Its layers that were there before: of the base image.
+    pub base_layers: usize,
 }
 
 /// A build that failed.

@@ -35,3 +35,15 @@ pub fn main() -> ExitCode {
     }
     commands::main(&args)
 }
+
+/// Understands a command line, a word a line without the program's name, and does nothing: for fuzzing.
+pub fn understand(text: &[u8]) {
+    use std::os::unix::ffi::OsStrExt as _;
+    let words = text.split(|byte| *byte == b'\n').map(|word| OsStr::from_bytes(word).to_owned());
+    let args: Vec<OsString> = std::iter::once("hull".into()).chain(words).collect();
+    if args[1] == "oci" {
+        oci::understand(&args[2..]);
+    } else {
+        commands::understand(&args);
+    }
+}

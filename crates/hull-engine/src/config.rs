@@ -177,6 +177,13 @@ pub struct DnsConfig {
     pub hosts: Vec<String>,
 }
 
+impl DnsConfig {
+    /// Whether anything is to be in `/etc/resolv.conf` beside what the machine has.
+    pub(crate) fn is_asked(&self) -> bool {
+        !self.servers.is_empty() || !self.search.is_empty() || !self.options.is_empty()
+    }
+}
+
 /// Whether a container is started again after its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

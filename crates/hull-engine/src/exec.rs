@@ -1,5 +1,6 @@
 //! `exec`: a further program in a container.
 
+mod known;
 mod served;
 
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -92,6 +93,7 @@ impl Stage {
         config: &ExecConfig,
         running: &Running,
     ) -> Result<i32, Error> {
+        engine.note_exec(&container.id, &self.exec_id, running.pid);
         let words = config.args.join(" ");
         self.tell(engine, container, &format!("exec_create: {words}"), &[]);
         self.tell(engine, container, &format!("exec_start: {words}"), &[]);
@@ -117,6 +119,7 @@ impl Stage {
             }
         }
         let code = running.wait()?;
+        engine.forget_exec(&container.id, &self.exec_id);
         self.tell(engine, container, "exec_die", &[("exitCode", &code.to_string())]);
         attended.map(|_| code)
     }

@@ -117,6 +117,8 @@ pub fn document(engine: &Engine, container: &Container, state: &State) -> Value 
     };
     let mounts: Vec<Value> = config.mounts.iter().filter(short).map(|one| shown(engine, config, one)).collect();
     let file = |name: &str| Some(directory.join(name)).filter(|path| path.exists()).unwrap_or_default();
+    let execs = Some(state.phase).filter(|phase| *phase == Phase::Running).map(|_| engine.exec_ids(&container.id));
+    let execs = execs.filter(|execs| !execs.is_empty());
     let mut document = json!({
         "Id": container.id,
         "Created": time(container.created),
@@ -143,7 +145,7 @@ pub fn document(engine: &Engine, container: &Container, state: &State) -> Value 
         "MountLabel": "",
         "ProcessLabel": config.security.label.clone().unwrap_or_default(),
         "AppArmorProfile": config.security.apparmor.clone().unwrap_or_default(),
-        "ExecIDs": null,
+        "ExecIDs": execs,
         "HostnamePath": file("hostname"),
         "HostsPath": file("hosts"),
         "ResolvConfPath": file("resolv.conf"),

@@ -61,6 +61,7 @@ pub mod records;
 mod rootfs;
 mod sandbox;
 pub mod seccomp;
+mod shm;
 pub mod spec;
 pub mod stats;
 pub mod step;

@@ -173,7 +173,7 @@ impl Engine {
         if config.namespaces.uts == NamespaceChoice::Private {
             list.push(("hostname", made.hostname));
         }
-        if !private || plan.is_some() || !config.dns.servers.is_empty() {
+        if !private || plan.is_some() || config.dns.is_asked() {
             list.push(("resolv.conf", made.resolv_conf.to_string()));
         }
         Ok(NameFiles { list, settings: made.settings })

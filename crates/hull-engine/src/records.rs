@@ -286,7 +286,8 @@ pub(crate) fn create_private(path: &Path) -> Result<(), Error> {
 }
 
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let mut bytes = Vec::new();
+    // One read for nearly every record, however many there are.
+    let mut bytes = Vec::with_capacity(8 << 10);
     let file = fs::File::open(path).map_err(Error::io("open", path))?;
     file.take(MAX_RECORD_BYTES).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     serde_json::from_slice(&bytes).map_err(|source| Error::Record { path: path.display().to_string(), source })

@@ -15,13 +15,15 @@ use std::path::Path;
 use hull_cgroup::Driver;
 use hull_image::snapshot::Lower;
 use hull_runtime::{CreateOptions, Running, Streams};
+use hull_sys::clone::{CloneFlags, Cloned, clone3, exit_now};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::config::{HealthConfig, LogConfig, NamespaceChoice, RestartPolicy, RunConfig};
 use crate::error::Error;
 use crate::exec::{ExecConfig, Stage};
 use crate::launch::{Prepared, Request};
 use crate::records::{Container, Engine, Phase, Work};
-use crate::{init, names};
+use crate::{attach, init, launch, monitor, names};
 
 /// The directory of a container's sandbox.
 pub(crate) fn directory(container: &Path) -> std::path::PathBuf {
@@ -69,14 +71,44 @@ fn config(container: &Container, exec: &ExecConfig) -> RunConfig {
 }
 
 impl Engine {
-    /// Runs a program on a stopped container's files and returns its exit code.
+    /// Runs a program on a stopped container's files and returns its exit code; 0 at once with `detach`, where a process
+    /// stays behind that waits for the program and removes the sandbox.
     pub(crate) fn exec_stopped(&self, container: &Container, exec: &ExecConfig) -> Result<i32, Error> {
+        if !exec.detach {
+            return self.run_stopped(container, exec, || {});
+        }
+        // The child opens the store itself.
+        self.images.close();
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .map_err(Error::io("create", "socket"))?;
+        match clone3(CloneFlags::empty(), None).map_err(Error::io("clone", "process of the sandbox"))? {
+            Cloned::Child => {
+                drop(ours);
+                let _ = rustix::process::setsid();
+                let mut theirs = Some(theirs);
+                let result = self.run_stopped(container, exec, || {
+                    let _ = launch::leave_caller();
+                    if let Some(socket) = theirs.take() {
+                        monitor::tell_start(socket, Ok(()));
+                    }
+                });
+                if let (Err(error), Some(socket)) = (&result, theirs) {
+                    monitor::tell_start(socket, Err(error));
+                }
+                exit_now(0)
+            }
+            Cloned::Parent(..) => {
+                drop(theirs);
+                attach::await_start(&ours, &mut |_| {}).map(|()| 0)
+            }
+        }
+    }
+
+    /// The same in this process, which waits in any case; calls `started` once the program runs.
+    fn run_stopped(&self, container: &Container, exec: &ExecConfig, started: impl FnOnce()) -> Result<i32, Error> {
         let refuse = |status: &str| {
             Err(Error::Status { operation: "exec in", id: container.id.clone(), status: status.to_owned() })
         };
-        if exec.detach {
-            return refuse("not running: --detach needs one that runs");
-        }
         let lock = self.lock(&container.id)?;
         let container = self.container(&container.id)?;
         let phase = self.state(&container.id)?.phase;
@@ -94,7 +126,9 @@ impl Engine {
         let result = self.sandbox(&id, &container, exec, &place, stage.streams(exec)?);
         let result = match result {
             Ok((running, lower)) => {
+                started();
                 let code = stage.attend(self, &container, exec, &running);
+                let code = if exec.detach { code.and(running.wait().map_err(Error::from)) } else { code };
                 let released = lower.map_or(Ok(()), Lower::release);
                 code.and_then(|code| Ok(released.map(|()| code)?))
             }

@@ -91,10 +91,6 @@ pub(super) fn inspect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Re
     let container = api.container(request.param("id"))?;
     let state = api.engine.state(&container.id)?;
     let mut document = inspect::document(&api.engine, &container, &state);
-    let execs = crate::exec::running(&api.engine, &container.id);
-    if !execs.is_empty() {
-        document["ExecIDs"] = json!(execs);
-    }
     if request.query.truth("size") {
         let written = api.engine.written(&container.id);
         let image = api.engine.images.find(&container.image_id).ok();

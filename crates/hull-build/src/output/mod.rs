@@ -55,6 +55,7 @@ impl Exporter<'_> {
                 id: Digest::of(&one.config),
                 manifest: None,
                 config: one.config.clone(),
+                base_layers: one.planned.base_layers,
             })
             .collect();
         for output in outputs {

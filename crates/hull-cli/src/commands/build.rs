@@ -4,6 +4,7 @@ mod plain;
 mod progress;
 mod raw;
 mod request;
+mod squash;
 mod terminal;
 mod verify;
 
@@ -99,6 +100,12 @@ pub(super) struct Args {
     /// Where results are put for other builds
     #[arg(long, value_name = "CACHE")]
     cache_to: Vec<String>,
+    /// Merge the layers that this build adds into one
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
+    squash: bool,
+    /// Security of each step, as of 'hull run': seccomp=, apparmor=, label=, no-new-privileges
+    #[arg(long = "security-opt", value_name = "OPTION")]
+    security_options: Vec<String>,
     /// Write the image's ID to a file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
@@ -212,11 +219,20 @@ pub(super) struct Args {
     context: Option<String>,
 }
 
+impl Args {
+    /// What can be made of them without looking at the machine.
+    pub(super) fn understand(&self) {
+        drop(request::defaults(self));
+        drop(request::Call::parse(&self.call, self.check));
+    }
+}
+
 pub(super) fn main(engine: &Engine, args: Args) -> Done {
     let way = progress::Way::choose(args.progress.as_deref(), args.quiet)?;
     let (iidfile, metadata_file) = (args.iidfile.clone(), args.metadata_file.clone());
     let call = request::Call::parse(&args.call, args.check)?;
-    let request = request::request(engine, &args).map_err(failed)?;
+    let mut request = request::request(engine, &args).map_err(failed)?;
+    let squash = args.squash.then(|| squash::Squash::of(&mut request)).transpose().map_err(failed)?;
     let defaults = request::defaults(&args).map_err(failed)?;
     let wanted = |text: &Option<String>| text.as_deref().is_some_and(|text| text != "false");
     if args.attest.iter().any(|text| !text.contains("type=provenance")) || wanted(&args.sbom) {
@@ -239,7 +255,10 @@ pub(super) fn main(engine: &Engine, args: Args) -> Done {
     let result = hull_build::build(engine, &defaults, &request, &*shown, &cancel);
     shown.finish(result.is_err());
     match result {
-        Ok(built) => {
+        Ok(mut built) => {
+            if let Some(squash) = squash {
+                squash.apply(engine, &mut request, &mut built)?;
+            }
             write_files(&request, &built, iidfile, metadata_file)?;
             if let (progress::Way::Quiet, Some(image)) = (way, built.images.first()) {
                 print(format_args!("{}\n", image.id));

@@ -64,6 +64,12 @@ pub(super) fn answer(words: &[OsString]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Reads a line as far as it is written, without looking for names.
+pub(super) fn understand(words: &[OsString]) {
+    let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    drop(format!("{:?}", Line::read(&Cli::command(), &words).path));
+}
+
 /// What a shell offers.
 #[derive(Debug, Default)]
 pub(super) struct Offer {

@@ -242,10 +242,28 @@ enum Command {
     Oci,
 }
 
+/// Parses words, and makes of them what can be made without looking at the machine.
+pub(crate) fn understand(args: &[OsString]) {
+    complete::understand(args.get(1..).unwrap_or_default());
+    let Ok(cli) = usage::parse(args) else { return };
+    // Flags that name files would read them.
+    let reads = |word: &OsString| word.to_str().is_none_or(|word| word.contains("file") || word.contains("seccomp"));
+    match cli.command {
+        Command::Run(run) if !args.iter().any(reads) => drop(run.config()),
+        Command::Build(build) if !args.iter().any(reads) => build.understand(),
+        _ => {}
+    }
+}
+
 /// Parses the command line, repairs what killed processes left, and runs the command.
 pub(crate) fn main(args: &[OsString]) -> ExitCode {
     if complete::is_asked(args) {
         return complete::answer(args.get(2..).unwrap_or_default());
+    }
+    if matches!(args, [_, word] if word == "--version" || word == "-v") {
+        // Without the description of every command, which costs more than all else here.
+        output::print(concat!("hull ", env!("CARGO_PKG_VERSION"), "\n"));
+        return ExitCode::SUCCESS;
     }
     let cli = match usage::parse(args) {
         Ok(cli) => cli,

@@ -122,6 +122,15 @@ fn dispatch(args: &[OsString], program: &str, log: &mut Log) -> Result<u8, Comma
     result
 }
 
+/// Parses words.
+pub(crate) fn understand(args: &[OsString]) {
+    let Ok(global) = args::parse(commands::GLOBAL, args, 0) else { return };
+    let Some((name, rest)) = global.words.split_first() else { return };
+    if let Ok(command) = command_named(name, "hull oci") {
+        drop(args::parse(command.flags, rest, command.last_flag_word));
+    }
+}
+
 fn command_named(name: &OsStr, program: &str) -> Result<&'static Command, CommandError> {
     name.to_str().and_then(commands::find).ok_or_else(|| CommandError {
         message: format!("unknown command {name:?}; see {program} --help"),

@@ -140,6 +140,7 @@ impl Engine {
             nonblocking(&master)?;
             ends.outputs[0] = Some(master);
         }
+        self.note_exec(&container.id, exec_id, running.pid);
         served.started(running.pid, ends.outputs[0].as_ref().filter(|_| config.tty));
         let words = config.args.join(" ");
         let told = [("execID", exec_id)];
@@ -153,6 +154,7 @@ impl Engine {
             serving.serve(&running, &mut Escape::new(&[]));
         }
         let code = running.wait()?;
+        self.forget_exec(&container.id, exec_id);
         serving.finish();
         self.tell(container, "exec_die", &[told[0], ("exitCode", &code.to_string())]);
         served.ended(code);

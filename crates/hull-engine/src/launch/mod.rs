@@ -419,7 +419,10 @@ impl Engine {
         let lower = image.map(|(_, lower)| lower);
         let rootfs = self.overlay(lower.as_ref(), directory.join("upper"), &directory, container.config.remove)?;
         self.ready_volumes(&container, lower.as_ref().map(Lower::layers), !known)?;
-        let trees = self.attach_mounts(&container, &mut spec)?;
+        let mut trees = self.attach_mounts(&container, &mut spec)?;
+        if container.config.runtime.is_none() {
+            self.share_memory(&container, &mut spec, &mut trees)?;
+        }
         let (mut streams, mut ends) = program_streams(&container.config)?;
         streams.preserve_fds = self.sockets.count;
         if let Some(name) = &container.config.runtime {
@@ -551,7 +554,7 @@ fn close_inherited(keep: &[BorrowedFd<'_>], sockets: u32) {
 }
 
 /// A monitor keeps no directory, terminal or pipe of its caller's busy.
-fn leave_caller() -> Result<(), Error> {
+pub(crate) fn leave_caller() -> Result<(), Error> {
     rustix::process::chdir("/").map_err(Error::io("enter", "/"))?;
     let null = null()?;
     rustix::stdio::dup2_stdin(&null).map_err(Error::io("redirect", "standard input"))?;

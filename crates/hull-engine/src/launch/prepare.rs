@@ -198,7 +198,9 @@ fn make_bind_sources(mounts: &[MountConfig]) -> Result<(), Error> {
 /// The files of `/etc` that a container gets its own of; see [`Engine::name_files`].
 fn generated_files(config: &RunConfig) -> impl Iterator<Item = &'static str> {
     let hostname = config.namespaces.uts == NamespaceChoice::Private;
-    let resolver = config.namespaces.network != NamespaceChoice::Private || !config.networks.is_empty();
+    let apart = config.namespaces.network == NamespaceChoice::Private && config.networks.is_empty();
+    // Without a network there is nobody to ask, unless the user says whom.
+    let resolver = !apart || config.dns.is_asked();
     [("hostname", hostname), ("hosts", true), ("resolv.conf", resolver)]
         .into_iter()
         .filter(|(_, wanted)| *wanted)

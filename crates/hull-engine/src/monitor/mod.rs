@@ -221,6 +221,16 @@ fn firewall(engine: &Engine, container: &Container) -> Option<hull_network::Watc
     networked.then(|| hull_network::Watch::open(&engine.networks()).ok()).flatten()
 }
 
+/// Tells whoever waits in [`crate::attach::await_start`] how something was started.
+pub(crate) fn tell_start(socket: OwnedFd, started: Result<(), &Error>) {
+    let facts = client::Facts { greeted: true, first: true, ..client::Facts::default() };
+    let mut client = Client::new(socket, facts);
+    match started {
+        Ok(()) => client.give(protocol::STARTED, &[0; 4]),
+        Err(error) => failed(&mut client, error),
+    }
+}
+
 fn failed(client: &mut Client, error: &Error) {
     let mut payload = vec![error.exit_code(), u8::from(error.is_no_image())];
     let text = error.to_string();

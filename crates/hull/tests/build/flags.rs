@@ -407,3 +407,22 @@ fn root_build_pushes() {
     assert_eq!(files.keys().collect::<Vec<_>>(), ["f", "g"]);
     build.home.assert_clean();
 }
+
+#[test]
+fn root_build_squash_makes_one_layer_of_what_it_adds() {
+    let Some(build) = Build::new() else { return };
+    build.id("FROM scratch\nCOPY f /base\n", &[]);
+    build.home.run(&["tag", "made", "base"]).ok();
+    let text = "FROM base\nCOPY f /one\nCOPY f /two\n";
+    let file = build.home.path().join("id");
+    let id = build.id(text, &["--squash", "--iidfile", file.to_str().expect("UTF-8")]);
+    assert_eq!(std::fs::read_to_string(file).expect("read"), id);
+    assert_eq!(build.config("{{json .Id}}"), id);
+    let layers = build.config("{{json .RootFS.Layers}}");
+    assert_eq!(layers.as_array().map(Vec::len), Some(2), "{layers}");
+    let plain = build.id(text, &[]);
+    assert_ne!(plain, id);
+    assert_eq!(build.config("{{json .RootFS.Layers}}")[0], layers[0]);
+    let refused = build.build(text, &["--squash", "--output", "type=oci,dest=x.tar"]);
+    assert!(refused.code != 0 && refused.stderr.contains("--squash makes an image of the store"), "{}", refused.stderr);
+}

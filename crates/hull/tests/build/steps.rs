@@ -489,3 +489,13 @@ fn root_build_explains_what_differs() {
     let said = build.said(&text("2"), &["--explain"]);
     assert_eq!(said[..2], ["not cached: file src/a.c changed", "not cached: what it is built on changed"], "{said:?}");
 }
+
+#[test]
+fn root_build_run_takes_security_options() {
+    let Some(build) = Build::new() else { return };
+    let text = "RUN [\"/probe\", \"status\", \"Seccomp\", \"+\", \"status\", \"NoNewPrivs\"]\n";
+    let options = ["--no-cache", "--security-opt", "seccomp=unconfined", "--security-opt", "no-new-privileges"];
+    assert_eq!(build.said(text, &["--no-cache"])[0], "2");
+    assert_eq!(build.said(text, &options), ["0", "1"]);
+    assert_ne!(build.build(text, &["--security-opt", "nothing=1"]).code, 0);
+}

@@ -179,3 +179,66 @@ fn root_fifty_commands_at_once() {
     h.run(&["rm", "-f", &id]).ok();
     h.assert_clean();
 }
+
+#[test]
+fn root_programs_that_run_beside_are_listed() {
+    let Some(h) = home!() else { return };
+    let _ = h.detached(&["--name", "web"], &["sleep", "60"]);
+    assert_eq!(h.field("web", "{{json .ExecIDs}}"), "null");
+    h.run(&["exec", "-d", "web", "/probe", "wait-file", "/end"]).ok();
+    let mut attached = h.hull(&["exec", "web", "/probe", "wait-file", "/end"]).spawn().expect("start hull");
+    h.until("both are listed", || h.field("web", "{{len .ExecIDs}}") == "2");
+    let id = h.field("web", "{{index .ExecIDs 0}}");
+    assert!(id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+    h.write("rootfs/end", "");
+    attached.wait().expect("wait");
+    h.until("none is left", || h.field("web", "{{json .ExecIDs}}") == "null");
+    h.run(&["rm", "-f", "web"]).ok();
+    h.assert_clean();
+}
+
+#[test]
+fn root_a_program_runs_in_the_background_of_a_stopped_container() {
+    let Some(h) = home!() else { return };
+    finish(&mut h.container("create", &["--name", "still"], &["true"])).ok();
+    h.run(&["exec", "-d", "still", "/probe", "write", "/made", "1", "+", "wait-file", "/end"]).ok();
+    h.until("it has begun", || h.at("rootfs/made").exists());
+    assert_eq!(h.field("still", "{{.State.Status}}"), "created");
+    h.write("rootfs/end", "");
+    let none = h.run(&["exec", "-d", "still", "/no-such-program"]);
+    assert_eq!((none.code, none.stderr.lines().count()), (127, 1), "{}", none.stderr);
+    h.run(&["start", "still"]).ok();
+    h.run(&["rm", "-f", "still"]).ok();
+    h.assert_clean();
+}
+
+#[test]
+fn root_who_shares_ipc_shares_its_memory() {
+    let Some(h) = home!() else { return };
+    let _ =
+        h.detached(&["--name", "one", "--ipc", "shareable"], &["write", "/dev/shm/x", "shared", "+", "sleep", "60"]);
+    let _ = h.detached(&["--name", "apart"], &["sleep", "60"]);
+    h.until("it has written", || h.run(&["exec", "one", "/probe", "cat", "/dev/shm/x"]).text() == "shared");
+    let run = |flags: &[&str], args: &[&str]| {
+        finish(&mut h.container("run", &[&["--rm"], flags].concat(), args)).ok().text().to_owned()
+    };
+    let joined = ["--ipc", "container:one"];
+    assert_eq!(run(&joined, &["cat", "/dev/shm/x", "+", "write", "/dev/shm/back", "2"]), "shared\nok");
+    assert_eq!(h.run(&["exec", "one", "/probe", "cat", "/dev/shm/back"]).ok().text(), "2");
+    assert_eq!(run(&[], &["cat", "/dev/shm/x"]), "errno:2");
+    finish(&mut h.container("run", &["--ipc", "container:apart"], &["true"])).fails("non-shareable");
+    h.run(&["rm", "-f", "one", "apart"]).ok();
+    h.assert_clean();
+}
+
+#[test]
+fn root_servers_of_names_are_those_asked_for_without_a_network_too() {
+    let Some(h) = home!() else { return };
+    h.write("rootfs/etc/resolv.conf", "");
+    let flags = ["--rm", "--dns", "192.0.2.1", "--dns-search", "x.example"];
+    let text = finish(&mut h.container("run", &flags, &["cat", "/etc/resolv.conf"])).ok().stdout;
+    assert!(text.contains("nameserver 192.0.2.1\n") && text.contains("search x.example\n"), "{text}");
+    let text = finish(&mut h.container("run", &["--rm"], &["cat", "/etc/resolv.conf"])).ok().stdout;
+    assert_eq!(text.trim(), "");
+    h.assert_clean();
+}

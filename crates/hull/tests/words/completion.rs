@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use hull_testkit::{Finished, Home, finish, home};
+use hull_testkit::{Finished, Home, finish, home, tier};
 
 /// What `hull __complete` says in a home: candidates without their descriptions, and the last line.
 fn offered(home: &Home, words: &[&str]) -> (Vec<String>, String) {
@@ -62,6 +62,55 @@ fn bash_gets_what_is_behind_its_own_word_breaks() {
     assert_eq!(bash("hull run --restart u").ok().stdout, "unless-stopped\n");
     assert_eq!(bash("hull run --env-file ").ok().stdout, "compopt -o default\n\n");
     assert_eq!(bash("hull run --rootfs=").ok().stdout, "compopt -o dirnames\n\n");
+}
+
+/// What a shell's own completion offers for a line: `script` gets the line and the directory of the binary first in its
+/// path.
+fn shell(shell: &str, flags: &[&str], script: &str, line: &str) -> Option<String> {
+    let shell = tier::tool(shell)?;
+    let directory = std::path::Path::new(env!("CARGO_BIN_EXE_hull")).parent().expect("directory of the binary");
+    let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap_or_default());
+    let own = tempfile::tempdir().expect("temporary directory");
+    std::fs::create_dir(own.path().join("sub")).expect("create directory");
+    let mut command = Command::new(shell);
+    command.args(flags).args(["-c", script]).env("PATH", path).env("LINE", line).env("HOME", own.path());
+    command.env("TERM", "xterm").env_remove("XDG_CONFIG_HOME").env_remove("ZDOTDIR");
+    Some(finish(command.current_dir(own.path()).stdin(Stdio::null())).ok().stdout)
+}
+
+#[test]
+fn fish_offers_commands_flags_and_values() {
+    let script = "hull completion fish | source; complete -C $LINE";
+    let Some(text) = shell("fish", &["--no-config"], script, "hull imag") else { return };
+    let first = |text: &str| -> Vec<String> {
+        text.lines().map(|line| line.split('\t').next().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(first(&text), ["image", "images"]);
+    assert!(text.contains("images\tList images"), "{text}");
+    let ask = |line: &str| shell("fish", &["--no-config"], script, line).map(|text| first(&text));
+    assert_eq!(ask("hull run --restart u"), Some(vec!["unless-stopped".to_owned()]));
+    assert_eq!(ask("hull run --restart=u"), Some(vec!["--restart=unless-stopped".to_owned()]));
+    assert_eq!(ask("hull run --rootfs "), Some(vec!["sub/".to_owned()]));
+    assert_eq!(ask("hull run --no-such-flag-at-a"), Some(Vec::new()));
+}
+
+#[test]
+fn zsh_offers_commands_flags_and_values() {
+    // A terminal of its own, in which the line is typed, and a tabulator; what is wanted comes, or the test's time ends.
+    let script = r#"
+        zmodload zsh/zpty
+        zpty shell zsh -f -i
+        zpty -w shell 'PS1=; autoload -Uz compinit; compinit -u; source <(hull completion zsh); print READY$((1+1))'
+        zpty -r shell out '*READY2*'
+        zpty -w -n shell "${LINE%%|*}"$'\t'
+        zpty -r shell out "*${LINE##*|}*"
+        print -r -- "$out"
+        zpty -d shell
+    "#;
+    for line in ["hull imag|image", "hull run --restart=u|--restart=unless-stopped", "hull run --rootfs |sub"] {
+        let Some(text) = shell("zsh", &["-f"], script, line) else { return };
+        assert!(text.contains(line.rsplit('|').next().unwrap_or_default()), "{line}: {text}");
+    }
 }
 
 #[test]

@@ -535,6 +535,9 @@ pub(super) fn defaults(args: &Args) -> Result<RunConfig, Failure> {
     add("cpuset-mems", args.cpuset_mems.as_ref());
     add("cgroup-parent", args.cgroup_parent.as_ref());
     add("security", args.security.as_ref());
+    for option in &args.security_options {
+        add("security-opt", Some(option));
+    }
     for text in &args.resource {
         for (key, value) in fields("--resource", text)? {
             let known = [

@@ -133,7 +133,7 @@ impl Solving<'_> {
             Op::Run(op) => {
                 parts = Parts::new("run");
                 parts.add(key::BELOW, below(op.base)?.digest.to_string());
-                key::run(&mut parts, op, self.solver.defaults.security.level, &node.platform, node.epoch);
+                key::run(&mut parts, op, &self.solver.defaults.security, &node.platform, node.epoch);
                 for (index, mount) in op.mounts.iter().enumerate() {
                     let Some(from) = mount.from else { continue };
                     let value = match self.sources.get(&from) {

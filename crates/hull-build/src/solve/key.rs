@@ -3,7 +3,7 @@
 //! A key is the SHA-256 of a list of named parts, each with its length before it. The list is kept beside the result, so
 //! that a step which is not in the cache can be told apart from the one that is, part by part ([`difference`]).
 
-use hull_engine::config::Level;
+use hull_engine::config::{Level, Security};
 use hull_oci::Digest;
 use hull_oci::digest::{Algorithm, Hasher};
 use serde::{Deserialize, Serialize};
@@ -142,7 +142,7 @@ fn flag(value: bool) -> &'static str {
 
 /// What a `RUN` does under an isolation, apart from the files that it needs. Secrets count by name, limits and proxies
 /// not at all.
-pub fn run(parts: &mut Parts, op: &RunOp, level: Level, platform: &str, epoch: Option<i64>) {
+pub fn run(parts: &mut Parts, op: &RunOp, security: &Security, platform: &str, epoch: Option<i64>) {
     parts.add("the command", list(&op.args));
     for variable in &op.env {
         let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
@@ -157,12 +157,18 @@ pub fn run(parts: &mut Parts, op: &RunOp, level: Level, platform: &str, epoch: O
         parts.add(format!("mount {}", mount.target), self::mount(mount));
     }
     parts.add("the network", format!("{:?}", op.network));
-    let level = match level {
+    let level = match security.level {
         Level::Compat => "compat",
         Level::Standard => "standard",
         Level::Hardened => "hardened",
     };
     parts.add("security", if op.insecure { "insecure" } else { level });
+    let usual =
+        Security { level: security.level, no_new_privileges: security.level != Level::Compat, ..Security::default() };
+    let said = |one: &Security| serde_json::to_string(one).unwrap_or_default();
+    if said(security) != said(&usual) {
+        parts.add("security options", said(security));
+    }
     parts.add("hosts", list(&op.extra_hosts));
     parts.add("the host name", &op.hostname);
     parts.add("the size of /dev/shm", op.shm_size.map(|size| size.to_string()).unwrap_or_default());

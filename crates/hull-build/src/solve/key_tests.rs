@@ -30,9 +30,13 @@ fn operation() -> RunOp {
     }
 }
 
+fn security(level: Level) -> Security {
+    Security { level, no_new_privileges: level != Level::Compat, ..Security::default() }
+}
+
 fn key(op: &RunOp) -> Digest {
     let mut parts = Parts::new("run");
-    run(&mut parts, op, Level::Standard, "linux/amd64", None);
+    run(&mut parts, op, &security(Level::Standard), "linux/amd64", None);
     parts.key()
 }
 
@@ -40,7 +44,7 @@ fn key(op: &RunOp) -> Digest {
 fn the_isolation_of_a_step_counts() {
     let at = |insecure, level| {
         let mut parts = Parts::new("run");
-        run(&mut parts, &RunOp { insecure, ..operation() }, level, "linux/amd64", None);
+        run(&mut parts, &RunOp { insecure, ..operation() }, &security(level), "linux/amd64", None);
         parts.key()
     };
     let levels = [Level::Compat, Level::Standard, Level::Hardened];
@@ -52,6 +56,10 @@ fn the_isolation_of_a_step_counts() {
             .into_iter()
             .all(|level| at(true, level) == at(true, Level::Standard) && !keys.contains(&at(true, level)))
     );
+    let mut parts = Parts::new("run");
+    let options = Security { label: None, system_paths_unconfined: true, ..security(Level::Standard) };
+    run(&mut parts, &operation(), &options, "linux/amd64", None);
+    assert!(!keys.contains(&parts.key()));
 }
 
 fn bind(target: &str) -> RunMount {

@@ -155,7 +155,7 @@ impl Solving<'_> {
             Op::Run(op) => {
                 let mut parts = Parts::new("run");
                 parts.add(key::BELOW, key::layers(layers_of(inputs, op.base)?));
-                key::run(&mut parts, op, self.solver.defaults.security.level, &node.platform, node.epoch);
+                key::run(&mut parts, op, &self.solver.defaults.security, &node.platform, node.epoch);
                 for (index, mount) in op.mounts.iter().enumerate() {
                     let Some(tree) = mount.from.and_then(|from| inputs.get(&from)) else { continue };
                     let value = match (selections.get(&index), tree) {

@@ -4,5 +4,6 @@ mod build;
 mod containers;
 mod docker;
 mod images;
+mod schema;
 mod server;
 mod streams;

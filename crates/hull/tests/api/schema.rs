@@ -1,11 +1,9 @@
 //! Answers against the published schema of the Engine API, and against what dockerd sends of it: every field that
 //! dockerd always sends is there, every field has its type, and nothing is there that clients do not know.
 
-mod api;
-
 use std::collections::BTreeMap;
 
-use api::Server;
+use crate::server::Server;
 use serde_json::{Value, json};
 
 /// Fields of Hull's own, which clients pass over.
@@ -26,7 +24,7 @@ impl Schema {
     fn read() -> Self {
         let (mut answers, mut definitions) = (BTreeMap::new(), BTreeMap::<String, BTreeMap<String, Field>>::new());
         let mut name = String::new();
-        for line in include_str!("api/schema.txt").lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        for line in include_str!("schema.txt").lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
             if let Some(field) = line.strip_prefix("  ") {
                 let (field, kind) = field[1..].split_once(' ').expect("name and type");
                 let (kind, nullable) = kind.strip_suffix('?').map_or((kind, false), |kind| (kind, true));

@@ -3,7 +3,10 @@
 const PAGE: usize = 4096;
 
 /// Pages of the stack below the caller's frame that are left alone.
-const MARGIN: usize = 32 << 10;
+const MARGIN: usize = 8 << 10;
+
+/// Loaded segments of a program that are not writable; a linker makes four at most.
+const SEGMENTS: usize = 8;
 
 /// What may have been used of the stack below that.
 const STACK: usize = 1 << 20;
@@ -29,7 +32,16 @@ pub fn trim() {
 pub fn release() {
     // SAFETY: glibc's own function; it touches only memory that malloc knows to be free.
     unsafe { libc::malloc_trim(0) };
+    // First all of them: looking at the next one would bring a part of the first back.
+    let mut segments = [(0, 0); SEGMENTS];
+    let mut count = 0;
     program(|start, length| {
+        if let Some(segment) = segments.get_mut(count) {
+            *segment = (start, length);
+            count += 1;
+        }
+    });
+    for (start, length) in segments.into_iter().take(count) {
         let start = std::ptr::without_provenance_mut(start);
         // SAFETY: a loaded segment that is not writable: its pages come back from the file as they were, and one by one,
         // not with their neighbours.
@@ -37,7 +49,7 @@ pub fn release() {
             libc::madvise(start, length, libc::MADV_RANDOM);
             libc::madvise(start, length, libc::MADV_DONTNEED);
         }
-    });
+    }
     let marker = 0_u8;
     let end = (&raw const marker).addr().saturating_sub(MARGIN) & !(PAGE - 1);
     // SAFETY: no frame of the only thread is below the caller's but for the margin, and nothing but its stack is mapped

@@ -289,7 +289,7 @@ impl<'a> Sources<'a> {
             '*' | '?' | '[' | '\\' => format!("\\{character}"),
             character => character.to_string(),
         };
-        Some(format!("/{}", name.chars().map(escape).collect::<String>()))
+        Some(name.chars().map(escape).collect())
     }
 
     /// Takes an image of a layout into the store.

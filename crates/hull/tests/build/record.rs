@@ -133,7 +133,7 @@ fn root_build_lock() {
     let Some(build) = Build::new("context") else { return };
     build.write(
         "Dockerfile",
-        "FROM box\nARG VERSION\nCOPY src/ /src/\nRUN <<EOT\nmkdir -p /lib/apk/db\ncat > /lib/apk/db/installed <<EOF\n\
+        "FROM box\nARG VERSION\nCOPY . /all/\nRUN <<EOT\nmkdir -p /lib/apk/db\ncat > /lib/apk/db/installed <<EOF\n\
          C:Q1abc=\nP:musl\nV:1.2.5-r0\nA:x86_64\n\nEOF\necho $VERSION > /version\nEOT\n",
     );
     build.write("src/a", "1");

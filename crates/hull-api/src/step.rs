@@ -7,6 +7,7 @@
 use std::io::{self, IoSlice, IoSliceMut, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -32,7 +33,12 @@ const MOST_BYTES: usize = 64 << 10;
 
 /// A command line of this binary on the same directories.
 pub(crate) fn own(engine: &Engine) -> Command {
-    let mut command = Command::new("/proc/self/exe");
+    const EXE: &str = "/proc/self/exe";
+    let mut command = Command::new(EXE);
+    // What runs from a mount that is attached nowhere finds its file, to make it a container's first process, by this.
+    if let Ok(path) = std::fs::read_link(EXE) {
+        command.arg0(path);
+    }
     command.arg("--root").arg(engine.root()).arg("--state").arg(engine.state_root());
     command
 }

@@ -231,6 +231,18 @@ fn root_api_files_go_in_and_out_of_containers_that_do_not_run() {
 }
 
 #[test]
+fn root_api_a_container_has_hull_s_first_process_if_it_asks() {
+    let Some(server) = Server::with_image(&[]) else { return };
+    server.create("one", &["echo", "under init"], json!({ "HostConfig": { "Init": true } }));
+    server.post("/containers/one/start", &Value::Null).is(204);
+    server.post("/containers/one/wait", &Value::Null).is(200);
+    let logs = server.get("/containers/one/logs?stdout=1&stderr=1").is(200);
+    assert_eq!(demultiplex(&logs.body).0.trim_end(), "under init");
+    server.delete("/containers/one").is(204);
+    server.finish();
+}
+
+#[test]
 fn root_api_prunes_what_has_ended() {
     let Some(server) = Server::with_image(&[]) else { return };
     let ended = server.create("ended", &["echo", "x"], json!({ "Labels": { "keep": "no" } }));

@@ -284,6 +284,27 @@ impl Solving<'_> {
         }
     }
 
+    /// What a step is built on, as that which changed.
+    fn below(&self, node: &Node) -> Option<String> {
+        let below = match &node.op {
+            Op::Run(op) => op.base,
+            Op::Mkdir(op) => op.base,
+            Op::Copy(op) => op.base?,
+            _ => return None,
+        };
+        let below = self.graph.node(below)?;
+        Some(match &below.op {
+            Op::Image(image) => {
+                let digest = image.digest.as_ref().unwrap_or(&image.id);
+                format!("the base image {} is another one: now {digest}", image.reference)
+            }
+            _ => {
+                let name = below.name.split_once("] ").map_or(below.name.as_str(), |(_, rest)| rest);
+                format!("{name} came out differently")
+            }
+        })
+    }
+
     /// Says why a step is not in the cache.
     fn explain(&self, node: &Node, parts: &Parts, work: Work<'_>) -> Result<(), Error> {
         let say = |line: &str| {
@@ -304,6 +325,10 @@ impl Solving<'_> {
                 reasons.retain(|reason| *reason != format!("{name} changed"));
                 reasons.extend(files);
             }
+        }
+        let below = format!("{} changed", key::BELOW);
+        if let (Some(reason), Some(what)) = (reasons.iter_mut().find(|reason| **reason == below), self.below(node)) {
+            *reason = what;
         }
         if reasons.is_empty() {
             say("its result was removed");

@@ -246,3 +246,13 @@ fn root_build_provenance() {
     build.home.run(&["image", "inspect", "--provenance", "made"]).fails("it is not known how it was built");
     build.build(&["--provenance=much"]).fails("expected true, false, mode=min or mode=max");
 }
+
+#[test]
+fn root_build_explains_another_base() {
+    let Some(build) = Build::new("context") else { return };
+    build.write("Dockerfile", "FROM box\nRUN echo x > /x\n");
+    build.id(&[]);
+    build.home.run(&["tag", "made", "box"]).ok();
+    let said = build.build(&["--explain", "--progress=plain"]);
+    assert!(said.stderr.contains("not cached: the base image box is another one: now sha256:"), "{}", said.stderr);
+}

@@ -10,6 +10,7 @@
 //! cgroups, with the same pause before it. The pause is part of the measurement: on cgroup v1 the first `cgroup.procs`
 //! write after one waits for a grace period of the kernel, as it does for a user who types a command.
 
+mod build;
 mod bundle;
 mod engines;
 mod images;
@@ -26,11 +27,12 @@ use std::process::{Command, Stdio};
 use crate::{Result, release, workspace};
 
 const USAGE: &str = "\
-usage: cargo xtask bench [images|pull|network|life] [OPTION...]
+usage: cargo xtask bench [images|pull|network|life|build] [OPTION...]
   images             measure loading, removing and mounting images instead of starting containers
   pull               measure pulling an image from a registry on this machine
   network            measure containers on bridges beside docker and podman, in a network namespace
   life               measure detached containers: memory, exec, lists, a thousand at once
+  build              measure builds beside BuildKit (docker's) and buildah
   --runs N           runs of each contender (default 40, at least 30)
   --pause MS         pause before each run (default 50)
   --peers-root DIR   a root directory with crun and runc in it (default $HULL_PEERS_ROOT, else those in PATH)
@@ -56,10 +58,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         Some("inside-images") => return images::inside(&arguments[1..]),
         Some("inside-pull") => return pull::inside(&arguments[1..]),
         Some("inside-network") => return network::inside(&arguments[1..]),
+        Some("inside-build") => return build::inside(&arguments[1..]),
         Some("inside-life") => return life::inside(&arguments[1..]),
         Some("serve") => return traffic::serve(&arguments[1..]),
         Some("talk") => return traffic::talk(&arguments[1..]),
         Some("network") => return network::run(&parse(&arguments[1..])?),
+        Some("build") => return build::run(&parse(&arguments[1..])?),
         Some("life") => return life::run(&parse(&arguments[1..])?),
         Some("pull") => return pull::run(&parse(&arguments[1..])?),
         Some("images") => return images::run(&parse(&arguments[1..])?),

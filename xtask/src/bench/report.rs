@@ -201,18 +201,45 @@ const LIFE_ROWS: &[(&str, &str, &str, &str)] = &[
     ("hull-running-rm", "`hull rm` of these 1 000", "", ""),
 ];
 
+/// The rows about builds.
+const BUILD_ROWS: &[(&str, &str, &str, &str)] = &[
+    ("hull-small", "small project, nothing changed: `hull build`", "hull-small", "30 ms"),
+    ("docker-small", "`docker build` (BuildKit)", "hull-small", "ratio 10"),
+    ("buildah-small", "`buildah build --layers`", "hull-small", ""),
+    ("hull-first", "10 000 files of 100 MB, first build: `hull build`", "hull-first", ""),
+    ("docker-first", "`docker build`", "hull-first", "ratio 3"),
+    ("buildah-first", "`buildah build --layers`", "hull-first", ""),
+    ("hull-again", "the same, nothing changed: `hull build`", "hull-again", "150 ms"),
+    ("docker-again", "`docker build`", "hull-again", ""),
+    ("buildah-again", "`buildah build --layers`", "hull-again", ""),
+    ("hull-one", "the same, one file changed: `hull build`", "hull-one", "500 ms"),
+    ("docker-one", "`docker build`", "hull-one", ""),
+    ("buildah-one", "`buildah build --layers`", "hull-one", ""),
+    ("hull-ten", "ten independent stages that compute: `hull build`", "hull-ten", ""),
+    ("docker-ten", "`docker build`", "hull-ten", ""),
+    ("buildah-ten", "`buildah build --layers --jobs 10`", "hull-ten", ""),
+    ("hull-lone", "one of these stages alone: `hull build`", "hull-lone", ""),
+    ("docker-lone", "`docker build`", "hull-lone", ""),
+    ("buildah-lone", "`buildah build --layers`", "hull-lone", ""),
+];
+
+/// The Markdown table about builds.
+pub(super) fn builds(figures: &Figures, options: &Options, size: u64) -> String {
+    aims(figures, options, size, "buildah", BUILD_ROWS)
+}
+
 /// The Markdown table about networks.
 pub(super) fn network(figures: &Figures, options: &Options, size: u64) -> String {
-    aims(figures, options, size, NETWORK_ROWS)
+    aims(figures, options, size, "podman", NETWORK_ROWS)
 }
 
 /// The Markdown table about a container's life.
 pub(super) fn life(figures: &Figures, options: &Options, size: u64) -> String {
-    aims(figures, options, size, LIFE_ROWS)
+    aims(figures, options, size, "podman", LIFE_ROWS)
 }
 
 /// A table of several units, with what is wanted.
-fn aims(figures: &Figures, options: &Options, size: u64, rows: &[(&str, &str, &str, &str)]) -> String {
+fn aims(figures: &Figures, options: &Options, size: u64, third: &str, rows: &[(&str, &str, &str, &str)]) -> String {
     let mut text = String::new();
     let version = |name: &str| figures.versions.get(name).map_or("-", String::as_str);
     let _ = writeln!(
@@ -226,7 +253,7 @@ fn aims(figures: &Figures, options: &Options, size: u64, rows: &[(&str, &str, &s
         version("load").split(' ').next().unwrap_or_default(),
         version("hull"),
         version("docker"),
-        version("podman"),
+        version(third),
         size as f64 / 1e6
     );
     text.push_str("| work | median | best | ratio of medians | wanted |\n|---|---:|---:|---:|---:|\n");

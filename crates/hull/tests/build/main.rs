@@ -1,6 +1,8 @@
-//! `hull build`: flags and outputs, `RUN` steps, caches that are shared, what is recorded, and where files come from.
+//! `hull build`: flags and outputs, `RUN` steps, caches that are shared, what is recorded, where files come from, and the
+//! examples.
 
 mod caches;
+mod examples;
 mod flags;
 mod record;
 mod sources;

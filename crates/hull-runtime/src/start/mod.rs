@@ -148,7 +148,10 @@ fn release(root: &Path, record: &Record) -> Result<(), Error> {
     }
     if let Some(report) = reported {
         let failure = report.failure();
-        return Err(start_error(root, record, failure));
+        let error = start_error(root, record, failure);
+        // Until now the process has waited; soon it ends by itself.
+        let _ = rustix::io::write(&start, b"!");
+        return Err(error);
     }
     if let Err(error) = Point::plan("poststart", &record.hooks.poststart)?.run(&record.state(Status::Running)) {
         if let Ok(pidfd) = record.pidfd() {
@@ -165,7 +168,10 @@ fn start_error(root: &Path, record: &Record, failure: Failure) -> Error {
     let program = record.spec(root).ok().and_then(|spec| spec.process);
     let message = match (failure.step, program) {
         (Step::Exec | Step::ProgramLookup, Some(process)) => {
-            parent::exec_message(Some(&record.rootfs), &process, failure)
+            // The file system may be mounted nowhere but in the container's own namespace.
+            let own = PathBuf::from(format!("/proc/{}/root", record.pid));
+            let rootfs = if own.read_dir().is_ok() { &own } else { &record.rootfs };
+            parent::exec_message(Some(rootfs), &process, failure)
         }
         (step, _) => format!("{}: {}", step.describe(), failure.errno),
     };

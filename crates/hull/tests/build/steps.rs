@@ -168,6 +168,19 @@ RUN ["/probe", "write", "/g", "x"]
 }
 
 #[test]
+fn root_build_an_image_without_its_interpreter_says_so() {
+    let Some(build) = Build::new() else { return };
+    // As a dynamic program copied to `scratch`: it is there, and what it needs is not.
+    let text = "FROM scratch\nCOPY --chmod=755 <<E /script\n#!/no/interpreter\nE\n";
+    build.build(text, &["-t", "made"]).ok();
+    let home = &build.home;
+    let failed = home.run(&["run", "--rm", "--network=none", "--cgroup-parent", home.name(), "made", "/script"]);
+    assert_eq!(failed.code, 127, "{}", failed.stderr);
+    assert!(failed.stderr.contains("/no/interpreter"), "{}", failed.stderr);
+    home.assert_clean();
+}
+
+#[test]
 fn root_build_run_bind_mounts() {
     let Some(build) = Build::new() else { return };
     std::fs::create_dir(build.context().join("d")).expect("create directory");

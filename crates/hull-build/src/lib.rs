@@ -62,6 +62,8 @@ use sources::Sources;
 pub struct Built {
     /// An image for each platform, in the order asked for.
     pub images: Vec<BuiltImage>,
+    /// Digest of the index of several platforms, if one was pushed.
+    pub index: Option<Digest>,
     /// What should be said.
     pub warnings: Vec<observer::Warning>,
     /// What came into it from outside.
@@ -139,7 +141,9 @@ fn build_noted(
     cancel: &AtomicBool,
 ) -> Result<Built, Failure> {
     let transfer = engine.images.begin().map_err(Error::from)?;
-    let files = files::Sources::new(engine).with_secrets(&request.secrets).with_ssh(&request.ssh);
+    // Held until the end of the build.
+    let (_agents, ssh) = run::keys::Agents::start(&request.ssh)?;
+    let files = files::Sources::new(engine).with_secrets(&request.secrets).with_ssh(&ssh);
     let locked = locked(request)?;
     let applied = locked.as_ref().map(|lock| lock.apply(request));
     let request = applied.as_ref().unwrap_or(request);
@@ -178,7 +182,7 @@ fn build_noted(
         files: &files,
         secrets: &request.secrets,
         certificates: certificates.as_deref(),
-        ssh: &request.ssh,
+        ssh: &ssh,
         cancel,
         explain: request.explain,
         imports: &imports,
@@ -248,7 +252,7 @@ fn build_noted(
         files: &files,
         attest: &attest,
     };
-    let images = exporter.export(&ready).map_err(of_it)?;
+    let (images, index) = exporter.export(&ready).map_err(of_it)?;
     let results = remote::Steps { graph: &plan.graph, keys: &keys, results: &asked };
     exports.write(&transfer, &results, &sources, observer)?;
     let date = plan.results.first().map_or(plan::NO_DATE, |planned| planned.created);
@@ -258,7 +262,7 @@ fn build_noted(
         lock.results = images.iter().map(|image| (image.platform.to_string(), image.id.to_string())).collect();
         lock.write(path)?;
     }
-    Ok(Built { images, warnings, inputs, steps })
+    Ok(Built { images, index, warnings, inputs, steps })
 }
 
 /// Builds an image again, with nothing of the cache, and says how what comes out differs from it.

@@ -316,7 +316,7 @@ impl<'a> Sources<'a> {
         if let Some(pinned) = pinned {
             return self.pinned(text, pinned, platform, step).map_err(|error| failed(&error));
         }
-        let found = if self.request.pull && !by_id { None } else { store.find(text).ok() };
+        let found = if self.request.pull && !by_id { None } else { store.find_for(text, platform).ok() };
         let suits = |image: &hull_image::Image| image.config.platform.suits(platform).is_some();
         if let Some(image) = found.filter(suits) {
             self.is_locked(text, &image)?;

@@ -25,7 +25,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use hull_fs::lock::Lock;
 
 /// Version of the tables, in `user_version`.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 /// What each version adds to the one before.
 const MIGRATIONS: [&str; VERSION as usize] = [
@@ -34,6 +34,7 @@ const MIGRATIONS: [&str; VERSION as usize] = [
     include_str!("../schema/3-origins.sql"),
     include_str!("../schema/4-builds.sql"),
     include_str!("../schema/5-records.sql"),
+    include_str!("../schema/6-platforms.sql"),
 ];
 
 /// The log is folded into the database once it is this long.

@@ -192,6 +192,10 @@ impl Filters {
         let patterns: Vec<&str> = self.values("reference").chain(more).collect();
         let mut images = engine.images.list()?;
         images.retain_mut(|image| {
+            // What a name means on another platform is shown with that name.
+            if image.names.is_empty() && !image.variant_of.is_empty() {
+                return false;
+            }
             if !patterns.is_empty() {
                 image.names.retain(|name| patterns.iter().any(|pattern| pattern::names(pattern, name)));
                 image.repo_digests.retain(|(repository, digest)| {

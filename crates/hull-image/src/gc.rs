@@ -336,7 +336,8 @@ impl Store {
 
 /// The row of an image that no container holds, and whether it has a name.
 fn unheld(transaction: &Transaction<'_>, id: &Digest) -> Result<Option<(i64, bool)>, Error> {
-    let sql = "SELECT id, EXISTS (SELECT 1 FROM names WHERE image = images.id) FROM images
+    let sql = "SELECT id, EXISTS (SELECT 1 FROM names WHERE image = images.id)
+                   OR EXISTS (SELECT 1 FROM variants WHERE image = images.id) FROM images
                WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM holds WHERE image = images.id)";
     Ok(transaction.query_row(sql, [id.to_string()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }
@@ -378,6 +379,7 @@ fn unnamed_images(connection: &Connection) -> Result<Vec<(i64, Digest, u64)>, Er
              AND id NOT IN (SELECT layer FROM image_layers WHERE image <> images.id)), 0)
          FROM images
          WHERE NOT EXISTS (SELECT 1 FROM names WHERE image = images.id)
+         AND NOT EXISTS (SELECT 1 FROM variants WHERE image = images.id)
          AND NOT EXISTS (SELECT 1 FROM holds WHERE image = images.id)
          ORDER BY EXISTS (SELECT 1 FROM repo_digests WHERE image = images.id), used, images.id",
     )?;

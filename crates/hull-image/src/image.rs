@@ -53,6 +53,8 @@ pub struct Image {
     pub id: Digest,
     /// Names with tags, sorted; none when the names went to other images.
     pub names: Vec<Reference>,
+    /// Names that mean it where its platform is asked for; without that they mean another image.
+    pub variant_of: Vec<Reference>,
     /// Repositories that the image came from or went to, as `HOST/PATH`, with the digest that it has there.
     pub repo_digests: Vec<(String, Digest)>,
     /// The manifest that it came with last; [`crate::Store::manifest_bytes`] has its bytes.
@@ -73,7 +75,7 @@ impl Image {
     /// Whether nothing names it.
     #[must_use]
     pub fn is_dangling(&self) -> bool {
-        self.names.is_empty() && self.repo_digests.is_empty()
+        self.names.is_empty() && self.variant_of.is_empty() && self.repo_digests.is_empty()
     }
 }
 

@@ -36,6 +36,8 @@
 //! * A layer stays while an image or a build's result ([`Transfer::keep_layers`]) has it or a lease names it. An image
 //!   stays while a name, a container ([`Store::hold`]) or a running command ([`Store::pin`]) has it. A lease counts while
 //!   its work directory is locked: no process number or clock is trusted.
+//! * A name means one image, and may mean others where their platforms are asked for ([`Store::find_for`]): they go with the
+//!   name.
 //! * No lock is held while data is read, inflated or written: the write lock covers renames and records only.
 //! * Reading (`find`, `list`) changes nothing, except that the built-in image [`hello`] is made when first asked for.
 //!
@@ -75,6 +77,7 @@ mod store;
 pub mod time;
 mod transfer;
 mod usage;
+mod variants;
 
 pub use changes::apply as apply_changes;
 pub use check::Problem;

@@ -4,7 +4,7 @@ use hull_oci::{Digest, Reference};
 use rusqlite::{Transaction, params};
 
 use crate::store::{find_row, is_id_of, name_key, row_of};
-use crate::{Error, Store};
+use crate::{Error, Store, variants};
 use hull_db::Sync;
 
 /// One line of what a removal did.
@@ -74,7 +74,7 @@ fn untag(transaction: &Transaction<'_>, name: &Reference) -> Result<Removed, Err
 }
 
 pub(crate) fn delete_image(transaction: &Transaction<'_>, image: i64) -> Result<(), Error> {
-    for table in ["names", "repo_digests", "holds"] {
+    for table in ["variants", "names", "repo_digests", "holds"] {
         transaction.execute(&format!("DELETE FROM {table} WHERE image = ?1"), [image])?;
     }
     transaction.execute("DELETE FROM images WHERE id = ?1", [image])?;
@@ -97,7 +97,7 @@ impl Store {
         self.write(Sync::Full, |transaction| {
             let row = row_of(transaction, id)?.ok_or_else(|| Error::NoImage(id.to_string()))?;
             transaction.execute("INSERT OR REPLACE INTO names VALUES (?1, ?2)", params![name_key(name), row.id])?;
-            Ok(())
+            variants::copy(transaction, row.id, &name_key(name))
         })
     }
 
@@ -154,7 +154,12 @@ impl Store {
                     // The digest of a manifest: as if the image had no name.
                     None => return self.delete_with_names(transaction, row.id, &row.digest, &names, removed),
                 };
+                let behind = match name.digest() {
+                    Some(_) => Vec::new(),
+                    None => variants::ids_behind(transaction, &[&name])?,
+                };
                 removed.push(untag(transaction, &name)?);
+                variants::delete_unnamed(transaction, &behind, &self.leased_images(transaction)?, &mut removed)?;
                 let mut rest = Names::read(transaction, row.id)?;
                 if name.digest().is_none() && !rest.tags.iter().any(|tag| tag.repository() == name.repository()) {
                     // Digests alone do not keep what its last tag in the repository named.
@@ -183,8 +188,10 @@ impl Store {
         mut removed: Vec<Removed>,
     ) -> Result<Vec<Removed>, Error> {
         removed.extend(names.all().map(|name| Removed::Untagged(name.familiar())));
+        let behind = variants::ids_behind(transaction, &names.tags.iter().collect::<Vec<_>>())?;
         delete_image(transaction, image)?;
         removed.push(Removed::Deleted(id.to_string()));
+        variants::delete_unnamed(transaction, &behind, &self.leased_images(transaction)?, &mut removed)?;
         Ok(removed)
     }
 

@@ -248,7 +248,7 @@ impl Store {
 
     /// Reads records and the documents that they name. A removal takes files away after its records, so a reader that
     /// saw the records before may miss a file: it looks again. What is damaged is so the last time too.
-    fn settled<T: Default>(&self, body: impl Fn(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn settled<T: Default>(&self, body: impl Fn(&Connection) -> Result<T, Error>) -> Result<T, Error> {
         for _ in 0..20 {
             match self.read(&body) {
                 Err(Error::Damaged { .. }) => {}
@@ -305,6 +305,8 @@ impl Store {
             .map_err(|error| Error::damaged(format!("image {}", row.digest), error))?;
         let mut statement = connection.prepare_cached("SELECT name FROM names WHERE image = ?1 ORDER BY name")?;
         let names = statement.query_map([row.id], |row| reference(row, 0))?.collect::<Result<Vec<_>, _>>()?;
+        let mut statement = connection.prepare_cached("SELECT name FROM variants WHERE image = ?1 ORDER BY name")?;
+        let variant_of = statement.query_map([row.id], |row| reference(row, 0))?.collect::<Result<Vec<_>, _>>()?;
         let mut statement = connection.prepare_cached(
             "SELECT repository, digest FROM repo_digests WHERE image = ?1 ORDER BY repository, digest",
         )?;
@@ -318,6 +320,7 @@ impl Store {
         Ok(Image {
             id: row.digest.clone(),
             names,
+            variant_of,
             repo_digests,
             manifest: row.manifest.clone(),
             created: config.created.as_deref().and_then(time::seconds).unwrap_or(0),

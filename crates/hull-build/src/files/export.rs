@@ -53,17 +53,17 @@ pub struct Exported {
 /// When something cannot be read or written; what was written stays.
 pub fn to_directory(tree: &dyn FileTree, destination: &Path, options: ExportOptions) -> Result<Exported, Error> {
     let mut sink = DirectorySink::open(destination, options.epoch)?;
-    everything(tree, &mut sink)?;
+    everything(&[("/", tree)], &mut sink)?;
     sink.finish(options.mirror)
 }
 
-/// Writes a tree as a tar, with the owners that it has.
+/// Writes trees as one tar, each below its directory, with the owners that they have.
 ///
 /// # Errors
 /// When something cannot be read or written.
-pub fn to_tar(tree: &dyn FileTree, output: impl Write, epoch: Option<i64>) -> Result<(), Error> {
+pub fn to_tar(trees: &[(&str, &dyn FileTree)], output: impl Write, epoch: Option<i64>) -> Result<(), Error> {
     let mut writer = Writer::with_options(output, WriterOptions { clamp_mtime: epoch, whole_seconds: true });
-    everything(tree, &mut writer)?;
+    everything(trees, &mut writer)?;
     writer.finish().map(drop).map_err(Error::io("write", "tar"))
 }
 
@@ -122,13 +122,16 @@ impl Spool for Beside<'_> {
     }
 }
 
-fn everything(tree: &dyn FileTree, sink: &mut dyn Sink) -> Result<(), Error> {
-    let action = CopyAction::plain(None, "/", "/");
-    let source = Source { tree, selected: Arc::new(select(tree, &action)?) };
+fn everything(trees: &[(&str, &dyn FileTree)], sink: &mut dyn Sink) -> Result<(), Error> {
     let mut onto = Onto::new(None)?;
     let settings = Settings { time: 0, fixed: false, spool: &Beside(Path::new("/nonexistent")) };
-    copy::apply(&mut onto, 0, &action, Some(&source), None, &settings)?;
-    write(&onto.root, &[Some(tree)], sink, &|| false)
+    for (place, (directory, tree)) in trees.iter().enumerate() {
+        let action = CopyAction::plain(None, "/", directory);
+        let source = Source { tree: *tree, selected: Arc::new(select(*tree, &action)?) };
+        copy::apply(&mut onto, place, &action, Some(&source), None, &settings)?;
+    }
+    let sources: Vec<Option<&dyn FileTree>> = trees.iter().map(|(_, tree)| Some(*tree)).collect();
+    write(&onto.root, &sources, sink, &|| false)
 }
 
 /// A directory that entries are written into.
@@ -396,7 +399,7 @@ mod tests {
     fn archives_are_extracted_and_written_again() {
         let (_directory, tree) = tree();
         let mut bytes = Vec::new();
-        to_tar(&tree, &mut bytes, None).unwrap();
+        to_tar(&[("/", &tree)], &mut bytes, None).unwrap();
         let out = tempfile::tempdir().unwrap();
         let archive = out.path().join("a.tar");
         fs::write(&archive, &bytes).unwrap();
@@ -404,7 +407,7 @@ mod tests {
         extract(File::open(&archive).unwrap(), &extracted).unwrap();
         let again = MachineDirectory::open(&extracted, "again").unwrap();
         let mut second = Vec::new();
-        to_tar(&again, &mut second, None).unwrap();
+        to_tar(&[("/", &again)], &mut second, None).unwrap();
         // All but the set-user-ID bit.
         assert_eq!(bytes.len(), second.len());
         assert_eq!(fs::metadata(extracted.join("tool")).unwrap().mode() & 0o7777, 0o755);

@@ -114,19 +114,46 @@ impl Sources {
     /// # Errors
     /// When it cannot be had, or is not what its checksum says.
     pub fn repository(&self, source: &GitSource, canceled: &dyn Fn() -> bool) -> Result<Checkout, Error> {
-        self.repositories.checkout(source, canceled)
+        self.repositories.checkout(source, self.repository_header(source).as_deref(), canceled)
+    }
+
+    /// What a repository's server is to be sent for authorization: as a secret of its host has it, or, by https only, a
+    /// secret for all hosts.
+    fn repository_header(&self, source: &GitSource) -> Option<String> {
+        use base64::Engine as _;
+        let (scheme, rest) = source.url.split_once("://")?;
+        let host = rest.split('/').next()?.rsplit('@').next()?;
+        let general = match scheme.to_ascii_lowercase().as_str() {
+            "https" => vec!["GIT_AUTH_HEADER".to_owned(), "GIT_AUTH_TOKEN".to_owned()],
+            "http" => Vec::new(),
+            _ => return None,
+        };
+        let own = ["GIT_AUTH_HEADER", "GIT_AUTH_TOKEN"].map(|name| format!("{name}.{host}"));
+        own.into_iter().chain(general).find_map(|name| {
+            let value = self.secret(&name)?;
+            let value = value.trim();
+            let word = |token: &str| {
+                let pair = format!("x-access-token:{token}");
+                format!("basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+            };
+            Some(if name.starts_with("GIT_AUTH_TOKEN") { word(value) } else { value.to_owned() })
+        })
+    }
+
+    fn secret(&self, name: &str) -> Option<String> {
+        match self.secrets.get(name)? {
+            Secret::Variable(variable) => std::env::var(variable).ok(),
+            Secret::File(path) => {
+                let mut text = String::new();
+                File::open(path).ok()?.take(MAX_SECRET).read_to_string(&mut text).ok()?;
+                Some(text)
+            }
+        }
     }
 
     /// The header that a secret holds: whole, or a token for it.
     fn authorization(&self, name: &str) -> Option<String> {
-        let value = match self.secrets.get(name)? {
-            Secret::Variable(variable) => std::env::var(variable).ok()?,
-            Secret::File(path) => {
-                let mut text = String::new();
-                File::open(path).ok()?.take(MAX_SECRET).read_to_string(&mut text).ok()?;
-                text
-            }
-        };
+        let value = self.secret(name)?;
         let value = value.trim();
         Some(if name.starts_with("HTTP_AUTH_TOKEN") { format!("Bearer {value}") } else { value.to_owned() })
     }

@@ -11,6 +11,7 @@ use hull_oci::image::media_type;
 use super::{Exporter, Ready};
 use crate::Error;
 use crate::files::export::{ExportOptions, to_directory, to_tar};
+use crate::files::tree::FileTree;
 use crate::observer::{Event, Warning};
 use crate::request::{Output, OutputKind};
 
@@ -37,7 +38,7 @@ impl Exporter<'_> {
         let as_tar = !output.attributes.get("tar").is_some_and(|value| matches!(value.as_str(), "false" | "0"));
         // Annotations are in a manifest of uncompressed layers.
         let layers = if self.request.annotations.is_empty() { layers } else { Layers::Original };
-        let options = SaveOptions { format, layers };
+        let options = SaveOptions { format, layers, together: true };
         self.sources.step(&format!("exporting to {words} image format"), |step| {
             let store = &self.engine.images;
             let mut images = Vec::with_capacity(ready.len());
@@ -71,43 +72,43 @@ impl Exporter<'_> {
     pub(super) fn files(&self, output: &Output, ready: &[Ready<'_>]) -> Result<(), Error> {
         let epoch = self.request.source_date_epoch;
         let mirror = output.attributes.get("mode").is_some_and(|mode| mode == "delete");
-        if output.kind == OutputKind::Tar && ready.len() > 1 {
-            return Err(Error::Request("a tar has the files of one platform: use --output type=local".to_owned()));
-        }
+        // Scripts may ask for directories with one platform too, or for none with several.
+        let split = match output.attributes.get("platform-split").map(String::as_str) {
+            Some("true" | "1") => true,
+            Some("false" | "0") => false,
+            _ => ready.len() > 1,
+        };
+        let below = |one: &Ready<'_>| one.planned.platform.to_string().replace('/', "_");
         let words = if output.kind == OutputKind::Tar {
             "exporting to client tarball"
         } else {
             "exporting to client directory"
         };
         self.sources.step(words, |step| {
-            for one in ready {
-                let tree = self.files.layers(&one.layers)?;
-                let written = match (output.kind, &output.destination) {
-                    (OutputKind::Local, Some(path)) => {
-                        let mut path = path.clone();
-                        if ready.len() > 1 {
-                            path.push(one.planned.platform.to_string().replace('/', "_"));
-                        }
-                        let options = ExportOptions { epoch, mirror };
-                        let written = to_directory(&tree, &path, options)?;
-                        if !written.skipped.is_empty() {
-                            let names = written.skipped.join(", ");
-                            let message = format!("not written, because that is not permitted: {names}");
-                            self.observer.warning(&Warning { message, detail: None, url: None, lines: None });
-                        }
-                        written.bytes
+            let trees: Vec<_> = ready.iter().map(|one| self.files.layers(&one.layers)).collect::<Result<_, _>>()?;
+            let mut bytes = 0;
+            if let (OutputKind::Local, Some(path)) = (output.kind, &output.destination) {
+                for (one, tree) in ready.iter().zip(&trees) {
+                    let path = if split { path.join(below(one)) } else { path.clone() };
+                    let written = to_directory(tree, &path, ExportOptions { epoch, mirror })?;
+                    if !written.skipped.is_empty() {
+                        let names = written.skipped.join(", ");
+                        let message = format!("not written, because that is not permitted: {names}");
+                        self.observer.warning(&Warning { message, detail: None, url: None, lines: None });
                     }
-                    (_, Some(path)) => {
-                        into_file(path, |file| Ok(to_tar(&tree, BufWriter::new(file), epoch)?))?;
-                        0
-                    }
-                    (_, None) => {
-                        to_tar(&tree, BufWriter::new(std::io::stdout().lock()), epoch)?;
-                        0
-                    }
-                };
-                self.observer.step(step, Event::Status { id: "copying files", current: written, total: 0, done: true });
+                    bytes += written.bytes;
+                }
+            } else {
+                let names: Vec<String> =
+                    ready.iter().map(|one| if split { format!("/{}/", below(one)) } else { "/".to_owned() }).collect();
+                let all: Vec<(&str, &dyn FileTree)> =
+                    names.iter().zip(&trees).map(|(name, tree)| (name.as_str(), tree as &dyn FileTree)).collect();
+                match &output.destination {
+                    Some(path) => into_file(path, |file| Ok(to_tar(&all, BufWriter::new(file), epoch)?))?,
+                    None => to_tar(&all, BufWriter::new(std::io::stdout().lock()), epoch)?,
+                }
             }
+            self.observer.step(step, Event::Status { id: "copying files", current: bytes, total: 0, done: true });
             Ok(())
         })
     }

@@ -45,7 +45,8 @@ pub(crate) struct Exporter<'a> {
 
 impl Exporter<'_> {
     /// Does everything that was asked for.
-    pub(crate) fn export(&self, ready: &[Ready<'_>]) -> Result<Vec<BuiltImage>, Error> {
+    /// Also gives the digest of the index of several platforms, if one was pushed.
+    pub(crate) fn export(&self, ready: &[Ready<'_>]) -> Result<(Vec<BuiltImage>, Option<Digest>), Error> {
         let default = [Output { kind: OutputKind::Image, destination: None, attributes: BTreeMap::new() }];
         let outputs = if self.request.outputs.is_empty() { &default[..] } else { &self.request.outputs };
         let mut built: Vec<BuiltImage> = ready
@@ -58,16 +59,19 @@ impl Exporter<'_> {
                 base_layers: one.planned.base_layers,
             })
             .collect();
+        let mut index = None;
         for output in outputs {
             match output.kind {
                 OutputKind::CacheOnly => {}
                 OutputKind::Local | OutputKind::Tar => self.files(output, ready)?,
-                OutputKind::Image => self.image(output, ready, &mut built)?,
-                OutputKind::Docker if output.destination.is_none() => self.image(output, ready, &mut built)?,
+                OutputKind::Image => index = self.image(output, ready, &mut built)?.or(index),
+                OutputKind::Docker if output.destination.is_none() => {
+                    index = self.image(output, ready, &mut built)?.or(index);
+                }
                 OutputKind::Docker | OutputKind::Oci => self.archive(output, ready)?,
             }
         }
-        Ok(built)
+        Ok((built, index))
     }
 
     /// The names that an output has: `name=` of its own, or the build's.
@@ -131,35 +135,31 @@ impl Exporter<'_> {
     }
 
     /// Images of the store; with `push`, also of their registries.
-    fn image(&self, output: &Output, ready: &[Ready<'_>], built: &mut [BuiltImage]) -> Result<(), Error> {
+    /// Gives the digest of the index of several platforms that was pushed.
+    fn image(&self, output: &Output, ready: &[Ready<'_>], built: &mut [BuiltImage]) -> Result<Option<Digest>, Error> {
         let names = self.names(output)?;
         let is_set =
             |key: &str| output.attributes.get(key).is_some_and(|value| matches!(value.as_str(), "true" | "1" | ""));
         let (push, by_digest) = (is_set("push"), is_set("push-by-digest"));
+        if by_digest && !push {
+            return Err(Error::Request("push-by-digest: it is for images that are pushed: add push=true".to_owned()));
+        }
         if push && names.is_empty() {
             return Err(Error::Request("tag is needed when pushing to registry".to_owned()));
         }
-        if by_digest {
-            return Err(Error::Request("push-by-digest: images are pushed under names only".to_owned()));
-        }
-        if ready.len() > 1 && !push && !names.is_empty() {
-            return Err(Error::Request(
-                "the store keeps one platform for each name: build for one platform, push to a registry (--push), or \
-                 write an archive (--output type=oci,dest=FILE)"
-                    .to_owned(),
-            ));
-        }
         let store = !output.attributes.get("store").is_some_and(|value| matches!(value.as_str(), "false" | "0"));
-        let single = ready.len() == 1;
+        let several = ready.len() > 1;
         self.sources.step("exporting to image", |step| {
             self.told(step, "exporting layers");
             for (one, built) in ready.iter().zip(built.iter_mut()) {
-                let kept: &[Reference] = if single && store { &names } else { &[] };
+                let kept: &[Reference] = if store && !by_digest { &names } else { &[] };
                 let manifest = self.manifest(one)?;
                 let manifest = manifest.as_deref().map(|bytes| (bytes, media_type::MANIFEST));
                 let id = Digest::of(&one.config);
-                if manifest.is_some() || !self.is_there(&id, kept)? {
-                    self.transfer.image(&one.config, manifest, kept)?;
+                // Several have their names together, when all of them are there.
+                let own: &[Reference] = if several { &[] } else { kept };
+                if manifest.is_some() || !self.is_there(&id, own)? {
+                    self.transfer.image(&one.config, manifest, own)?;
                 }
                 (self.attest)(&id, &one.planned.platform)?;
                 self.told(step, &format!("writing image {id}"));
@@ -169,9 +169,15 @@ impl Exporter<'_> {
                 }
                 built.id = id;
             }
+            if several && store && !by_digest {
+                let ids: Vec<Digest> = ready.iter().map(|one| Digest::of(&one.config)).collect();
+                let other = |name: &&Reference| !matches!(self.engine.images.means_all(name, &ids), Ok(true));
+                let names: Vec<Reference> = names.iter().filter(other).cloned().collect();
+                self.engine.images.tag_all(&ids, &names)?;
+            }
             Ok(())
         })?;
-        if push { self.push(ready, built, &names) } else { Ok(()) }
+        if push { self.push(built, &names, by_digest) } else { Ok(None) }
     }
 }
 

@@ -1,41 +1,47 @@
 //! To registries.
 
-use hull_image::registry::{self, Entry, List, PushOptions};
-use hull_oci::image::{Descriptor, media_type};
+use hull_image::registry::{self, PushOptions};
 use hull_oci::{Digest, Reference};
 use hull_registry::Client;
 
-use super::{Exporter, Ready};
+use super::Exporter;
 use crate::observer::{Event, Observer, StepId};
 use crate::{BuiltImage, Error};
 
 impl Exporter<'_> {
-    /// Sends the images under all names; several platforms become one index.
-    pub(super) fn push(&self, ready: &[Ready<'_>], built: &mut [BuiltImage], names: &[Reference]) -> Result<(), Error> {
+    /// Sends the images under all names, or by their digests alone; several platforms become one index, whose digest is
+    /// given.
+    pub(super) fn push(
+        &self,
+        built: &mut [BuiltImage],
+        names: &[Reference],
+        by_digest: bool,
+    ) -> Result<Option<Digest>, Error> {
         let client = Client::from_environment();
         let store = &self.engine.images;
+        let mut index = None;
         for name in names {
             self.sources.step(&format!("pushing {name}"), |step| {
                 let progress = Pushing { observer: self.observer, step };
-                let mut entries = Vec::with_capacity(ready.len());
-                for (one, built) in ready.iter().zip(built.iter_mut()) {
-                    let image = store.get(&built.id)?;
-                    let pushed = registry::push(store, &client, &image, name, &PushOptions::default(), &progress)?;
-                    let mut descriptor = Descriptor::new(media_type::MANIFEST, pushed.digest.clone(), pushed.size);
-                    descriptor.platform = Some(one.planned.platform.clone());
-                    let reference = name.with_digest(pushed.digest.clone()).to_string();
-                    entries.push(Entry { reference, descriptor });
-                    built.manifest = Some(pushed.digest);
+                let options = PushOptions { by_digest, ..PushOptions::default() };
+                let images = built.iter().map(|one| store.get(&one.id)).collect::<Result<Vec<_>, _>>()?;
+                if images.len() > 1 && !by_digest {
+                    let (all, list) = registry::push_platforms(store, &client, &images, name, &options, &progress)?;
+                    for (built, pushed) in built.iter_mut().zip(all) {
+                        built.manifest = Some(pushed.digest);
+                    }
+                    self.told(step, &format!("pushing manifest list {}", list.digest));
+                    index = Some(list.digest);
+                    return Ok(());
                 }
-                if entries.len() > 1 {
-                    let list = List { name: name.to_string(), entries };
-                    let digest = registry::push_list(&client, name, &list, &mut |_| {})?;
-                    self.told(step, &format!("pushing manifest list {digest}"));
+                for (image, built) in images.iter().zip(built.iter_mut()) {
+                    let pushed = registry::push(store, &client, image, name, &options, &progress)?;
+                    built.manifest = Some(pushed.digest);
                 }
                 Ok(())
             })?;
         }
-        Ok(())
+        Ok(index)
     }
 }
 

@@ -19,7 +19,9 @@
 
 mod agent;
 mod child;
+pub(crate) mod emulation;
 mod frame;
+pub(crate) mod keys;
 mod mounts;
 mod order;
 

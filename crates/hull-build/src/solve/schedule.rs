@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hull_oci::image::Platform;
+
 use super::define::{Definition, is_source, mounted};
 use super::{Known, Snapshot, Solved, Solver, Taken, Tree, Work};
 use crate::Error;
@@ -130,6 +132,7 @@ impl<'a> Solving<'a> {
         self.define()?;
         self.show()?;
         let board = self.look_up(targets)?;
+        self.check_platforms(&board)?;
         let board = self.run(board)?;
         let result = |id: &NodeId| board.done.get(id).cloned().ok_or_else(|| no_node(*id));
         let snapshots = targets.iter().map(result).collect::<Result<_, _>>()?;
@@ -171,6 +174,22 @@ impl<'a> Solving<'a> {
         };
         let (graph, needed, sources) = (self.graph, self.needed.as_slice(), &self.sources);
         watch.known(&Known { graph, needed, sources, taken: &taken, listing: &listing })
+    }
+
+    /// Says before anything is done which step is for a processor that this machine has not.
+    fn check_platforms(&self, board: &Board) -> Result<(), Error> {
+        for id in board.waiting.keys().chain(&board.ready) {
+            let node = self.node(*id)?;
+            if let (Op::Run(_), Ok(platform)) = (&node.op, Platform::parse(&node.platform))
+                && let Some(reason) = crate::run::emulation::missing(&platform)
+            {
+                let error = Error::Request(reason);
+                self.observer.step(StepId::Node(*id), Event::Started { name: &node.name });
+                self.tell(*id, Err(&error));
+                return Err(self.failed(*id, error));
+            }
+        }
+        Ok(())
     }
 
     /// Finds what need not be done.

@@ -134,8 +134,9 @@ pub(super) fn save(engine: &Engine, args: &Save) -> Done {
             "zstd" => Layers::Zstd,
             _ => Layers::Original,
         },
+        together: false,
     };
-    let images = archive::select(&engine.images, &args.images).map_err(|error| match error {
+    let mut images = archive::select(&engine.images, &args.images).map_err(|error| match error {
         // As Docker: the name as it was given.
         Error::NoImage(name) => {
             let given = args.images.iter().find(|given| name.strip_suffix(":latest") == Some(given.as_str()));
@@ -144,13 +145,16 @@ pub(super) fn save(engine: &Engine, args: &Save) -> Done {
         other => other,
     })?;
     if let Some(wanted) = &args.platform {
-        for (image, _) in &images {
-            let platform = &image.config.platform;
-            if platform.suits(wanted).is_none() {
-                let id = image.id.short();
+        let suits = |image: &hull_image::Image| image.config.platform.suits(wanted).is_some();
+        for (image, names) in &images {
+            // What it is on another platform may stand beside it.
+            let other = images.iter().any(|(other, of)| suits(other) && names.iter().any(|name| of.contains(name)));
+            if !suits(image) && !other {
+                let (id, platform) = (image.id.short(), &image.config.platform);
                 return Err(Failure::new(format!("image {id} is for {platform}, not for {wanted}")));
             }
         }
+        images.retain(|(image, _)| suits(image));
     }
     if let Some(path) = &args.output {
         check_output(path).map_err(|reason| Failure::new(format!("failed to save image: {reason}")))?;

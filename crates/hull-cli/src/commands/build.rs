@@ -334,7 +334,7 @@ fn write_files(
         write(&path, &first.id.to_string())?;
     }
     if let Some(path) = metadata {
-        let digest = first.manifest.as_ref().unwrap_or(&first.id).to_string();
+        let digest = built.index.as_ref().or(first.manifest.as_ref()).unwrap_or(&first.id).to_string();
         let names: Vec<String> = request.tags.iter().map(ToString::to_string).collect();
         let mut document = json!({
             "containerimage.config.digest": first.id.to_string(),

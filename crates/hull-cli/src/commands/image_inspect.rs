@@ -31,10 +31,10 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
         return Ok(0);
     }
     inspect::show(args.format.as_deref(), &args.images, |name| {
-        if args.platform.is_some() {
-            images::check_platform(&engine.images.find(name)?, name, args.platform.as_ref())?;
-        }
-        images::document(engine, name)
+        let Some(platform) = &args.platform else { return images::document(engine, name) };
+        let image = engine.images.find_for(name, platform)?;
+        images::check_platform(&image, name, Some(platform))?;
+        images::document(engine, &image.id.to_string())
     })
 }
 

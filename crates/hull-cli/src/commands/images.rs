@@ -195,13 +195,29 @@ fn tree(engine: &Engine, images: &[Image]) -> Result<String, Failure> {
         let mut names: Vec<String> = image.names.iter().map(Reference::familiar).collect();
         let last = names.pop().unwrap_or_else(|| "<untagged>".to_owned());
         rows.extend(names.iter().map(|name| row(name, "", "", "", "")));
-        let content: u64 = image.layers.iter().filter_map(|layer| layer.blob.as_ref()).map(|(_, size)| size).sum();
-        let disk: u64 = image.layers.iter().map(|layer| layer.tar_size).sum();
-        let (disk, content) = (units::size(disk + content), units::size(content));
-        let mark = if used.contains(&id_of(image)) { "yes" } else { "" };
-        rows.push(row(&last, image.id.short(), &disk, &content, mark));
-        let manifest = image.manifest.as_ref().map_or("", |digest| digest.short());
-        rows.push(row(&format!("└─ {}", image.config.platform), manifest, &disk, &content, ""));
+        let mut platforms = match image.names.first() {
+            Some(name) => engine.images.find_all(&name.to_string())?,
+            None => vec![image.clone()],
+        };
+        if platforms.is_empty() {
+            platforms.push(image.clone());
+        }
+        let sizes = |image: &Image| {
+            let content: u64 = image.layers.iter().filter_map(|layer| layer.blob.as_ref()).map(|(_, size)| size).sum();
+            let disk: u64 = image.layers.iter().map(|layer| layer.tar_size).sum();
+            (disk + content, content)
+        };
+        let (disk, content) = platforms.iter().map(sizes).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        let is_used = |image: &Image| used.contains(&id_of(image));
+        let mark = if platforms.iter().any(is_used) { "yes" } else { "" };
+        rows.push(row(&last, image.id.short(), &units::size(disk), &units::size(content), mark));
+        for (place, one) in platforms.iter().enumerate() {
+            let manifest = one.manifest.as_ref().map_or("", |digest| digest.short());
+            let (disk, content) = sizes(one);
+            let branch = if place + 1 == platforms.len() { "└─" } else { "├─" };
+            let name = format!("{branch} {}", one.config.platform);
+            rows.push(row(&name, manifest, &units::size(disk), &units::size(content), ""));
+        }
     }
     let table = "{{.A}}\t{{.B}}\t{{.C}}\t{{.D}}\t{{.E}}";
     Listing { format: "", table, raw: None, headers: HEADERS }.render(rows).map_err(Failure::new)

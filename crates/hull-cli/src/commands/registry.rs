@@ -264,19 +264,19 @@ pub(super) fn push(engine: &Engine, args: &Push) -> Done {
     };
     let options = PushOptions { chunk: args.chunk_size, ..PushOptions::default() };
     for name in &names {
-        let image = engine.images.find(&name.to_string()).map_err(|_| missing())?;
-        if let Some(wanted) = &args.platform
-            && image.config.platform.suits(wanted).is_none()
-        {
-            let text = format!(
-                "image with reference {} was found but does not match the specified platform: wanted {wanted}, actual: {}",
-                name.familiar(),
-                image.config.platform
-            );
-            return Err(Failure::new(text));
+        let mut images = engine.images.find_all(&name.to_string()).map_err(|_| missing())?;
+        if let Some(wanted) = &args.platform {
+            let image = engine.images.find_for(&name.to_string(), wanted).map_err(|_| missing())?;
+            super::images::check_platform(&image, &name.familiar(), Some(wanted))?;
+            images = vec![image];
         }
         let shown = Shown::push(args.quiet);
-        let pushed = registry::push(&engine.images, &client, &image, name, &options, &shown);
+        let pushed = match images.as_slice() {
+            [image] => registry::push(&engine.images, &client, image, name, &options, &shown),
+            several => {
+                registry::push_platforms(&engine.images, &client, several, name, &options, &shown).map(|(_, list)| list)
+            }
+        };
         shown.end();
         let pushed = pushed?;
         events::emit_image(engine, "push", &name.familiar(), &name.familiar_repository());

@@ -16,7 +16,7 @@ use std::path::Path;
 
 use hull_layer::compression::{Compression, Encoder};
 use hull_oci::digest::Hasher;
-use hull_oci::image::{Descriptor, Document, Index, Manifest, media_type};
+use hull_oci::image::{Descriptor, Document, Index, Manifest, Platform, media_type};
 use hull_oci::{Digest, Reference};
 
 use super::layout::{LAYOUT_VERSION, NAME_ANNOTATION, REF_NAME_ANNOTATION};
@@ -55,6 +55,8 @@ pub struct SaveOptions {
     pub format: Format,
     /// The layers.
     pub layers: Layers,
+    /// All images are one for several platforms, also without a name. Those that share a name are in any case.
+    pub together: bool,
 }
 
 /// Images with the names to save them under, as the words of a command line ask for them.
@@ -97,6 +99,17 @@ pub fn select(store: &Store, words: &[String]) -> Result<Vec<(Image, Vec<Referen
         let image = store.find(word)?;
         let named = name.map(Reference::or_latest).filter(|name| image.names.contains(name));
         add(image, named.into_iter().collect());
+    }
+    // What a name means on other platforms goes with it.
+    for (_, names) in selected.clone() {
+        for name in names {
+            for image in store.find_all(&name.to_string())?.into_iter().skip(1) {
+                match selected.iter_mut().find(|(one, _)| one.id == image.id) {
+                    Some((_, present)) => present.push(name.clone()),
+                    None => selected.push((image, vec![name.clone()])),
+                }
+            }
+        }
     }
     Ok(selected)
 }
@@ -186,9 +199,11 @@ fn write(
         blobs.document(Descriptor::of(media_type::CONFIG, &plan.config), plan.config.clone());
         planned.push((plan, manifest, names.as_slice()));
     }
+    let platforms: Vec<Platform> = images.iter().map(|(image, _)| image.config.platform.clone()).collect();
+    let top = index(&planned, &platforms, options.together, &mut blobs);
     let put = |sink: &mut dyn Sink, name: &str, bytes: Vec<u8>| sink.file(name, bytes.len() as u64, &mut &bytes[..]);
     put(&mut *sink, "oci-layout", format!(r#"{{"imageLayoutVersion": "{LAYOUT_VERSION}"}}"#).into_bytes())?;
-    put(&mut *sink, "index.json", json(&index(&planned)))?;
+    put(&mut *sink, "index.json", json(&top))?;
     if options.format == Format::Docker {
         put(&mut *sink, "manifest.json", json(&docker_manifest(&planned)))?;
         let repositories = repositories(&planned);
@@ -322,19 +337,7 @@ fn compress(store: &Store, layer: &Layer, layers: Layers) -> Result<(File, Diges
     Ok((file, hasher.finish(), size))
 }
 
-fn index(planned: &[(Planned, Descriptor, &[Reference])]) -> Index {
-    let mut manifests = Vec::new();
-    for (_, manifest, names) in planned {
-        if names.is_empty() {
-            manifests.push(manifest.clone());
-        }
-        for name in *names {
-            let mut named = manifest.clone();
-            named.annotations.insert(NAME_ANNOTATION.to_owned(), name.to_string());
-            named.annotations.insert(REF_NAME_ANNOTATION.to_owned(), name.tag().unwrap_or_default().to_owned());
-            manifests.push(named);
-        }
-    }
+fn list(manifests: Vec<Descriptor>) -> Index {
     Index {
         schema_version: 2,
         media_type: media_type::INDEX.to_owned(),
@@ -343,6 +346,52 @@ fn index(planned: &[(Planned, Descriptor, &[Reference])]) -> Index {
         annotations: BTreeMap::new(),
         subject: None,
     }
+}
+
+/// `index.json`. Images for several platforms that share a name, or are `together`, are an index of their own.
+fn index(
+    planned: &[(Planned, Descriptor, &[Reference])],
+    platforms: &[Platform],
+    together: bool,
+    blobs: &mut Blobs,
+) -> Index {
+    let mut manifests = Vec::new();
+    let mut nested = |members: &[usize]| -> Option<Descriptor> {
+        if let [one] = members {
+            return planned.get(*one).map(|(_, manifest, _)| manifest.clone());
+        }
+        let entry = |place: &usize| {
+            let mut descriptor = planned.get(*place)?.1.clone();
+            descriptor.platform = platforms.get(*place).cloned();
+            Some(descriptor)
+        };
+        let bytes = json(&list(members.iter().filter_map(entry).collect()));
+        let descriptor = Descriptor::of(media_type::INDEX, &bytes);
+        blobs.document(descriptor.clone(), bytes);
+        Some(descriptor)
+    };
+    let mut seen: BTreeSet<&Reference> = BTreeSet::new();
+    let all: Vec<usize> = (0..planned.len()).collect();
+    if together && all.len() > 1 && planned.iter().all(|(_, _, names)| names.is_empty()) {
+        return list(nested(&all).into_iter().collect());
+    }
+    for (place, (_, manifest, names)) in planned.iter().enumerate() {
+        if names.is_empty() {
+            manifests.push(manifest.clone());
+        }
+        for name in *names {
+            if !seen.insert(name) {
+                continue;
+            }
+            let members: Vec<usize> =
+                all.iter().copied().filter(|one| *one >= place && planned[*one].2.contains(name)).collect();
+            let Some(mut named) = nested(&members) else { continue };
+            named.annotations.insert(NAME_ANNOTATION.to_owned(), name.to_string());
+            named.annotations.insert(REF_NAME_ANNOTATION.to_owned(), name.tag().unwrap_or_default().to_owned());
+            manifests.push(named);
+        }
+    }
+    list(manifests)
 }
 
 /// An item of `manifest.json`.
@@ -362,13 +411,21 @@ fn docker_manifest(planned: &[(Planned, Descriptor, &[Reference])]) -> Vec<Item>
         layers: plan.layers.iter().map(|(_, blob)| blob_name(&blob.digest)).collect(),
         layer_sources: plan.layers.iter().map(|(diff_id, blob)| (diff_id.to_string(), blob.clone())).collect(),
     };
-    planned.iter().map(item).collect()
+    firsts(planned).into_iter().map(item).collect()
+}
+
+/// What engines that know one platform are told: of several images of one name the first.
+fn firsts<'p>(
+    planned: &'p [(Planned, Descriptor, &'p [Reference])],
+) -> Vec<&'p (Planned, Descriptor, &'p [Reference])> {
+    let mut seen: BTreeSet<&Reference> = BTreeSet::new();
+    planned.iter().filter(|(_, _, names)| names.is_empty() || names.iter().any(|name| seen.insert(name))).collect()
 }
 
 /// Docker's oldest index: repository, tag, uppermost layer.
 fn repositories(planned: &[(Planned, Descriptor, &[Reference])]) -> BTreeMap<String, BTreeMap<String, String>> {
     let mut repositories: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    for (plan, _, names) in planned {
+    for (plan, _, names) in firsts(planned) {
         let Some((_, top)) = plan.layers.last() else { continue };
         for name in *names {
             let tags = repositories.entry(name.familiar_repository()).or_default();

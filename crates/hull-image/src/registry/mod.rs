@@ -23,7 +23,7 @@ mod verify;
 pub use artifact::{Artifact, Layout, Packing, fetch, push_artifact, write_artifact};
 pub use lists::{Entry, List, Lists, Looked, look, look_into, push_list, referrers};
 pub use pull::{PullOptions, Pulled, pull, pull_all};
-pub use push::{PushOptions, Pushed, push};
+pub use push::{PushOptions, Pushed, push, push_platforms};
 pub use sign::sign;
 pub use verify::{Verdict, Verification, permitted, verify};
 

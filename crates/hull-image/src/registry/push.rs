@@ -12,6 +12,7 @@ use hull_oci::{Digest, Reference};
 use hull_registry::client::{Content, Put, Uploaded};
 use hull_registry::{Client, Remote};
 
+use super::lists::{Entry, List, push_list};
 use super::{Event, Progress, in_parallel};
 use crate::{Error, Image, Layer, Store, Transfer, provenance};
 
@@ -25,11 +26,13 @@ pub struct PushOptions {
     pub chunk: Option<u64>,
     /// Layers that go at once.
     pub at_once: usize,
+    /// No tag is moved: the manifest is known by its digest alone.
+    pub by_digest: bool,
 }
 
 impl Default for PushOptions {
     fn default() -> Self {
-        Self { chunk: None, at_once: 5 }
+        Self { chunk: None, at_once: 5, by_digest: false }
     }
 }
 
@@ -91,8 +94,9 @@ pub fn push(
     })?;
     let config = store.config_bytes(&image.id)?;
     remote.put_blob(&manifest.config, &config, &Put::default()).map_err(|error| refused(&remote, error))?;
-    put_manifest(&remote, tag, &kind, &bytes)?;
     let digest = Digest::of(&bytes);
+    let by_digest = options.by_digest.then(|| digest.to_string());
+    put_manifest(&remote, by_digest.as_deref().unwrap_or(tag), &kind, &bytes)?;
     if remote.is_machine() {
         return Ok(Pushed { digest, size: bytes.len() as u64 });
     }
@@ -106,6 +110,43 @@ pub fn push(
     // From now on the store knows where it is.
     transfer.image(&config, Some((&bytes, &kind)), &[reference.with_digest(digest.clone())])?;
     Ok(Pushed { digest, size: bytes.len() as u64 })
+}
+
+/// Sends images for several platforms under one name: each is known by its digest, and the name means an index of them.
+/// Gives the index's digest and length, after what was pushed for each image.
+///
+/// # Errors
+/// As [`push`].
+pub fn push_platforms(
+    store: &Store,
+    client: &Arc<Client>,
+    images: &[Image],
+    reference: &Reference,
+    options: &PushOptions,
+    progress: &dyn Progress,
+) -> Result<(Vec<Pushed>, Pushed), Error> {
+    let reference = reference.clone().or_latest();
+    let one = PushOptions { by_digest: true, ..options.clone() };
+    let (mut all, mut entries) = (Vec::with_capacity(images.len()), Vec::with_capacity(images.len()));
+    for image in images {
+        let pushed = push(store, client, image, &reference, &one, progress)?;
+        let kind = match store.manifest_bytes(&image.id)? {
+            Some(bytes) => Document::parse(&bytes, None).ok().and_then(|document| match document {
+                Document::Manifest(manifest) => Some(manifest.media_type).filter(|kind| !kind.is_empty()),
+                Document::Index(_) => None,
+            }),
+            None => None,
+        };
+        let kind = kind.unwrap_or_else(|| media_type::MANIFEST.to_owned());
+        let mut descriptor = Descriptor::new(&kind, pushed.digest.clone(), pushed.size);
+        descriptor.platform = Some(image.config.platform.clone());
+        entries.push(Entry { reference: reference.with_digest(pushed.digest.clone()).to_string(), descriptor });
+        all.push(pushed);
+    }
+    let list = List { name: reference.to_string(), entries };
+    let digest = push_list(client, &reference, &list, &mut |_| {})?;
+    let size = list.document()?.0.len() as u64;
+    Ok((all, Pushed { digest, size }))
 }
 
 /// An old Hull serves its store for reading only.

@@ -84,7 +84,11 @@ fn act(action: &str, args: &[&str]) -> io::Result<String> {
             Ok(format!("type={:x} bytes={}", info.f_type, info.f_blocks * u64::try_from(info.f_bsize).unwrap_or(0)))
         }
         "mknod" => {
-            let kind = if arg(1) == "b" { FileType::BlockDevice } else { FileType::CharacterDevice };
+            let kind = match arg(1) {
+                "b" => FileType::BlockDevice,
+                "p" => FileType::Fifo,
+                _ => FileType::CharacterDevice,
+            };
             let device =
                 rustix::fs::makedev(u32::try_from(number(2)).unwrap_or(0), u32::try_from(number(3)).unwrap_or(0));
             rustix::fs::mknodat(CWD, arg(0), kind, Mode::from_raw_mode(0o600), device)?;

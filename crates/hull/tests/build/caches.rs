@@ -12,7 +12,7 @@ struct Machine {
 }
 
 /// A registry; killed when dropped.
-struct Registry {
+pub(super) struct Registry {
     child: Child,
     port: String,
     _directory: tempfile::TempDir,
@@ -26,7 +26,7 @@ impl Drop for Registry {
 }
 
 impl Registry {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         let mut command = Command::new(env!("CARGO_BIN_EXE_hull"));
         command.arg("--root").arg(directory.path().join("data")).args(["registry", "serve", "--listen", "127.0.0.1:0"]);
@@ -39,12 +39,12 @@ impl Registry {
         Self { child, port, _directory: directory }
     }
 
-    fn name(&self, path: &str) -> String {
+    pub(super) fn name(&self, path: &str) -> String {
         format!("127.0.0.1:{}/{path}", self.port)
     }
 
     /// What it answers to `GET`.
-    fn get(&self, path: &str, accept: &str) -> String {
+    pub(super) fn get(&self, path: &str, accept: &str) -> String {
         use std::io::{Read as _, Write as _};
         let mut stream = std::net::TcpStream::connect(format!("127.0.0.1:{}", self.port)).expect("connect");
         let request = format!("GET {path} HTTP/1.0\r\nhost: x\r\naccept: {accept}\r\nconnection: close\r\n\r\n");

@@ -4,6 +4,8 @@
 mod caches;
 mod examples;
 mod flags;
+mod hostile;
+mod platforms;
 mod record;
 mod sources;
 mod steps;

@@ -96,13 +96,24 @@ impl Repositories {
         self
     }
 
-    /// Fetches and checks out what is asked for, unless that is there.
+    /// Fetches and checks out what is asked for, unless that is there. `authorization` is sent to the address's server.
     ///
     /// # Errors
     /// When the repository or the reference is not there, is not what the checksum says, or `git` fails.
-    pub fn checkout(&self, source: &GitSource, canceled: &dyn Fn() -> bool) -> Result<Checkout, Error> {
+    pub fn checkout(
+        &self,
+        source: &GitSource,
+        authorization: Option<&str>,
+        canceled: &dyn Fn() -> bool,
+    ) -> Result<Checkout, Error> {
         self.check(source)?;
-        let git = Git { repositories: self, source, canceled };
+        if authorization.is_some_and(|header| header.bytes().any(|byte| byte < b' ' || byte == 0x7f)) {
+            return Err(Error::Refused(format!(
+                "git address {:?}: its authorization is no header",
+                without_password(&source.url)
+            )));
+        }
+        let git = Git { repositories: self, source, authorization, canceled };
         let commit = if is_commit(&source.reference) { source.reference.clone() } else { git.resolve()? };
         git.check_commit(&commit)?;
         let words = [&source.url, &commit, &format!("{} {}", source.keep_git_dir, source.submodules)];
@@ -219,6 +230,8 @@ fn is_commit(text: &str) -> bool {
 struct Git<'g> {
     repositories: &'g Repositories,
     source: &'g GitSource,
+    /// The value of a header.
+    authorization: Option<&'g str>,
     canceled: &'g dyn Fn() -> bool,
 }
 
@@ -345,6 +358,12 @@ impl Git<'_> {
         if let Some(agent) = &self.repositories.agent {
             command.env("SSH_AUTH_SOCK", agent);
         }
+        if let Some(authorization) = self.authorization {
+            // Not as an argument: everybody on the machine sees those.
+            command.env("GIT_CONFIG_COUNT", "1");
+            command.env("GIT_CONFIG_KEY_0", format!("http.{}.extraHeader", scope(&self.source.url)));
+            command.env("GIT_CONFIG_VALUE_0", format!("Authorization: {authorization}"));
+        }
         let mut options: Vec<OsString> = Vec::new();
         for setting in [
             "core.hooksPath=/dev/null",
@@ -411,6 +430,12 @@ impl Git<'_> {
             None => Err(self.failed(&format!("git did not end within {} seconds", TIMEOUT.as_secs()))),
         }
     }
+}
+
+/// Where an authorization is sent: to the repository alone, but to all of GitHub's, whose submodules are often private too.
+fn scope(url: &str) -> &str {
+    let github = ["https://github.com/", "https://www.github.com/"];
+    github.into_iter().find(|prefix| url.starts_with(prefix)).unwrap_or(url)
 }
 
 /// An address without the password in it.

@@ -40,7 +40,7 @@ fn hostile_addresses_are_refused() {
     let repositories = Repositories::new(directory.path().join("git"));
     let check = |url: &str, reference: &str| {
         let source = GitSource { url: url.to_owned(), reference: reference.to_owned(), ..GitSource::default() };
-        let error = repositories.checkout(&source, &|| false).unwrap_err().to_string();
+        let error = repositories.checkout(&source, None, &|| false).unwrap_err().to_string();
         assert!(error.starts_with("git address"), "{error}");
     };
     check("--upload-pack=touch /tmp/x", "");
@@ -87,7 +87,7 @@ fn commits_are_checked_out() {
         submodules: true,
         ..GitSource::default()
     };
-    let checkout = |source: &GitSource| repositories.checkout(source, &|| false);
+    let checkout = |source: &GitSource| repositories.checkout(source, None, &|| false);
     let head = checkout(&source("")).unwrap();
     assert_eq!(
         fs::read_to_string(head.directory.join("sub/deep/f")).unwrap(),
@@ -133,5 +133,5 @@ fn commits_are_checked_out() {
     let kept = checkout(&kept).unwrap();
     assert!(kept.directory.join(".git").exists() && !kept.directory.join("part/p").exists());
     assert!(!directory.path().join("hooked").exists());
-    assert!(matches!(repositories.checkout(&source("main"), &|| true), Err(Error::Canceled)));
+    assert!(matches!(repositories.checkout(&source("main"), None, &|| true), Err(Error::Canceled)));
 }

@@ -147,7 +147,7 @@ fn build_noted(
     let locked = locked(request)?;
     let applied = locked.as_ref().map(|lock| lock.apply(request));
     let request = applied.as_ref().unwrap_or(request);
-    let writes = record::lock_to_write(request)?;
+    let writes = record::lock_to_write(request);
     let sources = Sources::new(engine, request, observer, &transfer, &files, locked.as_ref());
     let definition = sources.definition()?;
     let stale = locked.as_ref().map(|lock| lock.stale(request, &definition.text)).unwrap_or_default();

@@ -282,7 +282,8 @@ impl<'a> Sources<'a> {
     /// The lock, if it is in the context.
     fn lock_pattern(&self, directory: &Path) -> Option<String> {
         let options = &self.request.lock;
-        let path = options.path.as_ref().filter(|path| options.write || path.exists())?;
+        let is_one = |path: &Path| options.write || Lock::read(path).is_ok_and(|lock| lock.is_some());
+        let path = options.path.as_ref().filter(|path| is_one(path))?;
         let (path, directory) = (std::path::absolute(path).ok()?, std::path::absolute(directory).ok()?);
         let name = path.strip_prefix(directory).ok()?.to_str()?;
         let escape = |character: char| match character {

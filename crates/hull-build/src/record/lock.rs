@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use hull_engine::normalise::Normalised;
 use hull_oci::Digest;
 use hull_oci::spec::one_line;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::inputs::{Image, Inputs};
@@ -109,11 +111,16 @@ impl Lock {
     /// When it cannot be read or is none.
     pub fn read(path: &Path) -> Result<Option<Self>, Error> {
         use std::io::Read as _;
-        let file = match std::fs::File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io("open", path)(error)),
+        // It may be in somebody else's directory: no link is followed, and nothing but a file is waited for.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(file) => std::fs::File::from(file),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(Error::io("open", path)(errno)),
         };
+        if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            return Err(Error::Request(format!("{}: it is no file", path.display())));
+        }
         let mut text = Vec::new();
         file.take(MAX).read_to_end(&mut text).map_err(Error::io("read", path))?;
         let wrong = |reason: &dyn std::fmt::Display| {
@@ -321,5 +328,9 @@ mod tests {
         assert!(Lock::read(&path).unwrap_err().to_string().contains("version 2 is not known"));
         std::fs::write(&path, "{").unwrap();
         assert!(Lock::read(&path).is_err());
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(Lock::read(&link).is_err());
+        assert!(Lock::read(directory.path()).unwrap_err().to_string().contains("it is no file"));
     }
 }

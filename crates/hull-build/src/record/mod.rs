@@ -74,14 +74,15 @@ fn words(text: &[u8], lines: Lines) -> String {
 }
 
 /// The lock that is to be written, if one is: asked for, or there for the same target.
-pub(crate) fn lock_to_write(request: &BuildRequest) -> Result<Option<&Path>, Error> {
+pub(crate) fn lock_to_write(request: &BuildRequest) -> Option<&Path> {
     let options = &request.lock;
-    let Some(path) = options.path.as_deref().filter(|_| !options.locked) else { return Ok(None) };
+    let path = options.path.as_deref().filter(|_| !options.locked)?;
     if options.write {
-        return Ok(Some(path));
+        return Some(path);
     }
     let target = request.target.as_deref().unwrap_or_default();
-    Ok(Lock::read(path)?.filter(|lock| lock.target == target).map(|_| path))
+    // What nobody asked for and is none is somebody else's file.
+    Lock::read(path).ok().flatten().filter(|lock| lock.target == target).map(|_| path)
 }
 
 /// Adds the commit of a context's work tree.

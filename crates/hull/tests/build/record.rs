@@ -184,6 +184,17 @@ fn root_build_lock() {
 }
 
 #[test]
+fn root_build_leaves_other_files_of_that_name() {
+    let Some(build) = Build::new("context") else { return };
+    build.write("Dockerfile", "FROM box\nCOPY . /all/\n");
+    build.write("hull.lock", "of another program\n");
+    build.id(&[]);
+    assert_eq!(build.file("/all/hull.lock"), "of another program\n");
+    assert_eq!(std::fs::read_to_string(build.context.join("hull.lock")).expect("read"), "of another program\n");
+    build.build(&["--locked"]).fails("write it again with --lock");
+}
+
+#[test]
 fn root_build_verify() {
     let Some(build) = Build::new("context") else { return };
     build.write("Dockerfile", NOISE);

@@ -420,6 +420,8 @@ impl Engine {
             dns::leave(&networks.directory(&network.id), &container.id)?;
             let addresses: Vec<IpAddr> = addresses(&endpoint).collect();
             self.follow_networks(&changed, &self.own_lines(&changed, &addresses), &[])?;
+            // Ports may have moved to another network.
+            self.wake_monitor(&state);
         }
         changed.config.networks.retain(|one| !known(one));
         self.save_container(&changed)

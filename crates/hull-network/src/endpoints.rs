@@ -22,7 +22,7 @@ use crate::host::{self, Host};
 use crate::networks::Networks;
 use crate::options::GatewayMode;
 use crate::ports::{Publish, Reservation};
-use crate::publish::{Closing, forget, publish_ports};
+use crate::publish::{Closing, forget, move_ports, publish_ports, publisher};
 use crate::record::{Driver, Endpoint, Mac, Network, Published};
 use crate::{Error, bridge, firewall, pool, stacked, store};
 
@@ -92,6 +92,13 @@ impl Plan {
     }
 }
 
+impl From<&Endpoint> for Attachment {
+    /// What chooses a gateway among networks.
+    fn from(endpoint: &Endpoint) -> Self {
+        Self { priority: endpoint.priority, network: endpoint.network.clone(), ..Self::default() }
+    }
+}
+
 fn mac_for(addresses: &[(IpAddr, u8)]) -> Result<Mac, Error> {
     // The same address has the same hardware address, so that nobody's table of neighbours is ever wrong.
     if let Some((IpAddr::V4(address), _)) = addresses.first() {
@@ -148,9 +155,7 @@ impl Networks {
             networks.push(network);
         }
         let gateway = choose_gateway(&networks, wishes);
-        let publisher = gateway
-            .filter(|index| networks[*index].driver == Driver::Bridge)
-            .or_else(|| networks.iter().position(|one| one.driver == Driver::Bridge && !one.internal));
+        let publisher = publisher(&networks, gateway);
         let reserved = match publisher {
             Some(index) => self.reserve(&networks[index], publish)?,
             None => Vec::new(),
@@ -238,14 +243,7 @@ impl Networks {
             }
             error
         })?;
-        let options = network.settings()?;
-        let isolated = !options.inter_container && !network.internal;
-        // With br_netfilter a connection to one's own published port goes back by the port that it came from.
-        let hairpin = published && host::bridged_packets_are_filtered();
-        if isolated || hairpin {
-            host.route()?.change_bridge_port(&endpoint.link, BridgePort { hairpin, isolated })?;
-        }
-        Ok(())
+        set_up_port(host, network, endpoint, published)
     }
 
     /// Takes a container off all its networks. Its devices go with its namespace; its addresses are kept from others until
@@ -308,7 +306,8 @@ impl Networks {
     }
 
     /// Takes a container off one network. `namespace` is absent when it does not run; its device is removed otherwise.
-    /// Ports that were published there are closed.
+    /// Ports that were published there are published on the network whose gateway is the container's from then on, if there
+    /// is one; whoever keeps their [`crate::Proxy`] is to tell it ([`crate::Proxy::follow`]).
     ///
     /// # Errors
     /// [`Error::NotConnected`].
@@ -320,15 +319,24 @@ impl Networks {
     ) -> Result<Endpoint, Error> {
         let network = self.find(network)?;
         let mut host = Host::default();
-        let (endpoint, closing) = self.db.write(Sync::Normal, |connection| {
+        let (endpoint, closing, moved) = self.db.write(Sync::Normal, |connection| {
             let all = store::endpoints_of_container(connection, who.id)?;
             let not_there = || Error::NotConnected { container: who.name.to_owned(), network: network.name.clone() };
-            let endpoint = all.into_iter().find(|one| one.network == network.id).ok_or_else(not_there)?;
+            let (left, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| one.network == network.id);
+            let endpoint = left.into_iter().next().ok_or_else(not_there)?;
+            let published = store::ports_of_endpoint(connection, endpoint.id)?;
             let closing = forget(connection, &endpoint)?;
-            Ok::<_, Error>((endpoint, closing))
+            let moved = match published.as_slice() {
+                [] => None,
+                published => move_ports(connection, &rest, published)?,
+            };
+            Ok::<_, Error>((endpoint, closing, moved))
         })?;
         let mut errors = Vec::new();
-        errors.extend(self.close_ports(&mut host, &closing).err());
+        errors.extend(self.change_ports(&mut host, &closing, moved.as_ref()).err());
+        if let Some(moved) = &moved {
+            errors.extend(set_up_port(&mut host, &moved.network, &moved.endpoint, true).err());
+        }
         if let Some(namespace) = namespace {
             let removed = Socket::open_in(namespace).and_then(|mut inside| match inside.link(&endpoint.interface) {
                 Ok(link) => inside.delete(link.index),
@@ -352,10 +360,7 @@ impl Networks {
     fn follow_gateway(&self, container: &str, namespace: BorrowedFd<'_>) -> Result<(), Error> {
         let endpoints = self.endpoints_of(container)?;
         let networks = endpoints.iter().map(|one| self.find(&one.network)).collect::<Result<Vec<_>, _>>()?;
-        let wishes: Vec<Attachment> = endpoints
-            .iter()
-            .map(|one| Attachment { priority: one.priority, network: one.network.clone(), ..Attachment::default() })
-            .collect();
+        let wishes: Vec<Attachment> = endpoints.iter().map(Attachment::from).collect();
         let mut inside = Socket::open_in(namespace)?;
         let ours: BTreeSet<IpAddr> = endpoints.iter().flat_map(|one| one.gateways.iter().copied()).collect();
         let chosen = choose_gateway(&networks, &wishes);
@@ -380,8 +385,20 @@ impl Networks {
     }
 }
 
+/// What a container's port of a bridge must have that others need not.
+fn set_up_port(host: &mut Host, network: &Network, endpoint: &Endpoint, published: bool) -> Result<(), Error> {
+    let options = network.settings()?;
+    let isolated = !options.inter_container && !network.internal;
+    // With br_netfilter a connection to one's own published port goes back by the port that it came from.
+    let hairpin = published && host::bridged_packets_are_filtered();
+    if isolated || hairpin {
+        host.route()?.change_bridge_port(&endpoint.link, BridgePort { hairpin, isolated })?;
+    }
+    Ok(())
+}
+
 /// The network whose gateway is the container's: the highest priority, then the first name, of those with a way out.
-fn choose_gateway(networks: &[Network], wishes: &[Attachment]) -> Option<usize> {
+pub(crate) fn choose_gateway(networks: &[Network], wishes: &[Attachment]) -> Option<usize> {
     let candidates = networks.iter().enumerate().filter(|(_, network)| {
         let isolated = |settings: crate::options::Options| {
             network.pools.iter().all(|pool| settings.gateway(pool.subnet.is_ipv4()) == GatewayMode::Isolated)

@@ -8,12 +8,12 @@ use hull_netlink::nft::Element;
 use rusqlite::Connection;
 use rustix::io::Errno;
 
-use crate::endpoints::Plan;
+use crate::endpoints::{Attachment, Plan, choose_gateway};
 use crate::host::Host;
 use crate::networks::Networks;
 use crate::options::GatewayMode;
 use crate::ports::{self, Publish};
-use crate::record::{Endpoint, Network, Protocol, Published};
+use crate::record::{Driver, Endpoint, Network, Protocol, Published};
 use crate::{Error, bridge, firewall, store};
 
 /// What is to be closed: elements of the firewall's maps, and the UDP ports behind them with their version of IP.
@@ -112,14 +112,20 @@ impl Networks {
     }
 
     pub(crate) fn close_ports(&self, host: &mut Host, closing: &Closing) -> Result<(), Error> {
-        if closing.elements.is_empty() {
+        self.change_ports(host, closing, None)
+    }
+
+    /// Closes ports, and opens those that have moved, in one transaction.
+    pub(crate) fn change_ports(&self, host: &mut Host, closing: &Closing, moved: Option<&Moved>) -> Result<(), Error> {
+        let opening = moved.map_or(&[][..], |moved| &moved.elements);
+        if closing.elements.is_empty() && opening.is_empty() {
             return Ok(());
         }
         let before = host.firewall()?.generation()?;
-        match firewall::change_ports(host.firewall()?, &[], &closing.elements) {
+        match firewall::change_ports(host.firewall()?, opening, &closing.elements) {
             Ok(()) => bridge::note_own_change(host, &self.state, before)?,
-            // Some were not there: the table is mended from the records, where the container is no longer.
-            Err(error) if error.is(Errno::NOENT) => {
+            // Some were not there, or there already: the table is mended from the records.
+            Err(error) if [Errno::NOENT, Errno::EXIST, Errno::BUSY].into_iter().any(|errno| error.is(errno)) => {
                 bridge::mend(host, &self.db, &self.state, &mut Vec::new())?;
             }
             Err(error) => return Err(error),
@@ -127,6 +133,55 @@ impl Networks {
         // The address may be another container's soon.
         Ok(conntrack::forget_udp(closing.flows.iter().copied())?)
     }
+}
+
+/// What was published on a network that a container has left, on the one whose turn it is.
+pub(crate) struct Moved {
+    elements: Vec<(&'static str, Element)>,
+    /// Where it is now.
+    pub(crate) network: Network,
+    pub(crate) endpoint: Endpoint,
+}
+
+/// Publishes on another network of a container what was published on one that it leaves; `None` when no other has a way
+/// out. The machine's ports stay the same.
+pub(crate) fn move_ports(
+    connection: &Connection,
+    rest: &[Endpoint],
+    published: &[Published],
+) -> Result<Option<Moved>, Error> {
+    let mut networks = Vec::new();
+    for endpoint in rest {
+        networks.extend(store::find(connection, &endpoint.network)?.map(|network| (network, endpoint)));
+    }
+    let wishes: Vec<Attachment> = networks.iter().map(|(_, endpoint)| Attachment::from(*endpoint)).collect();
+    let (mut networks, endpoints): (Vec<Network>, Vec<&Endpoint>) = networks.into_iter().unzip();
+    let Some(index) = publisher(&networks, choose_gateway(&networks, &wishes)) else { return Ok(None) };
+    let (network, endpoint) = (networks.swap_remove(index), endpoints[index].clone());
+    let options = network.settings()?;
+    let ipv4 = endpoint.ipv4().map(IpAddr::V4);
+    let ipv6 = endpoint.ipv6().map(IpAddr::V6);
+    let mut list = Vec::new();
+    for one in published {
+        let found = if one.host.is_ipv4() { ipv4.or(ipv6) } else { ipv6.or(ipv4) };
+        let Some(address) = found else { continue };
+        let routed =
+            options.gateway(one.host.is_ipv4()) == GatewayMode::Routed && address.is_ipv4() == one.host.is_ipv4();
+        // What was routed has no port of the machine.
+        if routed || one.host_port != 0 {
+            list.push(Published { address, host_port: if routed { 0 } else { one.host_port }, ..*one });
+        }
+    }
+    store::set_ports(connection, endpoint.id, &list)?;
+    let elements = firewall::ports(&network, &list)?;
+    Ok(Some(Moved { elements, network, endpoint }))
+}
+
+/// The network on which ports are published, of those where the container is: its gateway's.
+pub(crate) fn publisher(networks: &[Network], gateway: Option<usize>) -> Option<usize> {
+    gateway
+        .filter(|index| networks[*index].driver == Driver::Bridge)
+        .or_else(|| networks.iter().position(|one| one.driver == Driver::Bridge && !one.internal))
 }
 
 /// Takes an endpoint out of the records; gives what is to be closed.

@@ -179,6 +179,30 @@ fn root_a_running_container_changes_networks() {
 }
 
 #[test]
+fn root_ports_move_with_the_gateway() {
+    in_lab(|lab| {
+        lab.create("a", |_| ());
+        lab.create("b", |_| ());
+        let who = Who { id: "c", name: "c" };
+        let container = lab.start("c", &["a", "b"], &[tcp(None, 8080, 80)]);
+        container.serve(80);
+        let asked = || ask_name(lab.remote.as_fd(), ip(MACHINE), 8080);
+        assert_eq!(asked().as_deref(), Some("c"));
+        let before = lab.networks.ports_of("c").unwrap();
+        lab.networks.disconnect(who, "a", Some(container.as_fd())).unwrap();
+        assert_eq!(asked().as_deref(), Some("c"));
+        let after = lab.networks.ports_of("c").unwrap();
+        assert_eq!(after.len(), before.len());
+        assert!(
+            after.iter().zip(&before).all(|(new, old)| new.host_port == old.host_port && new.address != old.address)
+        );
+        // With the last network they are closed.
+        lab.networks.disconnect(who, "b", Some(container.as_fd())).unwrap();
+        assert_eq!((asked(), lab.networks.ports_of("c").unwrap().len()), (None, 0));
+    });
+}
+
+#[test]
 fn root_kills_are_made_good() {
     in_lab(|lab| {
         lab.create("n", |_| ());

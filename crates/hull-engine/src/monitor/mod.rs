@@ -281,6 +281,11 @@ impl Monitor<'_> {
                     Err(error) => self.not_started(&error),
                 },
                 (Happened::Woken, true) => {
+                    if let Some(ports) = &mut self.reach.ports
+                        && let Ok(published) = self.engine.networks().ports_of(&self.facts.id)
+                    {
+                        ports.follow(&published);
+                    }
                     if self.reach.resolver.is_none()
                         && let Some(program) = &program
                     {

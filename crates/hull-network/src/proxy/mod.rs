@@ -17,7 +17,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use crate::Error;
 use crate::ports::Reservation;
-use crate::record::Protocol;
+use crate::record::{Protocol, Published};
 use stream::Stream;
 
 /// Connections at a time; further ones wait in the kernel.
@@ -126,6 +126,22 @@ impl Proxy {
     #[must_use]
     pub fn listeners(&self) -> &[Reservation] {
         &self.listeners
+    }
+
+    /// Passes on to where the ports are published now: the container has left the network where they were. What is being
+    /// passed on goes to its end.
+    pub fn follow(&mut self, published: &[Published]) {
+        for listener in &mut self.listeners {
+            let version = listener.both || listener.host.is_ipv4();
+            let same = |one: &&Published| {
+                (one.protocol, one.host_port, one.port)
+                    == (listener.protocol, listener.host_port, listener.target.port())
+            };
+            let found = published.iter().filter(same).min_by_key(|one| one.host.is_ipv4() != version);
+            if let Some(one) = found {
+                listener.target.set_ip(one.address);
+            }
+        }
     }
 
     /// Whether nothing is being passed on.

@@ -62,7 +62,10 @@ fn binary(kept: &Path) -> PathBuf {
         candidates.push(directory.join("hull"));
     }
     candidates.extend(std::fs::read_link(kept));
-    let found = candidates.into_iter().find(|path| path.is_absolute() && identity(path).is_ok_and(|one| one == own));
+    let found = candidates.into_iter().find(|path| {
+        // A process of the server's is called by its link in /proc, which is the mount that cannot be bound.
+        path.is_absolute() && !path.starts_with("/proc") && identity(path).is_ok_and(|one| one == own)
+    });
     if let Some(found) = &found {
         // Only a hint: it may be there already.
         let _ = std::os::unix::fs::symlink(found, kept);

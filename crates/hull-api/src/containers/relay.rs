@@ -83,7 +83,7 @@ pub(super) struct Place {
 
 impl Place {
     /// Gives it up; `false` when a start has taken it.
-    fn leave(&self) -> bool {
+    pub(super) fn leave(&self) -> bool {
         self.api.waiting.leave(&self.id, self.number)
     }
 }

@@ -103,7 +103,7 @@ pub(super) fn wait(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refus
     Ok(Reply::stream("application/json", move |stream| {
         let heard = match monitor {
             None => Some(state.exit_code),
-            Some(monitor) => exit(&api, &container, monitor, written, condition, stream),
+            Some(monitor) => exit(&api, &container, monitor, written, (condition, ended), stream),
         };
         let Some(code) = heard else { return Ok(()) };
         if condition == Condition::Removed {
@@ -151,7 +151,7 @@ fn exit(
     container: &Container,
     mut monitor: Monitor,
     written: Option<std::fs::File>,
-    condition: Condition,
+    (condition, had_ended): (Condition, bool),
     stream: &mut Stream,
 ) -> Option<i32> {
     let limit = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
@@ -173,6 +173,11 @@ fn exit(
             return None;
         }
         if count == 0 {
+            // It has ended after it was looked at and before its monitor could be asked: nobody will say it.
+            let ended = !had_ended && waits && known().is_some_and(|state| state.phase == Phase::Exited);
+            if ended && monitor.waiting.as_ref().is_some_and(super::relay::Place::leave) {
+                break None;
+            }
             if !monitor.look(api, &container.id, 0) {
                 break None;
             }

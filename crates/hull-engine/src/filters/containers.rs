@@ -46,11 +46,8 @@ fn ranges(filters: &Filters, name: &str) -> Result<Vec<Range>, Error> {
     filters.values(name).map(parse).collect()
 }
 
-fn in_range(port: &Port, ranges: &[Range]) -> bool {
-    let numbers = [Some(port.private), port.public.map(|(_, number)| number)];
-    ranges.iter().any(|(first, last, protocol)| {
-        *protocol == port.protocol && numbers.iter().flatten().any(|number| (first..=last).contains(&number))
-    })
+fn in_range(port: &Port, number: u16, ranges: &[Range]) -> bool {
+    ranges.iter().any(|(first, last, protocol)| *protocol == port.protocol && (*first..=*last).contains(&number))
 }
 
 /// Whether a container has a volume of that name, or a mount of that source or at that place.
@@ -137,12 +134,13 @@ impl<'f> Containers<'f> {
             && filters.any("volume", |volume| has_mount(container, volume))
             && (self.published.is_empty() || {
                 let ports = ports(engine, container, state, None);
-                ports.iter().any(|port| port.public.is_some() && in_range(port, &self.published))
+                // By the number on the machine, as dockerd has it.
+                ports.iter().any(|port| port.public.is_some_and(|(_, number)| in_range(port, number, &self.published)))
             })
             && (self.exposed.is_empty() || {
                 let image = engine.images.find(&container.image_id).ok();
                 let ports = ports(engine, container, state, image.as_ref().map(|image| &image.config.config));
-                ports.iter().any(|port| in_range(port, &self.exposed))
+                ports.iter().any(|port| in_range(port, port.private, &self.exposed))
             })
             && (self.ancestors.is_empty()
                 || self
@@ -163,8 +161,8 @@ mod tests {
         filters.add("expose", "400-500");
         let wanted = ranges(&filters, "expose").expect("parses");
         let port = |private, protocol: &str| Port { private, protocol: protocol.to_owned(), public: None };
-        assert!(in_range(&port(443, "tcp"), &wanted));
-        assert!(!in_range(&port(443, "udp"), &wanted) && !in_range(&port(80, "tcp"), &wanted));
+        assert!(in_range(&port(443, "tcp"), 443, &wanted));
+        assert!(!in_range(&port(443, "udp"), 443, &wanted) && !in_range(&port(80, "tcp"), 80, &wanted));
         filters.add("expose", "x");
         assert!(ranges(&filters, "expose").is_err());
     }

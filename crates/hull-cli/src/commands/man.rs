@@ -62,4 +62,61 @@ mod tests {
         let bare: Vec<&str> = bare.map(|(name, _)| name.as_str()).collect();
         assert!(bare.is_empty(), "no example: {bare:?}");
     }
+
+    /// Words of a shell's line up to what is not ours: a pipe, a redirection, a closing bracket, or a remark.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+        for letter in line.split("   ").next().unwrap_or_default().chars() {
+            match (quote, letter) {
+                (Some(open), _) if open == letter => quote = None,
+                (None, '"' | '\'') => {
+                    quote = Some(letter);
+                    word.get_or_insert_default();
+                }
+                (None, ' ') => words.extend(word.take()),
+                (None, '|' | '>' | ')' | ';' | '&' | '#') if word.is_none() || letter == ')' => break,
+                _ => word.get_or_insert_default().push(letter),
+            }
+        }
+        words.extend(word);
+        words
+    }
+
+    #[test]
+    fn every_example_is_a_command_line() {
+        use clap::Parser as _;
+        let mut root = Cli::command();
+        root.build();
+        let mut pages = Vec::new();
+        collect(&root, "hull", &mut pages);
+        let mut count = 0;
+        for (name, command) in pages {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in text.lines().filter(|line| line.starts_with("  ")) {
+                let Some(at) = line.find("hull ") else { continue };
+                // What another command prints is a word.
+                let mut line = line[at..].to_owned();
+                while let Some(begin) = line.find("$(") {
+                    let end = line[begin..].find(')').map_or(line.len(), |end| begin + end + 1);
+                    line.replace_range(begin..end, "x");
+                }
+                let words = words(&line);
+                count += 1;
+                // The runtime's command line is another parser's.
+                if words.get(1).is_some_and(|word| word == "oci") {
+                    continue;
+                }
+                let parsed = Cli::try_parse_from(&words);
+                let help = |error: &clap::Error| {
+                    matches!(error.kind(), clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion)
+                };
+                if let Err(error) = parsed
+                    && !help(&error)
+                {
+                    panic!("{name}: {line}: {words:?}: {error}");
+                }
+            }
+        }
+        assert!(count > 150, "{count} examples");
+    }
 }

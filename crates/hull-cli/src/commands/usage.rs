@@ -370,4 +370,122 @@ mod tests {
         assert_eq!(both(run, "--cpus <N>"), "--cpus");
         assert_eq!(number("invalid digit found in string", "x"), r#"strconv.ParseInt: parsing "x": invalid syntax"#);
     }
+
+    /// Every word that means something somewhere, and values that mean nothing good.
+    fn vocabulary() -> Vec<Vec<u8>> {
+        fn collect(command: &Command, all: &mut std::collections::BTreeSet<String>) {
+            all.insert(command.get_name().to_owned());
+            for arg in command.get_arguments() {
+                all.extend(arg.get_long().map(|long| format!("--{long}")));
+                all.extend(arg.get_short().map(|short| format!("-{short}")));
+                all.extend(arg.get_possible_values().iter().map(|value| value.get_name().to_owned()));
+            }
+            command.get_subcommands().for_each(|sub| collect(sub, all));
+        }
+        let mut all = std::collections::BTreeSet::new();
+        collect(&Cli::command(), &mut all);
+        let values = [
+            "",
+            "-",
+            "--",
+            "=",
+            "a=b",
+            "a==",
+            ":",
+            "a:b:c:d:e",
+            "/",
+            "/a:/b:ro,z",
+            "[::1]:80:80/tcp",
+            "1-2:3-5",
+            "65536",
+            "-1",
+            "18446744073709551616",
+            "1e9",
+            "0.000001",
+            "1.5.5",
+            "64m",
+            "9999999999t",
+            "type=bind,src=/x,dst=,,=",
+            "type=tmpfs,destination=/a,tmpfs-size=-1",
+            "{{.",
+            "{{json .}}",
+            "id=,src=",
+            "\u{202e}",
+            "\u{1f40b}",
+            "%s%n",
+            "host",
+            "none",
+            "container:",
+            "container:x",
+            "private",
+            "x:y@sha256:0",
+            "ALL",
+            "nofile=1:0",
+            "nofile=::",
+            "0s",
+            "1h-2m",
+            "0-",
+            ",",
+            "0-9999999",
+            "on-failure:-1",
+            "no-new-privileges=maybe",
+            "label=:::",
+            "key",
+            "b 1:1 rwm",
+            "/dev/null:/x:rwmm",
+            "a *:* m",
+            "1:2:3",
+            "2001:db8::/129",
+            "10.0.0.0/33",
+            "user,",
+            "ctrl-?",
+            "ctrl-a,",
+        ];
+        all.extend(values.map(str::to_owned));
+        let mut all: Vec<Vec<u8>> = all.into_iter().map(String::into_bytes).collect();
+        all.push(vec![0xff, 0xfe, b'=', 0x80]);
+        all.push(vec![b'x'; 70_000]);
+        all
+    }
+
+    #[test]
+    fn no_words_make_it_panic() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let vocabulary = vocabulary();
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state >> 33).unwrap_or(0) % below
+        };
+        // `HULL_TEST_LOOPS` brings more of them.
+        let loops: u32 = std::env::var("HULL_TEST_LOOPS").ok().and_then(|text| text.parse().ok()).unwrap_or(150);
+        for turn in 0..loops {
+            let begin = ["run", "build", "create", "network", "volume", "exec", "oci", ""][random(8)];
+            let mut words = vec![b"hull".to_vec()];
+            words.extend(Some(begin.as_bytes().to_vec()).filter(|word| !word.is_empty()));
+            for _ in 0..random(7) {
+                let mut word = vocabulary[random(vocabulary.len())].clone();
+                if random(3) == 0 {
+                    word.push(b'=');
+                    word.extend(&vocabulary[random(vocabulary.len())]);
+                }
+                if random(12) == 0 && !word.is_empty() {
+                    let at = random(word.len());
+                    word[at] ^= 1 << random(8);
+                }
+                words.push(word.into_iter().filter(|byte| !matches!(byte, 0 | b'\n')).collect());
+            }
+            if turn % 2 == 0 {
+                words.push(b"x".to_vec());
+            }
+            let words: Vec<OsString> = words.into_iter().map(OsString::from_vec).collect();
+            if words.get(1).is_some_and(|word| word == "oci") {
+                crate::oci::understand(&words[2..]);
+            } else {
+                super::super::understand(&words);
+            }
+        }
+    }
 }

@@ -89,7 +89,12 @@ pub fn run(words: &[OsString]) -> u8 {
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     }
     // A group of its own, in front of the terminal where there is one: signals of the keyboard are the program's.
-    let started = std::process::Command::new(&words[0]).args(&words[1..]).process_group(0).spawn();
+    let mut command = std::process::Command::new(&words[0]);
+    command.args(&words[1..]).process_group(0);
+    // They were blocked when this program was executed, so that none is lost before it can be passed on.
+    let Ok(signals) = hull_sys::signal::redirect() else { return 255 };
+    hull_sys::signal::unblock_in(&mut command);
+    let started = command.spawn();
     let pid = match &started {
         Ok(child) => i32::try_from(child.id()).ok().and_then(Pid::from_raw),
         Err(error) => {
@@ -100,9 +105,6 @@ pub fn run(words: &[OsString]) -> u8 {
     let Some((pid, program)) = pid.and_then(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?))) else {
         return 255;
     };
-    // Not before: the program would inherit that they are blocked. As the first process of its namespace this one
-    // cannot be ended by what comes in between.
-    let Ok(signals) = hull_sys::signal::redirect() else { return 255 };
     let stdin = rustix::stdio::stdin();
     if rustix::termios::isatty(stdin) && rustix::termios::tcsetpgrp(stdin, pid).is_ok() {
         // Had it read before, it was stopped for reading from behind.

@@ -179,6 +179,7 @@ impl Engine {
             cgroup_driver: Driver::Cgroupfs,
             no_pivot: false,
             no_new_keyring: false,
+            signals_blocked: container.config.init,
             filter,
         };
         let running = hull_runtime::create(spec, options)?.start()?;

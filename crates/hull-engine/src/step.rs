@@ -227,6 +227,7 @@ impl Step<'_> {
             cgroup_driver: Driver::Cgroupfs,
             no_pivot: false,
             no_new_keyring: false,
+            signals_blocked: false,
             filter,
         };
         let created = hull_runtime::create(spec, options)?;

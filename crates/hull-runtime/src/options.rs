@@ -62,6 +62,9 @@ pub struct CreateOptions {
     pub no_pivot: bool,
     /// Do not join a new session keyring.
     pub no_new_keyring: bool,
+    /// The program begins with its signals blocked. Those that the first process of a PID namespace does not handle are lost;
+    /// blocked ones wait until it does.
+    pub signals_blocked: bool,
     /// Precompiled filter that replaces `linux.seccomp` (the default profile, compiled when Hull was built).
     pub filter: Option<hull_seccomp::Filter>,
 }

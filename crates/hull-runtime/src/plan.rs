@@ -39,6 +39,7 @@ pub struct Plan {
     pub(crate) intel_rdt: Option<IntelRdtPlan>,
     pub(crate) streams: Streams,
     pub(crate) new_keyring: bool,
+    pub(crate) signals_blocked: bool,
 }
 
 /// Hooks by the point they run at.
@@ -123,6 +124,7 @@ impl Plan {
             resources: linux.resources.clone().unwrap_or_default(),
             streams: std::mem::take(&mut options.streams),
             new_keyring: !options.no_new_keyring,
+            signals_blocked: options.signals_blocked,
             namespaces,
             cgroup,
             rootfs,

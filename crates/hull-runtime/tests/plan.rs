@@ -58,6 +58,7 @@ fn plan(document: &Value) -> Result<(), String> {
         cgroup_driver: hull_cgroup::Driver::Cgroupfs,
         no_pivot: false,
         no_new_keyring: false,
+        signals_blocked: false,
         filter: None,
     };
     Plan::new(&spec, &mut options).map(drop).map_err(|error| error.to_string())

@@ -58,6 +58,21 @@ pub fn redirect() -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// Blocks every signal except those that report a fault of this thread (`sigprocmask(2)`).
+///
+/// # Errors
+/// None are known.
+pub fn block_all() -> Result<(), Errno> {
+    set_mask(&set(true))
+}
+
+/// Has a program begin with no signal blocked, though this process has blocked some.
+pub fn unblock_in(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt as _;
+    // SAFETY: between fork and exec only `pthread_sigmask` is called, which is safe there (signal-safety(7)).
+    unsafe { command.pre_exec(|| unblock_all().map_err(Into::into)) };
+}
+
 /// Unblocks every signal (`sigprocmask(2)`).
 ///
 /// # Errors

@@ -131,6 +131,7 @@ pub(super) fn prepare(globals: &Globals, parsed: &Parsed) -> Result<(Spec, Creat
         cgroup_driver: globals.driver,
         no_pivot: parsed.on("no-pivot"),
         no_new_keyring: parsed.on("no-new-keyring"),
+        signals_blocked: false,
         filter: None,
     };
     Ok((spec, options))

@@ -466,6 +466,7 @@ impl Engine {
             cgroup_driver: Driver::Cgroupfs,
             no_pivot: false,
             no_new_keyring: false,
+            signals_blocked: container.config.init,
             filter,
         };
         let created = hull_runtime::create(spec, options)?;

@@ -155,6 +155,10 @@ impl Child<'_> {
             return failure;
         }
         hull_sys::clone::reset_signals(self.plan.process.ignored_signals());
+        if self.plan.signals_blocked {
+            // None is known to fail, and the program runs without it too.
+            let _ = hull_sys::signal::block_all();
+        }
         if let Err(errno) = hull_sys::clone::cloexec_from(3 + self.plan.streams.preserve_fds) {
             return Failure::new(Step::CloseFds, errno);
         }

@@ -111,8 +111,9 @@ impl Engine {
         };
         let lock = self.lock(&container.id)?;
         let container = self.container(&container.id)?;
-        let phase = self.state(&container.id)?.phase;
-        if !matches!(phase, Phase::Created | Phase::Exited) {
+        let state = self.state(&container.id)?;
+        self.await_monitor(&container.id, &state);
+        if !matches!(state.phase, Phase::Created | Phase::Exited) {
             drop(lock);
             return self.exec(&container, exec);
         }

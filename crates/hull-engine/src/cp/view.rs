@@ -41,6 +41,7 @@ impl Engine {
         }
         let lock = self.lock(&container.id)?;
         let state = self.state(&container.id)?;
+        self.await_monitor(&container.id, &state);
         match state.phase {
             Phase::Running => return running(container, state.pid, state.pid_start),
             Phase::Created | Phase::Exited if !self.starting(&container.id) => {}

@@ -29,6 +29,9 @@ pub fn trim() {
 /// cache.
 ///
 /// Meant for processes with one thread.
+// Never a part of its caller: below the marker there must be nothing but this function's own small frame, and what a caller
+// has on the stack may be larger than the margin.
+#[inline(never)]
 pub fn release() {
     // SAFETY: glibc's own function; it touches only memory that malloc knows to be free.
     unsafe { libc::malloc_trim(0) };
@@ -51,7 +54,7 @@ pub fn release() {
         }
     }
     let marker = 0_u8;
-    let end = (&raw const marker).addr().saturating_sub(MARGIN) & !(PAGE - 1);
+    let end = std::hint::black_box(&raw const marker).addr().saturating_sub(MARGIN) & !(PAGE - 1);
     // SAFETY: no frame of the only thread is below the caller's but for the margin, and nothing but its stack is mapped
     // within the range: the kernel keeps a larger gap below stacks.
     unsafe { libc::madvise(std::ptr::without_provenance_mut(end - STACK), STACK, libc::MADV_DONTNEED) };
@@ -94,5 +97,23 @@ mod tests {
         let kept = vec![7_u8; 1 << 20];
         release();
         assert!(kept.iter().all(|byte| *byte == 7));
+    }
+
+    /// Whatever lies where on the stack of a caller, and wherever its page ends.
+    #[test]
+    fn frames_of_callers_stay() {
+        fn deep(depth: usize) -> usize {
+            let frame = std::hint::black_box([depth; 1500]);
+            if depth == 0 {
+                release();
+            } else {
+                assert_eq!(deep(depth - 1), depth - 1);
+            }
+            assert!(std::hint::black_box(&frame).iter().all(|word| *word == depth));
+            frame[0]
+        }
+        for depth in 0..20 {
+            assert_eq!(deep(depth), depth);
+        }
     }
 }

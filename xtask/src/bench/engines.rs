@@ -39,6 +39,8 @@ pub(super) fn measure(options: &Options, inside: &str) -> Result<(String, u64)> 
     let mut command = Command::new("unshare");
     command.args(["--net", "--mount", "--propagation", "private"]).arg(&program).args(["bench", inside]);
     command.arg(&stage.root).arg(stage.inner()).args([options.runs.to_string(), options.pause.to_string()]);
+    // The namespace is the measurement's own: cargo's setting for tests does not concern it.
+    command.env("HULL_DEFAULT_NETWORK", "bridge");
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {

@@ -1,7 +1,6 @@
 //! Records as they are written and read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 use hull_oci::Digest;
 use hull_oci::image::MAX_LAYERS;
@@ -56,6 +55,13 @@ pub(super) struct Known {
     pub(super) content: Option<Digest>,
     pub(super) layers: Vec<Digest>,
     pub(super) added: bool,
+}
+
+/// A document that was read, by its records' keys.
+#[derive(Debug)]
+pub(super) struct Records {
+    document: Document,
+    by_key: HashMap<Digest, usize>,
 }
 
 impl Document {
@@ -156,22 +162,36 @@ impl Document {
     }
 
     /// The records by their keys. What names a layer that there is not is none.
-    pub(super) fn known(&self) -> HashMap<Digest, Arc<Known>> {
-        let mut all = HashMap::new();
-        let layer = |place: &u32| {
-            let place = usize::try_from(*place).ok()?;
-            self.layers.get(place).or_else(|| self.bases.get(place.checked_sub(self.layers.len())?)).cloned()
-        };
-        for record in &self.records {
-            let Some(layers) = record.layers.iter().map(layer).collect::<Option<Vec<Digest>>>() else { continue };
-            if record.added && layers.is_empty() {
-                continue;
-            }
-            let known = Arc::new(Known { content: record.content.clone(), layers, added: record.added });
-            for key in record.content.iter().chain([&record.definition]) {
-                all.entry(key.clone()).or_insert_with(|| Arc::clone(&known));
+    pub(super) fn known(self) -> Records {
+        let mut by_key = HashMap::new();
+        for (index, record) in self.records.iter().enumerate() {
+            let whole = record.layers.iter().all(|place| self.layer(*place).is_some());
+            if whole && !(record.added && record.layers.is_empty()) {
+                for key in record.content.iter().chain([&record.definition]) {
+                    by_key.entry(key.clone()).or_insert(index);
+                }
             }
         }
-        all
+        Records { document: self, by_key }
+    }
+
+    fn layer(&self, place: u32) -> Option<&Digest> {
+        let place = usize::try_from(place).ok()?;
+        self.layers.get(place).or_else(|| self.bases.get(place.checked_sub(self.layers.len())?))
+    }
+}
+
+impl Records {
+    /// The record of a key. Its layers are named only here: a document of 16 MiB names some million.
+    pub(super) fn get(&self, key: &Digest) -> Option<Known> {
+        let record = &self.document.records[*self.by_key.get(key)?];
+        let layers = record.layers.iter().filter_map(|place| self.document.layer(*place).cloned()).collect();
+        Some(Known { content: record.content.clone(), layers, added: record.added })
+    }
+
+    /// How many keys there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.by_key.len()
     }
 }

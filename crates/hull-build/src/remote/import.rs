@@ -9,7 +9,7 @@ use hull_oci::Digest;
 use hull_oci::image::{Descriptor, Document as Manifests, MAX_CONFIG_BYTES, Manifest, Platform, media_type};
 use hull_registry::{Client, Remote};
 
-use super::document::{Document, Known, MAX_BYTES};
+use super::document::{Document, Known, MAX_BYTES, Records};
 use super::{BUILDKIT, MEDIA_TYPE, Place, place};
 use crate::Error;
 use crate::observer::{Event, Observer, StepId, Warning};
@@ -32,7 +32,7 @@ pub struct Imports {
 #[derive(Debug)]
 struct Source {
     name: String,
-    records: HashMap<Digest, Arc<Known>>,
+    records: Records,
     blobs: HashMap<Digest, Descriptor>,
     from: From,
 }
@@ -226,9 +226,9 @@ impl Imports {
                 continue;
             }
             return Ok(Some(Taken {
-                layers: known.layers.clone(),
+                layers: known.layers,
                 added: known.added,
-                content: known.content.clone(),
+                content: known.content,
                 name: source.name.clone(),
             }));
         }

@@ -4,12 +4,9 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use hull_testkit::{Finished, Home, Value, finish, home};
+use hull_testkit::{Finished, Value};
 
-/// A machine with a context. Two of them have nothing in common.
-struct Machine {
-    home: Home,
-}
+use super::machine::Machine;
 
 /// A registry; killed when dropped.
 pub(super) struct Registry {
@@ -56,40 +53,10 @@ impl Registry {
     }
 }
 
-impl Machine {
-    fn new() -> Option<Self> {
-        let home = home!()?;
-        let machine = Self { home };
-        std::fs::create_dir(machine.path("context")).expect("create directory");
-        std::fs::copy(hull_testkit::probe(), machine.path("context/probe")).expect("copy the probe");
-        machine.write("f", "one");
-        Some(machine)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.home.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.path("context").join(name), text).expect("write");
-    }
-
-    #[track_caller]
-    fn build(&self, dockerfile: &str, words: &[&str]) -> Finished {
-        self.write("Dockerfile", dockerfile);
-        let mut command = self.home.hull(&["build", "--network=none", "--progress=plain", "--cgroup-parent"]);
-        command.arg(self.home.name()).args(words).arg(self.path("context"));
-        for name in ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
-            command.env_remove(name);
-        }
-        command.env_remove("SOURCE_DATE_EPOCH").env_remove("HULL_SECURITY").env("HOME", self.home.path());
-        finish(&mut command)
-    }
-
-    #[track_caller]
-    fn id(&self, image: &str) -> String {
-        self.home.run(&["image", "inspect", "--format", "{{.Id}}", image]).ok().text().to_owned()
-    }
+/// An image's ID.
+#[track_caller]
+fn id_of(machine: &Machine, image: &str) -> String {
+    machine.text(&["image", "inspect", "--format", "{{.Id}}", image])
 }
 
 /// A stage of which one file is taken, and a step that changes nothing.
@@ -126,7 +93,7 @@ fn blobs(layout: &Path) -> usize {
 
 #[test]
 fn root_build_cache_in_a_layout() {
-    let (Some(first), Some(second)) = (Machine::new(), Machine::new()) else { return };
+    let (Some(first), Some(second)) = (Machine::with("one"), Machine::with("one")) else { return };
     let layout = first.path("cache");
     let to = |mode: &str| format!("--cache-to=type=local,dest={},mode={mode}", layout.display());
     let from = format!("--cache-from=type=local,src={}", layout.display());
@@ -138,7 +105,7 @@ fn root_build_cache_in_a_layout() {
     let again = second.build(FILE, &["-t", "made", &from]).ok();
     assert_eq!(done(&again), Vec::<String>::new(), "{}", again.stderr);
     assert!(again.stderr.contains("importing cache manifest from"), "{}", again.stderr);
-    assert_eq!(second.id("made"), first.id("made"));
+    assert_eq!(id_of(&second, "made"), id_of(&first, "made"));
     // From then on it has the results itself.
     std::fs::rename(&layout, first.path("away")).expect("rename");
     let local = second.build(FILE, &["-t", "made", &from]).ok();
@@ -147,18 +114,18 @@ fn root_build_cache_in_a_layout() {
 
     // The builder's file changed: with the steps of the result alone, its step is done again; what it makes is the same,
     // so that nothing else is.
-    let Some(third) = Machine::new() else { return };
+    let Some(third) = Machine::with("one") else { return };
     third.write("f", "two");
     let changed = third.build(FILE, &["-t", "made", &from]).ok();
     let steps = done(&changed);
     assert!(steps.iter().any(|name| name.contains("by the builder")), "{steps:?}");
     assert!(!steps.iter().any(|name| name.contains("/last") || name.contains("nothing")), "{steps:?}");
-    assert_eq!(third.id("made"), first.id("made"));
+    assert_eq!(id_of(&third, "made"), id_of(&first, "made"));
 
     // With all steps, a machine that has nothing only does what is after the change.
     let everything = first.build(FILE, &["-t", "made", &to("max")]).ok();
     assert_eq!(done(&everything), Vec::<String>::new());
-    let Some(fourth) = Machine::new() else { return };
+    let Some(fourth) = Machine::with("one") else { return };
     let other = FILE.replace("by the builder", "by another");
     let rest = fourth.build(&other, &["-t", "made", &from]).ok();
     let steps = done(&rest);
@@ -170,7 +137,10 @@ fn root_build_cache_in_a_layout() {
 
 #[test]
 fn root_build_cache_in_a_registry() {
-    let (Some(first), Some(second), Some(third)) = (Machine::new(), Machine::new(), Machine::new()) else { return };
+    let (Some(first), Some(second), Some(third)) = (Machine::with("one"), Machine::with("one"), Machine::with("one"))
+    else {
+        return;
+    };
     let registry = Registry::start();
     let name = registry.name("team/cache:main");
     let to = format!("--cache-to=type=registry,ref={name},mode=max,compression=zstd");
@@ -181,7 +151,7 @@ fn root_build_cache_in_a_registry() {
     assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+zstd");
     let again = second.build(FILE, &["-t", "made", &format!("--cache-from={name}")]).ok();
     assert_eq!(done(&again), Vec::<String>::new(), "{}", again.stderr);
-    assert_eq!(second.id("made"), first.id("made"));
+    assert_eq!(id_of(&second, "made"), id_of(&first, "made"));
     // Files alone need the layers too.
     let out = format!("--output={}", third.path("out").display());
     third.build(FILE, &[&out, &format!("--cache-from=type=registry,ref={name}")]).ok();
@@ -193,30 +163,33 @@ fn root_build_cache_in_a_registry() {
 
 #[test]
 fn root_build_cache_in_the_image() {
-    let (Some(first), Some(second), Some(third)) = (Machine::new(), Machine::new(), Machine::new()) else { return };
+    let (Some(first), Some(second), Some(third)) = (Machine::with("one"), Machine::with("one"), Machine::with("one"))
+    else {
+        return;
+    };
     let registry = Registry::start();
     let name = registry.name("app:1");
     let argument = "--build-arg=BUILDKIT_INLINE_CACHE=1";
     first.build(FILE, &["-t", &name, "--push", argument]).ok();
     // The same image comes of the same steps, with or without a cache.
-    let id = first.id(&name);
+    let id = id_of(&first, &name);
     let again = second.build(FILE, &["-t", &name, "--cache-to=type=inline", "--cache-from", &name]).ok();
     assert_eq!(done(&again), Vec::<String>::new(), "{}", again.stderr);
-    assert_eq!(second.id(&name), id);
+    assert_eq!(id_of(&second, &name), id);
     // Without records it is another one, which no cache is taken from; that is said, and the build goes on.
     let plain = registry.name("app:plain");
     first.build(FILE, &["-t", &plain, "--push"]).ok();
-    assert_ne!(first.id(&plain), id);
+    assert_ne!(id_of(&first, &plain), id);
     let done_again = third.build(FILE, &["-t", "made", "--cache-from", &plain]).ok();
     assert!(done_again.stderr.contains("the image has no records"), "{}", done_again.stderr);
     assert!(!done(&done_again).is_empty());
-    assert_eq!(third.id("made"), first.id(&plain));
+    assert_eq!(id_of(&third, "made"), id_of(&first, &plain));
     // An image of the store is a cache without its registry.
     drop(registry);
     second.home.run(&["builder", "prune", "-af"]).ok();
     let kept = second.build(FILE, &["-t", "again", "--cache-to=type=inline", "--cache-from", &name]).ok();
     assert_eq!(done(&kept), Vec::<String>::new(), "{}", kept.stderr);
-    assert_eq!(second.id("again"), id);
+    assert_eq!(id_of(&second, "again"), id);
     for machine in [first, second, third] {
         machine.home.assert_clean();
     }
@@ -224,11 +197,11 @@ fn root_build_cache_in_the_image() {
 
 #[test]
 fn root_build_caches_that_lie_or_fail() {
-    let (Some(first), Some(second)) = (Machine::new(), Machine::new()) else { return };
+    let (Some(first), Some(second)) = (Machine::with("one"), Machine::with("one")) else { return };
     let layout = first.path("cache");
     let from = format!("--cache-from=type=local,src={}", layout.display());
     first.build(FILE, &["-t", "made", &format!("--cache-to=type=local,dest={},mode=max", layout.display())]).ok();
-    let id = first.id("made");
+    let id = id_of(&first, "made");
     // A layer with other bytes than its digest says: the steps are done instead.
     let blobs: Vec<PathBuf> = std::fs::read_dir(layout.join("blobs/sha256"))
         .expect("read directory")
@@ -244,9 +217,9 @@ fn root_build_caches_that_lie_or_fail() {
     }
     let finished = second.build(FILE, &["-t", "made", &from]).ok();
     assert!(finished.stderr.contains("is not used for"), "{}", finished.stderr);
-    assert_eq!(second.id("made"), id);
+    assert_eq!(id_of(&second, "made"), id);
     // Caches that are not there, of another kind, or no caches.
-    let Some(third) = Machine::new() else { return };
+    let Some(third) = Machine::with("one") else { return };
     let registry = Registry::start();
     for (from, reason) in [
         (format!("type=local,src={}", third.path("nowhere").display()), "No such file or directory"),
@@ -291,7 +264,7 @@ fn root_build_caches_that_lie_or_fail() {
 
 #[test]
 fn root_build_cache_is_pruned_with_the_rest() {
-    let Some(machine) = Machine::new() else { return };
+    let Some(machine) = Machine::with("one") else { return };
     machine.build(FILE, &["-t", "made"]).ok();
     let df = |row: &str| {
         let text = machine.home.run(&["system", "df", "--format", "{{.Type}}|{{.TotalCount}}|{{.Size}}"]).ok().stdout;

@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 
 use hull_testkit::{Finished, Home, Value, finish, home, tier};
 
+use super::machine::alone;
+
 /// A home with a context.
 struct Build {
     home: Home,
@@ -34,10 +36,7 @@ impl Build {
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = self.home.hull(&["build"]);
-        command.args(words).current_dir(self.path("")).env_remove("SOURCE_DATE_EPOCH").env_remove("BUILDKIT_PROGRESS");
-        for name in ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
-            command.env_remove(name);
-        }
+        alone(&mut command).args(words).current_dir(self.path(""));
         command
     }
 

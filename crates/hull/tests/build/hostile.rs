@@ -7,38 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hull_testkit::race::Race;
-use hull_testkit::{Finished, Home, finish, finish_within, home, leak, tier};
+use hull_testkit::{finish, finish_within, leak, tier};
 
-struct Machine {
-    home: Home,
-}
-
-impl Machine {
-    fn new() -> Option<Self> {
-        let machine = Self { home: home!()? };
-        std::fs::create_dir(machine.path("context")).expect("create directory");
-        std::fs::copy(hull_testkit::probe(), machine.path("context/probe")).expect("copy the probe");
-        Some(machine)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.home.path().join(name)
-    }
-
-    fn command(&self, dockerfile: &str, words: &[&str]) -> Command {
-        let file = self.path("Dockerfile");
-        std::fs::write(&file, dockerfile).expect("write");
-        let mut command = self.home.hull(&["build", "--network=none", "--progress=plain", "--cgroup-parent"]);
-        command.arg(self.home.name()).args(words).arg("-f").arg(file).arg(self.path("context"));
-        command.env_remove("SOURCE_DATE_EPOCH").env_remove("HULL_SECURITY").env("HOME", self.home.path());
-        command
-    }
-
-    #[track_caller]
-    fn build(&self, dockerfile: &str, words: &[&str]) -> Finished {
-        finish(&mut self.command(dockerfile, words))
-    }
-}
+use super::machine::Machine;
 
 /// CVE-2024-23651: what a mount shows is exchanged for a link to the machine's files while the mount is made.
 #[test]

@@ -5,6 +5,7 @@ mod caches;
 mod examples;
 mod flags;
 mod hostile;
+mod machine;
 mod platforms;
 mod record;
 mod sources;

@@ -1,44 +1,11 @@
 //! Several platforms under one name: in the store, in archives, directories and registries.
 
-use std::path::PathBuf;
 use std::process::Command;
 
-use hull_testkit::{Finished, Home, Value, finish, home};
+use hull_testkit::{Value, finish};
 
 use super::caches::Registry;
-
-/// A machine with a context.
-struct Machine {
-    home: Home,
-}
-
-impl Machine {
-    fn new() -> Option<Self> {
-        let machine = Self { home: home!()? };
-        std::fs::create_dir(machine.path("context")).expect("create directory");
-        std::fs::write(machine.path("context/f"), "text").expect("write");
-        std::fs::copy(hull_testkit::probe(), machine.path("context/probe")).expect("copy the probe");
-        Some(machine)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.home.path().join(name)
-    }
-
-    #[track_caller]
-    fn build(&self, dockerfile: &str, words: &[&str]) -> Finished {
-        std::fs::write(self.path("context/Dockerfile"), dockerfile).expect("write");
-        let mut command = self.home.hull(&["build", "--network=none", "--progress=plain", "--cgroup-parent"]);
-        command.arg(self.home.name()).args(words).arg(self.path("context"));
-        command.env_remove("SOURCE_DATE_EPOCH").env_remove("HULL_SECURITY").env("HOME", self.home.path());
-        finish(&mut command)
-    }
-
-    #[track_caller]
-    fn text(&self, words: &[&str]) -> String {
-        self.home.run(words).ok().text().to_owned()
-    }
-}
+use super::machine::Machine;
 
 /// A file whose name is the architecture.
 const FILE: &str = "FROM scratch\nARG TARGETARCH\nCOPY f /$TARGETARCH\n";
@@ -55,7 +22,7 @@ fn other() -> &'static str {
 
 #[test]
 fn root_build_several_platforms_under_one_name() {
-    let Some(machine) = Machine::new() else { return };
+    let Some(machine) = Machine::with("text") else { return };
     machine.build(FILE, &[BOTH, "-t", "both"]).ok();
     let architecture = |name: &str, words: &[&str]| {
         let mut all = vec!["image", "inspect", "--format", "{{.Architecture}}"];
@@ -99,7 +66,7 @@ fn root_build_several_platforms_under_one_name() {
 
 #[test]
 fn root_build_several_platforms_out_of_the_store() {
-    let (Some(machine), Some(second)) = (Machine::new(), Machine::new()) else { return };
+    let (Some(machine), Some(second)) = (Machine::with("text"), Machine::with("text")) else { return };
     let output = |text: &str| format!("--output={text},dest={}", machine.path("out").display());
     machine.build(FILE, &[BOTH, &output("type=local")]).ok();
     for one in ["amd64", "arm64"] {
@@ -190,7 +157,7 @@ fn root_build_several_platforms_out_of_the_store() {
 
 #[test]
 fn root_build_for_a_processor_that_is_not_here() {
-    let Some(machine) = Machine::new() else { return };
+    let Some(machine) = Machine::with("text") else { return };
     let text = "FROM scratch\nCOPY f /\nCOPY probe /probe\nRUN [\"/probe\", \"echo\", \"x\"]\n";
     if std::fs::read_dir("/proc/sys/fs/binfmt_misc")
         .is_ok_and(|all| all.flatten().any(|one| one.file_name().to_string_lossy().contains("loong")))

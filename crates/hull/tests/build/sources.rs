@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use hull_testkit::{Finished, Home, finish, home};
 
+use super::machine::alone;
+
 /// A home with a context.
 struct Build(Home);
 
@@ -25,10 +27,7 @@ impl Build {
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = self.0.hull(&["build"]);
-        command.args(words).current_dir(self.path("")).env("SOURCE_DATE_EPOCH", "1700000000");
-        for name in ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "all_proxy"] {
-            command.env_remove(name);
-        }
+        alone(&mut command).args(words).current_dir(self.path("")).env("SOURCE_DATE_EPOCH", "1700000000");
         command
     }
 

@@ -1,46 +1,34 @@
 //! `RUN`: what a step sees, what becomes of what it does, and what is left when it is cancelled or killed.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hull_testkit::{Finished, Home, finish, home, leak};
+use hull_testkit::{Finished, finish, leak};
+
+use super::machine::Machine;
 
 /// A stage that can run something.
 const BASE: &str = "FROM scratch AS base\nCOPY probe /probe\n";
 
 struct Build {
-    home: Home,
+    machine: Machine,
 }
 
 impl Build {
     fn new() -> Option<Self> {
-        let home = home!()?;
-        let build = Self { home };
-        std::fs::create_dir(build.context()).expect("create directory");
-        std::fs::copy(hull_testkit::probe(), build.context().join("probe")).expect("copy the probe");
-        Some(build)
+        Some(Self { machine: Machine::new()? })
     }
 
     fn context(&self) -> PathBuf {
-        self.home.path().join("context")
+        self.machine.context()
     }
 
     fn command(&self, dockerfile: &str, words: &[&str]) -> Command {
-        // A file of its own: builds of one home may run at the same time.
-        let file = tempfile::NamedTempFile::new_in(self.home.path()).expect("temporary file");
-        let (mut file, path) = file.keep().expect("keep");
-        file.write_all(dockerfile.as_bytes()).expect("write");
-        let mut command = self.home.hull(&["build", "--network=none", "--progress=plain", "--cgroup-parent"]);
-        command.arg(self.home.name()).args(words).arg("-f").arg(path).arg(self.context());
-        for name in ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
-            command.env_remove(name);
-        }
-        command.env_remove("SOURCE_DATE_EPOCH").env_remove("HULL_SECURITY");
-        command
+        self.machine.command(dockerfile, words)
     }
 
     #[track_caller]
@@ -58,10 +46,10 @@ impl Build {
     #[track_caller]
     fn files(&self, rest: &str) -> Vec<String> {
         self.build(rest, &["-t", "made"]).ok();
-        let archive = self.home.path().join("export.tar");
-        self.home.run(&["create", "--network=none", "--name", "looked-at", "made", "/probe"]).ok();
-        self.home.run(&["export", "-o", &archive.to_string_lossy(), "looked-at"]).ok();
-        self.home.run(&["rm", "looked-at"]).ok();
+        let archive = self.machine.home.path().join("export.tar");
+        self.machine.home.run(&["create", "--network=none", "--name", "looked-at", "made", "/probe"]).ok();
+        self.machine.home.run(&["export", "-o", &archive.to_string_lossy(), "looked-at"]).ok();
+        self.machine.home.run(&["rm", "looked-at"]).ok();
         let listed = finish(Command::new("tar").arg("tf").arg(&archive)).ok();
         let name = |line: &str| line.trim_start_matches("./").trim_end_matches('/').to_owned();
         let mut names: Vec<String> = listed.lines().into_iter().map(name).filter(|name| !name.is_empty()).collect();
@@ -74,7 +62,7 @@ impl Build {
     #[track_caller]
     fn layers(&self, rest: &str) -> usize {
         self.build(rest, &["-t", "made"]).ok();
-        let text = self.home.run(&["image", "inspect", "--format", "{{len .RootFS.Layers}}", "made"]).ok();
+        let text = self.machine.home.run(&["image", "inspect", "--format", "{{len .RootFS.Layers}}", "made"]).ok();
         text.text().parse().expect("a number")
     }
 
@@ -113,7 +101,7 @@ RUN ["/probe", "echo", "nothing"]
     let beside = r#"RUN --mount=type=tmpfs,target=/deep/place ["/probe", "write", "/deep/place/f", "x", "+", "write", "/deep/g", "y"]
 "#;
     assert_eq!(build.files(beside), ["deep", "deep/g"]);
-    build.home.assert_clean();
+    build.machine.home.assert_clean();
 }
 
 #[test]
@@ -142,7 +130,7 @@ RUN ["/probe", "env", "+", "cwd", "+", "id", "+", "umask", "+", "hostname", "+",
     assert_eq!(said[..expected.len()], expected, "{said:?}");
     assert!(said.iter().any(|line| line.starts_with("1.2.3.4") && line.ends_with("there")), "{said:?}");
     // It is not a container that commands know.
-    assert_eq!(build.home.run(&["ps", "-aq"]).ok().text(), "");
+    assert_eq!(build.machine.home.run(&["ps", "-aq"]).ok().text(), "");
 }
 
 #[test]
@@ -164,7 +152,7 @@ RUN ["/probe", "write", "/g", "x"]
     let missing = build.build("RUN [\"/nothing\"]\n", &[]);
     assert_ne!(missing.code, 0);
     assert!(missing.stderr.contains("/nothing"), "{}", missing.stderr);
-    build.home.assert_clean();
+    build.machine.home.assert_clean();
 }
 
 #[test]
@@ -173,7 +161,7 @@ fn root_build_an_image_without_its_interpreter_says_so() {
     // As a dynamic program copied to `scratch`: it is there, and what it needs is not.
     let text = "FROM scratch\nCOPY --chmod=755 <<E /script\n#!/no/interpreter\nE\n";
     build.build(text, &["-t", "made"]).ok();
-    let home = &build.home;
+    let home = &build.machine.home;
     let failed = home.run(&["run", "--rm", "--network=none", "--cgroup-parent", home.name(), "made", "/script"]);
     assert_eq!(failed.code, 127, "{}", failed.stderr);
     assert!(failed.stderr.contains("/no/interpreter"), "{}", failed.stderr);
@@ -201,13 +189,13 @@ RUN ["/probe", "ls", "/"]
     assert_eq!(said[3..7], ["ok", "f", "g", "out"], "{said:?}");
     assert_eq!(said[7..9], ["of the context", "of the context"], "{said:?}");
     assert!(!said[9..].iter().any(|name| name == "m" || name == "file" || name == "context"), "{said:?}");
-    build.home.assert_clean();
+    build.machine.home.assert_clean();
 }
 
 #[test]
 fn root_build_run_source_of_a_mount_stays_inside() {
     let Some(build) = Build::new() else { return };
-    let secret = build.home.path().join("outside");
+    let secret = build.machine.home.path().join("outside");
     std::fs::write(&secret, "of the machine").expect("write");
     let outside = secret.display();
     // CVE-2024-23651 and CVE-2024-1753: links as the source, in a cache directory and in a stage.
@@ -240,7 +228,7 @@ RUN --mount=from=evil,source=/root,target=/m,rw ["/probe", "cat", "/m{outside}",
 #[test]
 fn root_build_run_targets_stay_inside() {
     let Some(build) = Build::new() else { return };
-    let outside = build.home.path().join("outside");
+    let outside = build.machine.home.path().join("outside");
     std::fs::create_dir(&outside).expect("create directory");
     // CVE-2024-23652: the place of a mount is made, and taken away again, below the container's root only.
     let text = format!(
@@ -283,7 +271,7 @@ RUN --mount=type=cache,id=e,from=base,source=/,target=/c ["/probe", "ls", "/c"]
 fn root_build_run_secrets_are_nowhere_else() {
     let Some(build) = Build::new() else { return };
     let value = "a-secret-that-nobody-else-has";
-    let file = build.home.path().join("secret-file");
+    let file = build.machine.home.path().join("secret-file");
     std::fs::write(&file, value).expect("write");
     let text = r#"RUN --mount=type=secret,id=s,target=/s,mode=0444,env=S ["/probe", "cat", "/s", "+", "env", "+", "write", "/s", "x"]
 RUN --mount=type=secret,id=s ["/probe", "cat", "/run/secrets/s", "+", "stat", "/run/secrets/s"]
@@ -296,7 +284,7 @@ RUN --mount=type=secret,id=missing ["/probe", "ls", "/run/secrets", "+", "echo",
     assert!(said.contains(&"errno:30".to_owned()) && said.contains(&"optional".to_owned()), "{said:?}");
     // In no layer, no record and no left file; what the step itself printed is kept as it was printed.
     let mut grep = Command::new("grep");
-    let grep = finish(grep.args(["-rl", "--exclude-dir=logs", value]).arg(build.home.path().join("data")));
+    let grep = finish(grep.args(["-rl", "--exclude-dir=logs", value]).arg(build.machine.home.path().join("data")));
     assert_eq!(grep.stdout, "");
     // Another value is no reason to do anything again; a missing one that must be there is an error.
     std::fs::write(&file, "another").expect("write");
@@ -309,7 +297,7 @@ RUN --mount=type=secret,id=missing ["/probe", "ls", "/run/secrets", "+", "echo",
 #[test]
 fn root_build_run_certificates_of_the_machine() {
     let Some(build) = Build::new() else { return };
-    let file = build.home.path().join("authorities.pem");
+    let file = build.machine.home.path().join("authorities.pem");
     std::fs::write(&file, "-----BEGIN CERTIFICATE-----\nan authority\n-----END CERTIFICATE-----\n").expect("write");
     let flag = format!("--host-certificates={}", file.display());
     let text = r#"ENV PIP_CERT=/own.pem
@@ -322,7 +310,7 @@ RUN ["/probe", "cat", "/dev/hull-certificates.pem", "+", "env", "+", "write", "/
     // They are no part of the step: neither its layer nor its key has them.
     assert_eq!(build.files(text), ["made"]);
     assert_eq!(build.said(text, &[]), [""; 0]);
-    let config = build.home.run(&["image", "inspect", "--format", "{{.Config.Env}}", "made"]).ok();
+    let config = build.machine.home.run(&["image", "inspect", "--format", "{{.Config.Env}}", "made"]).ok();
     assert!(!config.stdout.contains("SSL_CERT_FILE"), "{}", config.stdout);
     std::fs::write(&file, "no certificate").expect("write");
     let failed = build.build(text, &[&flag]);
@@ -332,7 +320,7 @@ RUN ["/probe", "cat", "/dev/hull-certificates.pem", "+", "env", "+", "write", "/
 #[test]
 fn root_build_run_ssh_agent() {
     let Some(build) = Build::new() else { return };
-    let path = build.home.path().join("agent");
+    let path = build.machine.home.path().join("agent");
     let _agent = UnixListener::bind(&path).expect("bind");
     let text = r#"RUN --mount=type=ssh,uid=9,mode=0640 ["/probe", "env", "+", "stat", "/run/buildkit/ssh_agent.0"]
 RUN ["/probe", "ls", "/"]
@@ -352,7 +340,7 @@ fn root_build_run_limits_are_kept() {
     let failed = build.build(text, &["--memory", "64m"]);
     assert!(failed.code != 0, "{}", failed.stderr);
     assert!(failed.stderr.contains("out of memory (limit 64MiB)"), "{}", failed.stderr);
-    build.home.assert_clean();
+    build.machine.home.assert_clean();
 }
 
 #[test]
@@ -371,7 +359,10 @@ fn root_build_run_networks() {
 
 /// Waits until a step has done something that can be seen.
 fn until_seen(build: &Build, what: &str) {
-    build.home.until(what, || leak::processes(build.home.name()).iter().any(|(_, line)| line.contains(what)));
+    build
+        .machine
+        .home
+        .until(what, || leak::processes(build.machine.home.name()).iter().any(|(_, line)| line.contains(what)));
 }
 
 #[test]
@@ -386,11 +377,11 @@ fn root_build_run_given_up_leaves_nothing() {
         let status = child.wait().expect("wait");
         assert!(!status.success());
         // Without another command.
-        build.home.assert_clean();
+        build.machine.home.assert_clean();
         assert!(begin.elapsed() < Duration::from_secs(20));
     }
-    let data = build.home.path().join("data");
-    build.home.run(&["ps"]).ok();
+    let data = build.machine.home.path().join("data");
+    build.machine.home.run(&["ps"]).ok();
     assert_eq!(std::fs::read_dir(data.join("ingest")).expect("read").count(), 0);
 }
 
@@ -399,14 +390,14 @@ fn root_build_run_step_killed_is_cleaned_up() {
     let Some(build) = Build::new() else { return };
     let mut child = build.start("RUN [\"/probe\", \"sleep\", \"60\"]\n");
     until_seen(&build, "/probe sleep");
-    let (step, _) = leak::processes(build.home.name())
+    let (step, _) = leak::processes(build.machine.home.name())
         .into_iter()
         .find(|(_, line)| line.starts_with("hull-build-step"))
         .expect("the step's process");
     let step = rustix::process::Pid::from_raw(step).expect("pid");
     rustix::process::kill_process(step, rustix::process::Signal::KILL).expect("kill");
     assert!(!child.wait().expect("wait").success());
-    build.home.assert_clean();
+    build.machine.home.assert_clean();
 }
 
 #[test]
@@ -422,17 +413,17 @@ RUN --mount=type=cache,id=k,target=/k ["/probe", "write", "/k/f", "1", "+", "wri
     let whole = begin.elapsed();
     let rounds = hull_testkit::loops(8);
     for round in 0..rounds {
-        build.home.run(&["image", "prune", "-af"]).ok();
+        build.machine.home.run(&["image", "prune", "-af"]).ok();
         let changed = text.replace("\"1\"", &format!("\"{round}\""));
         let mut child = build.start(&changed);
         std::thread::sleep(whole * round / rounds);
         child.kill().expect("kill");
         child.wait().expect("wait");
         assert_eq!(build.files(&changed), expected, "round {round}");
-        build.home.run(&["ps"]).ok();
-        build.home.assert_clean();
+        build.machine.home.run(&["ps"]).ok();
+        build.machine.home.assert_clean();
     }
-    let data = build.home.path().join("data");
+    let data = build.machine.home.path().join("data");
     for empty in ["ingest", "trash", "build/locks"] {
         assert_eq!(std::fs::read_dir(data.join(empty)).map_or(0, Iterator::count), 0, "{empty}");
     }
@@ -459,7 +450,7 @@ fn root_build_run_twice_at_once() {
         .collect();
     // Done twice, the directory would have been there.
     assert!(!outputs.concat().contains("errno:"), "{outputs:?}");
-    build.home.assert_clean();
+    build.machine.home.assert_clean();
 }
 
 #[test]

@@ -70,7 +70,8 @@ struct Port {
 }
 
 impl Monitor<'_> {
-    /// Gives back what memory watching does not need.
+    /// Gives back what memory watching does not need; what is needed at no time but when something happens is given back
+    /// by the wait itself ([`hull_sys::memory::poll_at_rest`]).
     pub(super) fn rest(&mut self, program: Option<&Program>) {
         if !self.lean
             && let Some(program) = program
@@ -84,7 +85,7 @@ impl Monitor<'_> {
             let _ = self.replace(program);
             self.lean = true;
         }
-        hull_sys::memory::release();
+        hull_sys::memory::trim();
     }
 
     fn replace(&self, program: &Program) -> Result<(), Error> {

@@ -125,7 +125,7 @@ impl Monitor<'_> {
             }
             let idle = (!rested).then(|| Instant::now() + IDLE);
             let until = [idle, due, self.network_deadline()].into_iter().flatten().min();
-            let ready = match self.wait(program.as_deref(), until) {
+            let ready = match self.wait(program.as_deref(), until, rested) {
                 Ok(ready) => ready,
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno),
@@ -172,7 +172,7 @@ impl Monitor<'_> {
         }
     }
 
-    fn wait(&self, program: Option<&Program>, until: Option<Instant>) -> Result<Option<Ready>, Errno> {
+    fn wait(&self, program: Option<&Program>, until: Option<Instant>, rested: bool) -> Result<Option<Ready>, Errno> {
         let behind = self.clients.iter().any(|client| client.is_behind() && client.wants(!protocol::WANTS_STDIN));
         let full = program.is_some_and(|program| !program.pending.is_empty());
         let mut list = Vec::with_capacity(5 + self.clients.len());
@@ -221,7 +221,8 @@ impl Monitor<'_> {
         }
         let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        if poll(&mut list, timeout.as_ref())? == 0 {
+        let wait = if rested { hull_sys::memory::poll_at_rest } else { poll };
+        if wait(&mut list, timeout.as_ref())? == 0 {
             return Ok(None);
         }
         let mut ready =

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use hull_engine::commit::CommitOptions;
 use serde_json::json;
 
+use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::images::{self, transfer};
 use crate::refusal::Refusal;
-use crate::router::Route;
-use crate::server::Api;
+use crate::route::Route;
 
 pub(crate) const ROUTES: &[Route] = &[Route::new("POST", "/commit", commit)];
 

@@ -6,11 +6,11 @@ use hull_image::registry::{Looked, look};
 use hull_oci::image::Document;
 use serde_json::{Value, json};
 
+use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::images;
 use crate::refusal::Refusal;
-use crate::router::Route;
-use crate::server::Api;
+use crate::route::Route;
 
 pub(crate) const ROUTES: &[Route] = &[Route::new("GET", "/distribution/{name...}/json", inspect)];
 

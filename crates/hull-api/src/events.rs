@@ -6,10 +6,10 @@ use std::sync::Arc;
 use hull_engine::events::{self, Event, Query};
 use serde_json::{Value, json};
 
+use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
-use crate::router::Route;
-use crate::server::Api;
+use crate::route::Route;
 
 pub(crate) const ROUTES: &[Route] = &[Route::new("GET", "/events", follow)];
 

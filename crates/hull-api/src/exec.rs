@@ -25,10 +25,10 @@ use rustix::net::{SendFlags, send};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::api::Api;
 use crate::http::{Hijacked, Reply, Request};
 use crate::refusal::Refusal;
-use crate::router::Route;
-use crate::server::Api;
+use crate::route::Route;
 use crate::wire::create::Words;
 use crate::{containers, step as steps};
 

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::query::Query;
 use crate::refusal::Refusal;
-use crate::router::Version;
+use crate::version::Version;
 
 /// Documents larger than this are refused.
 const MAX_DOCUMENT: u64 = 8 << 20;

@@ -8,15 +8,15 @@ use hull_engine::config::NetworkConfig;
 use hull_engine::filters::OF_NETWORKS;
 use hull_engine::inspect::networks as documents;
 use hull_engine::{Engine, events};
-use hull_network::{Create, Driver, Error, Network, Pool, Subnet};
+use hull_network::{Create, Driver, Network, Pool, Subnet};
 use hull_oci::spec::{null_default, one_line};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
-use crate::router::Route;
-use crate::server::Api;
+use crate::route::Route;
 use crate::wire::{null_object, unreadable};
 
 pub(crate) const ROUTES: &[Route] = &[
@@ -178,28 +178,6 @@ pub(crate) fn understand(body: &[u8]) {
     let _ = crate::http::parse::<DisconnectRequest>(body, "network.DisconnectOptions");
 }
 
-/// What a network operation refused, with Docker's status.
-pub(crate) fn refusal(error: Error) -> Refusal {
-    let text = error.to_string();
-    match error {
-        Error::UnknownDriver(name) => Refusal::missing(format!("plugin {:?} not found", one_line(&name))),
-        // With Docker's space.
-        Error::PredefinedName(_) => Refusal::forbidden(format!("{text} ")),
-        Error::NotConnected { .. } => Refusal::failed(text),
-        Error::NotFound(_) => Refusal::missing(text),
-        Error::Exists(_) => Refusal::conflict(text),
-        Error::Predefined(_) | Error::InUse { .. } | Error::Connected { .. } => Refusal::forbidden(text),
-        Error::Unsupported(_) | Error::Overlap { .. } => Refusal::forbidden(text),
-        Error::InvalidName(_)
-        | Error::Invalid { .. }
-        | Error::Ambiguous(..)
-        | Error::AddressOutside { .. }
-        | Error::AddressUnsupported => Refusal::bad(text),
-        Error::AddressTaken { .. } => Refusal::forbidden(text),
-        _ => Refusal::failed(text),
-    }
-}
-
 /// Writes an event of a network.
 fn happened(engine: &Engine, action: &str, network: &Network, container: Option<&str>) {
     let pairs = [("name", network.name.as_str()), ("type", network.driver.as_str())];
@@ -212,7 +190,7 @@ fn list(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let engine = &api.engine;
     let filters = request.query.filters(&OF_NETWORKS)?;
     let mut shown = Vec::new();
-    for network in engine.networks().list().map_err(refusal)? {
+    for network in engine.networks().list()? {
         if api.sees_network(&network) && filters.network(engine, &network)? {
             shown.push(documents::summary(&network));
         }
@@ -230,7 +208,7 @@ fn inspect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let engine = &api.engine;
     let networks = engine.networks();
     let network = api.network(name)?;
-    Ok(Reply::json(200, &documents::document(&networks, &network).map_err(refusal)?))
+    Ok(Reply::json(200, &documents::document(&networks, &network)?))
 }
 
 /// The addresses that a client asks for.
@@ -290,7 +268,7 @@ fn create(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     }
     let driver = if wanted.driver.is_empty() { "bridge" } else { &wanted.driver };
     let wish = Create {
-        driver: driver.parse().map_err(refusal)?,
+        driver: driver.parse()?,
         pools: pools(&wanted.ipam.config)?,
         ipv4: wanted.enable_ipv4,
         ipv6: wanted.enable_ipv6,
@@ -302,7 +280,7 @@ fn create(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     };
     let engine = &api.engine;
     let mut said = Vec::new();
-    let network = engine.networks().create(wish, &mut said).map_err(refusal)?;
+    let network = engine.networks().create(wish, &mut said)?;
     happened(engine, "create", &network, None);
     Ok(Reply::json(201, &json!({ "Id": network.id, "Warning": said.join("; ") })))
 }
@@ -310,7 +288,7 @@ fn create(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
 fn remove(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let engine = &api.engine;
     let network = api.network(request.param("id"))?;
-    let network = engine.networks().remove(&network.id, &mut Vec::new()).map_err(refusal)?;
+    let network = engine.networks().remove(&network.id, &mut Vec::new())?;
     happened(engine, "destroy", &network, None);
     Ok(Reply::empty(204))
 }
@@ -378,7 +356,7 @@ fn disconnect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
 /// What the engine refused of a change to a container's networks.
 fn changed(error: hull_engine::Error) -> Refusal {
     match error {
-        hull_engine::Error::Network(error) => refusal(error),
+        hull_engine::Error::Network(error) => error.into(),
         hull_engine::Error::Flag { reason, .. } | hull_engine::Error::Refused(reason) => Refusal::forbidden(reason),
         other => other.into(),
     }
@@ -397,7 +375,7 @@ fn prune(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
             || !filters.labels(&network.labels)
             || !api.sees_network(network)
     };
-    let removed = engine.networks().prune(keep, &mut Vec::new()).map_err(refusal)?;
+    let removed = engine.networks().prune(keep, &mut Vec::new())?;
     let actor = events::Actor { id: String::new(), attributes: [("reclaimed".to_owned(), "0".to_owned())].into() };
     events::emit_of(engine, "network", "prune", actor);
     let removed = if removed.is_empty() { Value::Null } else { json!(removed) };

@@ -89,7 +89,7 @@ impl From<Error> for Refusal {
             Error::Copy(text) => Self::bad(text),
             Error::Start { no_image: true, message, .. } => Self::missing(message),
             Error::Image(error) => error.into(),
-            Error::Network(error) => crate::networks::refusal(error),
+            Error::Network(error) => error.into(),
             other => Self::failed(other.to_string()),
         }
     }
@@ -102,6 +102,34 @@ impl From<hull_image::Error> for Refusal {
             hull_image::Error::Conflict(_) => Self::conflict(error.to_string()),
             hull_image::Error::Reference(_) | hull_image::Error::Change { .. } => Self::bad(error.to_string()),
             _ => Self::failed(error.to_string()),
+        }
+    }
+}
+
+/// What a network operation refused, with Docker's status.
+impl From<hull_network::Error> for Refusal {
+    fn from(error: hull_network::Error) -> Self {
+        let text = error.to_string();
+        match error {
+            hull_network::Error::UnknownDriver(name) => {
+                Refusal::missing(format!("plugin {:?} not found", one_line(&name)))
+            }
+            // With Docker's space.
+            hull_network::Error::PredefinedName(_) => Refusal::forbidden(format!("{text} ")),
+            hull_network::Error::NotConnected { .. } => Refusal::failed(text),
+            hull_network::Error::NotFound(_) => Refusal::missing(text),
+            hull_network::Error::Exists(_) => Refusal::conflict(text),
+            hull_network::Error::Predefined(_)
+            | hull_network::Error::InUse { .. }
+            | hull_network::Error::Connected { .. } => Refusal::forbidden(text),
+            hull_network::Error::Unsupported(_) | hull_network::Error::Overlap { .. } => Refusal::forbidden(text),
+            hull_network::Error::InvalidName(_)
+            | hull_network::Error::Invalid { .. }
+            | hull_network::Error::Ambiguous(..)
+            | hull_network::Error::AddressOutside { .. }
+            | hull_network::Error::AddressUnsupported => Refusal::bad(text),
+            hull_network::Error::AddressTaken { .. } => Refusal::forbidden(text),
+            _ => Refusal::failed(text),
         }
     }
 }

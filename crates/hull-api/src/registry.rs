@@ -68,7 +68,7 @@ impl AuthConfig {
 }
 
 /// Asks a registry whether somebody is who they say. Nothing is kept: that is for the client.
-fn auth(_api: &Arc<crate::server::Api>, request: &mut Request) -> Result<crate::http::Reply, Refusal> {
+fn auth(_api: &Arc<crate::api::Api>, request: &mut Request) -> Result<crate::http::Reply, Refusal> {
     let auth: AuthConfig = request.json("registry.AuthConfig").map_err(|refusal| {
         match refusal.message.strip_prefix("invalid JSON: json: ") {
             // Read by another part of dockerd.
@@ -94,7 +94,7 @@ fn auth(_api: &Arc<crate::server::Api>, request: &mut Request) -> Result<crate::
     Ok(crate::http::Reply::json(200, &document))
 }
 
-pub(crate) const ROUTES: &[crate::router::Route] = &[crate::router::Route::new("POST", "/auth", auth)];
+pub(crate) const ROUTES: &[crate::route::Route] = &[crate::route::Route::new("POST", "/auth", auth)];
 
 /// All that the header `X-Registry-Config` says, by the registry's address.
 pub(crate) fn configs(header: Option<&str>) -> BTreeMap<String, AuthConfig> {

@@ -1,29 +1,9 @@
 //! Which function answers: versions and paths.
 
-use std::sync::Arc;
-
-use crate::http::{Reply, Request};
+use crate::http::Reply;
 use crate::refusal::Refusal;
-use crate::server::Api;
-use crate::{API_VERSION, MIN_API_VERSION};
-
-/// Answers a request, on a thread that may block.
-pub(crate) type Handler = fn(&Arc<Api>, &mut Request) -> Result<Reply, Refusal>;
-
-/// One endpoint. In the pattern `{name}` is one part of the path, and `{name...}` one or more.
-#[derive(Clone, Copy, Debug)]
-pub struct Route {
-    pub(crate) method: &'static str,
-    pub(crate) pattern: &'static str,
-    pub(crate) handler: Handler,
-}
-
-impl Route {
-    /// `Route::new("GET", "/images/{name...}/json", inspect)`.
-    pub(crate) const fn new(method: &'static str, pattern: &'static str, handler: Handler) -> Self {
-        Self { method, pattern, handler }
-    }
-}
+use crate::route::Route;
+use crate::version::{API_VERSION, MIN_API_VERSION, Version};
 
 /// Where routes are looked for, in this order.
 const TABLES: &[&[Route]] = &[
@@ -42,31 +22,6 @@ const TABLES: &[&[Route]] = &[
     crate::buildkit::ROUTES,
     crate::swarm::ROUTES,
 ];
-
-/// A version of the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
-    /// Always 1.
-    pub major: u32,
-    /// What counts.
-    pub minor: u32,
-}
-
-impl Version {
-    /// `1.51`; further parts count for nothing.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split('.').map(|part| part.parse().ok());
-        let major = parts.next()??;
-        Some(Self { major, minor: parts.next().unwrap_or(Some(0))? })
-    }
-
-    /// Whether the client speaks at least 1.`minor`.
-    #[must_use]
-    pub fn since(self, minor: u32) -> bool {
-        self >= Self { major: 1, minor }
-    }
-}
 
 /// What a path leads to.
 #[derive(Debug)]

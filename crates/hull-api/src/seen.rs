@@ -7,8 +7,8 @@ use hull_image::Image;
 use hull_network::Network;
 use hull_oci::spec::one_line;
 
+use crate::api::Api;
 use crate::refusal::{Refusal, tagged};
-use crate::server::Api;
 
 impl Api {
     /// An image by name or ID, if this socket sees it.
@@ -22,7 +22,7 @@ impl Api {
 
     /// A network by name or ID; the predefined ones are everybody's.
     pub(crate) fn network(&self, name: &str) -> Result<Network, Refusal> {
-        let network = self.engine.networks().find(name).map_err(crate::networks::refusal)?;
+        let network = self.engine.networks().find(name)?;
         if self.sees_network(&network) {
             return Ok(network);
         }

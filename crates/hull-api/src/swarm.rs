@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
-use crate::router::Route;
-use crate::server::Api;
+use crate::route::Route;
 
 const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
 

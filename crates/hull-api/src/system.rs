@@ -8,11 +8,11 @@ use hull_engine::{Engine, Error};
 use hull_image::snapshot::probe::Capabilities;
 use serde_json::{Value, json};
 
+use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
-use crate::router::Route;
-use crate::server::Api;
-use crate::{API_VERSION, ENGINE_VERSION, MIN_API_VERSION};
+use crate::route::Route;
+use crate::version::{API_VERSION, ENGINE_VERSION, MIN_API_VERSION};
 
 pub(crate) const ROUTES: &[Route] = &[
     Route::new("GET", "/_ping", ping),

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
-use crate::router::Route;
-use crate::server::Api;
+use crate::route::Route;
 
 pub(crate) const ROUTES: &[Route] = &[Route::new("GET", "/system/df", df)];
 

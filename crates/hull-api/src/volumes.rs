@@ -11,10 +11,10 @@ use hull_oci::spec::null_default;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
-use crate::router::Route;
-use crate::server::Api;
+use crate::route::Route;
 
 pub(crate) const ROUTES: &[Route] = &[
     Route::new("GET", "/volumes", list),

@@ -11,11 +11,11 @@ use super::output::{self, Classic};
 use super::params;
 use super::process::{Ended, Process, Said};
 use super::work::Work;
+use crate::api::Api;
 use crate::http::{Body, Reply, Request};
 use crate::images;
 use crate::lines::{self, Lines};
 use crate::refusal::Refusal;
-use crate::server::Api;
 
 pub(super) fn build(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let mut command = params::words(&request.query, &api.options.labels)?;

@@ -7,20 +7,21 @@ mod classic;
 mod output;
 mod params;
 pub(crate) mod process;
+pub(crate) mod running;
 pub(crate) mod work;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use hull_registry::credentials::Credential;
 use serde_json::{Value, json};
 
+use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
-use crate::router::Route;
-use crate::server::Api;
-use process::{Command, Ender};
+use crate::route::Route;
+use process::Command;
 use work::Work;
 
 pub(crate) const ROUTES: &[Route] = &[
@@ -28,16 +29,6 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::new("POST", "/build/prune", prune),
     Route::new("POST", "/build/cancel", cancel),
 ];
-
-/// Builds that clients gave a name, so that they can be ended by it.
-#[derive(Debug, Default)]
-pub(crate) struct Running(Mutex<BTreeMap<String, Arc<Ender>>>);
-
-impl Running {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Ender>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 fn cancel(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let id = request.query.text("id");

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::builds::{Build, Made};
 use super::grpc::{Call, Connection, Failure, code, end};
 use super::{pb, solve};
-use crate::server::Api;
+use crate::api::Api;
 
 /// What goes with each call of a client's frontend.
 const BUILD_ID: &str = "buildkit-controlapi-buildid";

@@ -29,10 +29,10 @@ use std::sync::Arc;
 
 use hyper::http::HeaderMap;
 
+use crate::api::Api;
 use crate::http::{Hijacked, Reply, Request};
 use crate::refusal::Refusal;
-use crate::router::Route;
-use crate::server::Api;
+use crate::route::Route;
 
 pub(crate) const ROUTES: &[Route] =
     &[Route::new("POST", "/grpc", serve_control), Route::new("POST", "/session", serve_session)];

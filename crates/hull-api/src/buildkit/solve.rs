@@ -15,10 +15,10 @@ use super::needs::Needs;
 use super::receive::{Wanted, receive};
 use super::session::Session;
 use super::{pb, send, status};
+use crate::api::Api;
 use crate::build::process::{Command, Ended, Ender, Process, Said};
 use crate::build::work::Work;
 use crate::refusal::Refusal;
-use crate::server::Api;
 
 mod options;
 

@@ -11,9 +11,9 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socke
 
 use super::logs::Written;
 use super::relay::{Form, Monitor, Multiplexed, Place, Raw, Relay};
+use crate::api::Api;
 use crate::http::{Hijacked, Reply, Request};
 use crate::refusal::Refusal;
-use crate::server::Api;
 
 pub(crate) const RAW: &str = "application/vnd.docker.raw-stream";
 pub(crate) const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";

@@ -14,9 +14,9 @@ use hull_runtime::lifecycle::signal;
 use serde_json::json;
 
 use super::mounts;
+use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
-use crate::server::Api;
 use crate::wire::create::{Create, Healthcheck, HostConfig, PortBinding, Rate};
 
 type Made<T> = Result<T, Refusal>;

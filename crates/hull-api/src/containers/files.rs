@@ -10,9 +10,9 @@ use hull_engine::cp::PathStat;
 use hull_engine::diff::ChangeKind;
 use serde_json::{Value, json};
 
+use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
-use crate::server::Api;
 use crate::step;
 
 type Answer = Result<Reply, Refusal>;

@@ -12,9 +12,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::create;
+use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
-use crate::server::Api;
 use crate::step;
 use crate::wire::create::{HostConfig, RestartPolicy};
 

@@ -10,9 +10,9 @@ use hull_engine::records::State;
 use hull_engine::{Container, Engine};
 use serde_json::{Value, json};
 
+use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
-use crate::server::Api;
 
 fn port(port: &Port) -> Value {
     let mut document = json!({ "PrivatePort": port.private, "Type": port.protocol });

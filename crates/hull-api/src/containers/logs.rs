@@ -9,9 +9,9 @@ use hull_engine::monitor::protocol;
 
 use super::attach::stream_kind;
 use super::relay::frame;
+use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
-use crate::server::Api;
 
 /// Entries of a log as they are shown, given to a function with whether they are error output.
 pub(super) struct Written<'f> {

@@ -10,13 +10,14 @@ mod mounts;
 mod relay;
 mod stats;
 mod wait;
+pub(crate) mod waiting;
 mod websocket;
 
 use hull_engine::records::{Phase, State};
 use hull_engine::{Container, Engine};
 
 use crate::refusal::Refusal;
-use crate::router::Route;
+use crate::route::Route;
 
 pub(crate) use attach::{size, stream_kind};
 pub(crate) use create::config;
@@ -24,8 +25,6 @@ pub(crate) use files::described;
 pub(crate) use life::understand;
 pub(crate) use list::document as list_document;
 pub(crate) use logs::moment;
-
-pub(crate) use wait::Waiting;
 
 pub(crate) const ROUTES: &[Route] = &[
     Route::new("GET", "/containers/json", list::list),

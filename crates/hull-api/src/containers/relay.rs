@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
-use crate::server::Api;
+use crate::api::Api;
 
 /// Bytes that wait for one side before the other is not heard any more.
 const MOST_UNSENT: usize = 256 << 10;

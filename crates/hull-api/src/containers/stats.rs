@@ -7,9 +7,9 @@ use hull_engine::stats::Counters;
 use hull_engine::{Container, Engine};
 use serde_json::{Map, Value, json};
 
+use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
-use crate::server::Api;
 
 /// Between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);

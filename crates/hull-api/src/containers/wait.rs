@@ -1,10 +1,7 @@
 //! Who waits for the start of a container, and who waits for its end: clients attach, and wait, before they start it.
 
-use std::collections::HashMap;
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hull_engine::monitor::protocol::{self, Frames};
@@ -18,9 +15,9 @@ use serde_json::json;
 
 use super::attach;
 use super::relay::Monitor;
+use crate::api::Api;
 use crate::http::{Reply, Request, Stream};
 use crate::refusal::Refusal;
-use crate::server::Api;
 
 /// How often it is looked whether a container that has ended is removed.
 const LOOK: Duration = Duration::from_millis(50);
@@ -30,42 +27,6 @@ const LATELY: u64 = 10_000_000_000;
 
 /// One that removes itself does so within so many nanoseconds of its end; otherwise somebody else has removed it.
 const AT_ONCE: u64 = 2_000_000_000;
-
-/// Those who wait for one container: a number, the socket for its monitor, the streams that are wanted.
-type List = Vec<(u64, OwnedFd, u8)>;
-
-/// Monitors' ends of the sockets of those who wait, and what they want, by container.
-#[derive(Debug, Default)]
-pub(crate) struct Waiting(Mutex<HashMap<String, List>>);
-
-impl Waiting {
-    fn map(&self) -> std::sync::MutexGuard<'_, HashMap<String, List>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Adds one under a number of its own.
-    pub(super) fn add(&self, id: &str, number: u64, socket: OwnedFd, wants: u8) {
-        self.map().entry(id.to_owned()).or_default().push((number, socket, wants));
-    }
-
-    /// Takes all of a container's, for its start.
-    pub(super) fn take(&self, id: &str) -> Vec<(OwnedFd, u8)> {
-        self.map().remove(id).into_iter().flatten().map(|(_, socket, wants)| (socket, wants)).collect()
-    }
-
-    /// Takes one away that waits no longer; `false` when it was taken for a start.
-    pub(super) fn leave(&self, id: &str, number: u64) -> bool {
-        let mut map = self.map();
-        let Some(list) = map.get_mut(id) else { return false };
-        let before = list.len();
-        list.retain(|(one, ..)| *one != number);
-        let was = list.len() < before;
-        if list.is_empty() {
-            map.remove(id);
-        }
-        was
-    }
-}
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

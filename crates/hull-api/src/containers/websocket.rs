@@ -7,9 +7,9 @@ use base64::Engine as _;
 
 use super::attach;
 use super::relay::Form;
+use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
-use crate::server::Api;
 
 /// Appended to a client's key, says the protocol.
 const MAGIC: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";

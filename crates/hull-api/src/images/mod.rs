@@ -16,10 +16,11 @@ use hull_oci::Reference;
 use hull_oci::image::Platform;
 use serde_json::{Value, json};
 
+use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
-use crate::router::{Route, Version};
-use crate::server::Api;
+use crate::route::Route;
+use crate::version::Version;
 
 pub(crate) const ROUTES: &[Route] = &[
     Route::new("GET", "/images/json", list),

@@ -8,9 +8,9 @@ use hull_engine::{Engine, events};
 use hull_image::{LabelFilter, PruneFilter, Removed};
 use serde_json::{Value, json};
 
+use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
-use crate::server::Api;
 
 /// Tells of what was removed, and says it in Docker's shape.
 fn removed(engine: &Engine, lines: &[Removed]) -> Vec<Value> {

@@ -12,10 +12,10 @@ use serde_json::json;
 
 use super::progress::Said;
 use super::{name_of, of_platform, platform, reference, tagged};
+use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::lines;
 use crate::refusal::Refusal;
-use crate::server::Api;
 
 pub(super) fn create(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let from_image = request.query.text("fromImage").to_owned();

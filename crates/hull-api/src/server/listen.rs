@@ -15,7 +15,8 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::tls;
-use crate::{Error, Listen, Options};
+use crate::error::Error;
+use crate::options::{Listen, Options};
 
 /// Milliseconds that a client may leave what was sent to it.
 const STUCK: u32 = 120_000;

@@ -9,7 +9,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
-use crate::{Error, Tls};
+use crate::error::Error;
+use crate::options::Tls;
 
 fn bad(path: &Path, reason: impl std::fmt::Display) -> Error {
     Error::Tls { path: path.to_owned(), reason: reason.to_string() }

@@ -6,16 +6,16 @@
 //! were written down. A line that ends with `# REASON` in `NAME.known` may differ.
 //!
 //! Libraries come from their registries, as this machine is configured; a scenario whose tools are not there, or whose
-//! libraries cannot be had, is skipped, and says so. It needs root and busybox.
+//! libraries cannot be had, is skipped, and says so. With `CI=true` that is a failure, but for Compose: Debian 12 has no
+//! `docker compose`. It needs root and busybox.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use crate::served::{Server, import, rootfs};
 use crate::{Result, workspace};
 
-const USAGE: &str = "usage: cargo xtask clients --hull PROGRAM [--docker unix://SOCKET] [--record] [NAME...]";
+const USAGE: &str = "usage: cargo xtask clients [--hull PROGRAM] [--docker unix://SOCKET] [--record] [NAME...]";
 
 /// Name, program and the libraries that it needs.
 const SCENARIOS: [(&str, Tool, &[&str]); 6] = [
@@ -58,20 +58,26 @@ fn options(arguments: &[String]) -> Result<Options> {
             _ => return Err(USAGE.into()),
         }
     }
-    options.hull = options.hull.canonicalize().map_err(|error| format!("--hull: {error}\n{USAGE}"))?;
+    if options.hull.as_os_str().is_empty() {
+        options.hull = crate::release::built()?;
+    }
+    options.hull =
+        options.hull.canonicalize().map_err(|error| format!("{}: {error}\n{USAGE}", options.hull.display()))?;
     if options.record && options.docker.is_none() {
         return Err("--record needs --docker".into());
     }
     Ok(options)
 }
 
-fn succeeds(command: &mut Command) -> bool {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
+/// Runs a command; what it said last, if it failed.
+fn attempt(command: &mut Command) -> std::result::Result<(), String> {
+    let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let last: Vec<&str> = text.lines().rev().take(5).collect();
+    Err(last.into_iter().rev().collect::<Vec<_>>().join("\n  "))
 }
 
 /// Gets what a scenario needs, and says how it is run; or why it cannot be.
@@ -82,40 +88,37 @@ fn prepare(name: &str, tool: Tool, libraries: &[&str], tools: &Path) -> std::res
     let fetched = own.join("fetched");
     let wanted = libraries.join("\n");
     let is_there = std::fs::read_to_string(&fetched).is_ok_and(|text| text == wanted);
-    let cannot = |what: &str| format!("{what} cannot be had");
+    let cannot = |why: String| format!("its libraries cannot be had: {why}");
     let mut command = Command::new("timeout");
     command.args(["-k", "5", PATIENCE]);
     match tool {
         Tool::Python => {
             let mut pip = Command::new("python3");
             pip.args(["-m", "pip", "install", "--quiet", "--upgrade", "--target"]).arg(&own).args(libraries);
-            if !is_there && !succeeds(&mut pip) {
-                return Err(cannot(libraries[0]));
+            if !is_there {
+                attempt(&mut pip).map_err(cannot)?;
             }
             command.arg("python3").arg(source.join(format!("{name}.py"))).env("PYTHONPATH", &own);
         }
         Tool::Node => {
             let mut npm = Command::new("npm");
             npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(&own).args(libraries);
-            if !is_there && !succeeds(&mut npm) {
-                return Err(cannot(libraries[0]));
+            if !is_there {
+                attempt(&mut npm).map_err(cannot)?;
             }
             command.arg("node").arg(source.join(format!("{name}.js"))).env("NODE_PATH", own.join("node_modules"));
         }
         Tool::Rust => {
             let mut cargo = Command::new(env!("CARGO"));
-            cargo.args(["build", "--quiet", "--manifest-path"]).arg(source.join(name).join("Cargo.toml"));
+            cargo.args(["build", "--quiet", "--locked", "--manifest-path"]).arg(source.join(name).join("Cargo.toml"));
             // Its own target, outside the workspace's.
             cargo.current_dir(std::env::temp_dir()).env("CARGO_TARGET_DIR", &own);
-            if !succeeds(&mut cargo) {
-                return Err(cannot(name));
-            }
+            attempt(&mut cargo).map_err(cannot)?;
             command.arg(own.join("debug").join(format!("{name}-scenario")));
         }
         Tool::Shell => {
-            if !succeeds(Command::new("docker").args(["compose", "version"])) {
-                return Err("no docker with its plugin compose".to_owned());
-            }
+            attempt(Command::new("docker").args(["compose", "version"]))
+                .map_err(|_| "no docker with its plugin compose".to_owned())?;
             command.arg("sh").arg(source.join(format!("{name}.sh")));
         }
     }
@@ -123,78 +126,8 @@ fn prepare(name: &str, tool: Tool, libraries: &[&str], tools: &Path) -> std::res
     Ok(command)
 }
 
-/// A root file system with busybox, as an archive.
-fn rootfs(base: &Path) -> Result<Vec<u8>> {
-    let root = base.join("rootfs");
-    for name in ["bin", "etc", "root", "tmp", "proc", "sys", "dev"] {
-        std::fs::create_dir_all(root.join(name))?;
-    }
-    let path = std::env::var("PATH").unwrap_or_default();
-    let busybox = path.split(':').map(|place| Path::new(place).join("busybox")).find(|path| path.exists());
-    std::fs::copy(busybox.ok_or("no busybox")?, root.join("bin/busybox"))?;
-    let list = Command::new(root.join("bin/busybox")).arg("--list").output()?;
-    for applet in String::from_utf8_lossy(&list.stdout).lines().filter(|name| *name != "busybox") {
-        std::os::unix::fs::symlink("busybox", root.join("bin").join(applet))?;
-    }
-    std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
-    std::fs::write(root.join("etc/group"), "root:x:0:\n")?;
-    let archive = base.join("rootfs.tar");
-    crate::check(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&root).arg("."))?;
-    Ok(std::fs::read(archive)?)
-}
-
-/// Gives an engine its only image.
-fn import(address: &str, archive: &[u8]) -> Result<()> {
-    let mut stream = UnixStream::connect(address.trim_start_matches("unix://"))?;
-    let change = "CMD%20%5B%22sh%22%5D";
-    let head = format!(
-        "POST /images/create?fromSrc=-&repo=busybox&tag=latest&changes={change} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
-         Content-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",
-        archive.len()
-    );
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(archive)?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let is_made = answer.starts_with("HTTP/1.1 200") && !answer.contains("\"error\"");
-    if is_made { Ok(()) } else { Err(format!("{address}: the image cannot be made: {answer}").into()) }
-}
-
-/// Hull's server; dropping it ends it.
-struct Server {
-    child: Child,
-    address: String,
-}
-
-impl Server {
-    fn start(hull: &Path, base: &Path) -> Result<Self> {
-        let address = format!("unix://{}", base.join("hull.sock").display());
-        let mut command = Command::new(hull);
-        command.arg("--root").arg(base.join("data")).arg("--state").arg(base.join("state"));
-        command
-            .env_remove("HULL_DEFAULT_NETWORK")
-            .args(["serve", "-H", &address])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        let mut child = command.spawn()?;
-        let mut line = String::new();
-        // It says so when it can be reached.
-        BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
-        Ok(Self { child, address })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let _ = self.child.wait();
-    }
-}
-
 /// IDs are never the same.
-fn without_ids(line: &str) -> String {
+pub(crate) fn without_ids(line: &str) -> String {
     let (mut result, mut digits) = (String::new(), String::new());
     for one in line.chars().chain(['\n']) {
         if matches!(one, '0'..='9' | 'a'..='f') {
@@ -253,15 +186,26 @@ fn differences(name: &str, docker: &[String], hull: &[String]) -> usize {
 /// Runs the scenarios.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let options = options(arguments)?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
-    let tools = target.join("clients");
+    let tools = crate::target_directory().join("clients");
+    let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
+    let is_wanted = |name: &str| options.names.is_empty() || options.names.iter().any(|wanted| wanted == name);
+    let wanted: Vec<_> = SCENARIOS.into_iter().filter(|(name, ..)| is_wanted(name)).collect();
+    let begun = std::time::Instant::now();
+    // Registries and compilers are waited for together.
+    let prepared: Vec<_> = std::thread::scope(|scope| {
+        let tools = &tools;
+        let all: Vec<_> = wanted
+            .iter()
+            .map(|(name, tool, libraries)| scope.spawn(|| prepare(name, *tool, libraries, tools)))
+            .collect();
+        all.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
+    });
+    println!("libraries: {:.1} s", begun.elapsed().as_secs_f64());
     let mut ready = Vec::new();
-    for (name, tool, libraries) in SCENARIOS {
-        if !options.names.is_empty() && !options.names.iter().any(|wanted| wanted == name) {
-            continue;
-        }
-        match prepare(name, tool, libraries, &tools) {
+    for ((name, tool, _), prepared) in wanted.into_iter().zip(prepared) {
+        match prepared.map_err(|_| format!("{name}: preparing it broke off"))? {
             Ok(command) => ready.push((name, command)),
+            Err(why) if strict && tool != Tool::Shell => return Err(format!("{name}: {why}").into()),
             Err(why) => println!("skipped: {name}: {why}"),
         }
     }

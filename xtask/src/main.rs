@@ -7,14 +7,18 @@
 //! cargo xtask bench [OPTION...]            Hull and its peers measured alternately; writes docs/benchmarks.md
 //! cargo xtask compare [OPTION...]          the same command lines against a real Docker and against Hull
 //! cargo xtask clients [OPTION...]          client libraries and Compose against Hull, and against a real Docker
+//! cargo xtask load [OPTION...]             many clients that mix all calls, against Hull
 //! cargo xtask start-order                  which functions a start runs, for the linker; writes crates/hull/start.ld
 //! ```
 
 mod bench;
 mod clients;
 mod compare;
+mod http;
 mod layers;
+mod load;
 mod release;
+mod served;
 mod sources;
 mod start_order;
 mod test;
@@ -27,7 +31,7 @@ use std::process::{Command, ExitCode};
 /// What a developer command ends with: a message for a person.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-const USAGE: &str = "usage: cargo xtask test [NEXTEST ARGUMENT...] | layers | release | bench [--help] | compare | clients | start-order";
+const USAGE: &str = "usage: cargo xtask test [NEXTEST ARGUMENT...] | layers | release | bench [--help] | compare | clients | load | start-order";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
         "bench" => bench::run(&rest),
         "compare" => compare::run(&rest),
         "clients" => clients::run(&rest),
+        "load" => load::run(&rest),
         "start-order" => start_order::run(),
         "" | "help" | "--help" | "-h" => {
             println!("{USAGE}");

@@ -10,6 +10,7 @@
 //! cgroups, with the same pause before it. The pause is part of the measurement: on cgroup v1 the first `cgroup.procs`
 //! write after one waits for a grace period of the kernel, as it does for a user who types a command.
 
+mod api;
 mod build;
 mod bundle;
 mod engines;
@@ -27,12 +28,13 @@ use std::process::{Command, Stdio};
 use crate::{Result, release, workspace};
 
 const USAGE: &str = "\
-usage: cargo xtask bench [images|pull|network|life|build] [OPTION...]
+usage: cargo xtask bench [images|pull|network|life|build|api] [OPTION...]
   images             measure loading, removing and mounting images instead of starting containers
   pull               measure pulling an image from a registry on this machine
   network            measure containers on bridges beside docker and podman, in a network namespace
   life               measure detached containers: memory, exec, lists, a thousand at once
   build              measure builds beside BuildKit (docker's) and buildah
+  api                measure Docker's client and plain requests through hull serve beside dockerd
   --runs N           runs of each contender (default 40, at least 30)
   --pause MS         pause before each run (default 50)
   --peers-root DIR   a root directory with crun and runc in it (default $HULL_PEERS_ROOT, else those in PATH)
@@ -59,10 +61,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         Some("inside-pull") => return pull::inside(&arguments[1..]),
         Some("inside-network") => return network::inside(&arguments[1..]),
         Some("inside-build") => return build::inside(&arguments[1..]),
+        Some("inside-api") => return api::inside(&arguments[1..]),
         Some("inside-life") => return life::inside(&arguments[1..]),
         Some("serve") => return traffic::serve(&arguments[1..]),
         Some("talk") => return traffic::talk(&arguments[1..]),
         Some("network") => return network::run(&parse(&arguments[1..])?),
+        Some("api") => return api::run(&parse(&arguments[1..])?),
         Some("build") => return build::run(&parse(&arguments[1..])?),
         Some("life") => return life::run(&parse(&arguments[1..])?),
         Some("pull") => return pull::run(&parse(&arguments[1..])?),

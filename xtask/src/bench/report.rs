@@ -223,6 +223,37 @@ const BUILD_ROWS: &[(&str, &str, &str, &str)] = &[
     ("buildah-lone", "`buildah build --layers`", "hull-lone", ""),
 ];
 
+/// The rows about the Engine API.
+const API_ROWS: &[(&str, &str, &str, &str)] = &[
+    ("hull-cli-run", "`docker run --rm` through `hull serve`", "hull-cli-run", ""),
+    ("docker-cli-run", "through dockerd", "hull-cli-run", "ratio 5"),
+    ("hull-cli-run-none", "`docker run --rm --network none` through `hull serve`", "hull-cli-run-none", ""),
+    ("docker-cli-run-none", "through dockerd", "hull-cli-run-none", "ratio 5"),
+    ("hull-cli-exec", "`docker exec` through `hull serve`", "hull-cli-exec", ""),
+    ("docker-cli-exec", "through dockerd", "hull-cli-exec", ""),
+    ("hull-cli-ps", "`docker ps -a` through `hull serve`", "hull-cli-ps", ""),
+    ("docker-cli-ps", "through dockerd", "hull-cli-ps", ""),
+    ("hull-api-run", "requests to create, start, wait for and remove a container: `hull serve`", "hull-api-run", ""),
+    ("docker-api-run", "dockerd", "hull-api-run", "ratio 5"),
+    ("hull-api-ping", "`GET /_ping`: `hull serve`", "hull-api-ping", ""),
+    ("docker-api-ping", "dockerd", "hull-api-ping", ""),
+    ("hull-api-list", "`GET /containers/json?all=1` of 50: `hull serve`", "hull-api-list", ""),
+    ("docker-api-list", "dockerd", "hull-api-list", ""),
+    ("hull-api-inspect", "`GET /containers/ID/json`: `hull serve`", "hull-api-inspect", ""),
+    ("docker-api-inspect", "dockerd", "hull-api-inspect", ""),
+    ("hull-api-image", "`GET /images/NAME/json`: `hull serve`", "hull-api-image", ""),
+    ("docker-api-image", "dockerd", "hull-api-image", ""),
+    ("hull-serve-idle", "anonymous memory of `hull serve` before the first request", "", ""),
+    ("hull-serve", "after all of them", "hull-serve", ""),
+    ("docker-dockerd", "of dockerd", "hull-serve", ""),
+    ("docker-containerd", "of its containerd", "hull-serve", ""),
+];
+
+/// The Markdown table about the Engine API.
+pub(super) fn api(figures: &Figures, options: &Options, size: u64) -> String {
+    aims(figures, options, size, "podman", API_ROWS)
+}
+
 /// The Markdown table about builds.
 pub(super) fn builds(figures: &Figures, options: &Options, size: u64) -> String {
     aims(figures, options, size, "buildah", BUILD_ROWS)

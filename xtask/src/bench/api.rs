@@ -1,0 +1,188 @@
+//! `cargo xtask bench api`: Docker's command line and plain requests, through `hull serve` and through dockerd.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::engines::{self, Engines, Server, has, micros, show};
+use super::images::command;
+use super::{Options, report};
+use crate::http::Client;
+use crate::{Result, workspace};
+
+/// Containers that lists are of.
+const LISTED: usize = 50;
+
+/// Requests of a measurement.
+const CALLS: usize = 300;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) fn run(options: &Options) -> Result<()> {
+    let (output, size) = engines::measure(options, "inside-api")?;
+    let table = report::api(&report::read(&output)?, options, size);
+    println!("{table}");
+    if !options.dry {
+        report::write(&workspace().join("docs/benchmarks.md"), "api", &table)?;
+    }
+    Ok(())
+}
+
+fn socket(engine: &str) -> PathBuf {
+    match engine {
+        "docker" => PathBuf::from("/run/bench/docker.sock"),
+        name => PathBuf::from(format!("/run/bench/{name}.sock")),
+    }
+}
+
+/// `bench inside-api ROOT STAGE RUNS PAUSE`, in a network namespace of its own.
+pub(super) fn inside(arguments: &[String]) -> Result<()> {
+    let [root, stage, runs, pause] = arguments else { return Err("inside-api: wrong arguments".into()) };
+    let runs: usize = runs.parse()?;
+    let pause_for = Duration::from_millis(pause.parse()?);
+    let mut engines = Engines::enter(root, stage, pause)?;
+    if !has("docker") {
+        return Err("the client `docker` is not here: --peers-root names a root that has it".into());
+    }
+    let words =
+        format!("{stage}/hull --root {stage}/data --state /run/bench/engine serve -H unix:///run/bench/hull.sock");
+    let listens = |_| UnixStream::connect("/run/bench/hull.sock").is_ok();
+    let server = Server::start(&words, Path::new("serve.log"), &listens)?;
+    show("hull-serve-idle", "KiB", &[private(server.id())?]);
+    engines.peers()?;
+    let names: Vec<&str> = engines.names().into_iter().filter(|name| *name != "podman").collect();
+    docker(&names, runs, pause_for)?;
+    for name in &names {
+        requests(name, runs, pause_for)?;
+    }
+    std::thread::sleep(Duration::from_secs(5));
+    show("hull-serve", "KiB", &[private(server.id())?]);
+    for program in ["dockerd", "containerd"] {
+        for pid in of_name(program) {
+            show(&format!("docker-{program}"), "KiB", &[private(pid)?]);
+        }
+    }
+    engines.versions()
+}
+
+/// Memory of a process that is no file's, in KiB.
+fn private(pid: u32) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("status without RssAnon")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+/// Processes of a name that see this network namespace.
+fn of_name(name: &str) -> Vec<u32> {
+    let own = fs::read_link("/proc/self/ns/net").ok();
+    let all = fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| {
+        let pid = entry.ok()?.file_name().to_str()?.parse::<u32>().ok()?;
+        let is_it = fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|text| text.trim() == name);
+        (is_it && fs::read_link(format!("/proc/{pid}/ns/net")).ok() == own).then_some(pid)
+    });
+    all.collect()
+}
+
+/// Docker's command line, alternately.
+fn docker(names: &[&str], runs: usize, pause: Duration) -> Result<()> {
+    let works = [
+        ("run", "run --rm app:1 true"),
+        ("run-none", "run --rm --network none app:1 true"),
+        ("exec", "exec one true"),
+        ("ps", "ps -a"),
+    ];
+    let mut took: Vec<Vec<f64>> = vec![Vec::new(); works.len() * names.len()];
+    let said = |engine: &str, words: &str| -> Result<Duration> {
+        let mut command = command(&format!("docker -H unix://{} {words}", socket(engine).display()));
+        command.stdout(fs::File::create("stdout")?).stderr(fs::File::create("stderr")?);
+        let begin = Instant::now();
+        let status = command.status()?;
+        let took = begin.elapsed();
+        if status.success() {
+            return Ok(took);
+        }
+        Err(format!("docker {words} through {engine}: {status}: {}", fs::read_to_string("stderr")?.trim()).into())
+    };
+    for name in names {
+        said(name, "run -d --name one app:1 sleep 100000")?;
+    }
+    for round in 0..=runs {
+        for offset in 0..took.len() {
+            let index = (round + offset) % took.len();
+            let (work, engine) = (works[index / names.len()].1, names[index % names.len()]);
+            std::thread::sleep(pause);
+            let time = said(engine, work)?;
+            // The first round fills caches.
+            if round > 0 {
+                took[index].push(micros(time));
+            }
+        }
+    }
+    for (index, took) in took.iter().enumerate() {
+        show(&format!("{}-cli-{}", names[index % names.len()], works[index / names.len()].0), "us", took);
+    }
+    for name in names {
+        said(name, "rm -f one")?;
+    }
+    Ok(())
+}
+
+/// Requests without a program in between.
+fn requests(engine: &str, runs: usize, pause: Duration) -> Result<()> {
+    let socket = socket(engine);
+    let mut client = Client::new(&socket, PATIENCE)?;
+    let mut took = Vec::new();
+    for _ in 0..=runs {
+        std::thread::sleep(pause);
+        took.push(micros(one_run(&mut client)?));
+    }
+    show(&format!("{engine}-api-run"), "us", &took[1..]);
+    for number in 0..LISTED {
+        let body = json!({ "Image": "app:1", "Cmd": ["true"], "Labels": { "listed": "yes" } });
+        expect(&mut client, "POST", &format!("/containers/create?name=listed-{number}"), &body, 201)?;
+    }
+    let calls = [
+        ("ping", "/_ping"),
+        ("list", "/containers/json?all=1"),
+        ("inspect", "/containers/listed-1/json"),
+        ("image", "/images/app:1/json"),
+    ];
+    for (name, path) in calls {
+        let mut took = Vec::new();
+        for _ in 0..CALLS {
+            let begin = Instant::now();
+            expect(&mut client, "GET", path, &Value::Null, 200)?;
+            took.push(micros(begin.elapsed()));
+        }
+        show(&format!("{engine}-api-{name}"), "us", &took);
+    }
+    for number in 0..LISTED {
+        expect(&mut client, "DELETE", &format!("/containers/listed-{number}"), &Value::Null, 204)?;
+    }
+    Ok(())
+}
+
+fn expect(client: &mut Client, method: &str, path: &str, body: &Value, status: u16) -> Result<Vec<u8>> {
+    let answer = client.call(method, path, body)?;
+    if answer.status != status {
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        return Err(format!("{method} {path}: {} {}", answer.status, text.trim()).into());
+    }
+    Ok(answer.body)
+}
+
+/// Create, start, wait, remove.
+fn one_run(client: &mut Client) -> Result<Duration> {
+    let begin = Instant::now();
+    let made = expect(client, "POST", "/containers/create", &json!({ "Image": "app:1", "Cmd": ["true"] }), 201)?;
+    let made: Value = serde_json::from_slice(&made)?;
+    let id = made["Id"].as_str().ok_or("created without an ID")?;
+    expect(client, "POST", &format!("/containers/{id}/start"), &Value::Null, 204)?;
+    let ended = expect(client, "POST", &format!("/containers/{id}/wait"), &Value::Null, 200)?;
+    expect(client, "DELETE", &format!("/containers/{id}"), &Value::Null, 204)?;
+    let code = serde_json::from_slice::<Value>(&ended)?["StatusCode"].clone();
+    if code == 0 { Ok(begin.elapsed()) } else { Err(format!("a container ended with {code}").into()) }
+}

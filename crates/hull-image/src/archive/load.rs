@@ -229,8 +229,12 @@ fn layers(transfer: &Transfer, archive: &Archive, found: &[Found]) -> Result<(),
         }
     }
     // The longest first: a worker that takes it last would work alone.
-    let size = |layer: &LayerAt| super::resolve::Members::size(archive, &layer.member).ok().flatten().unwrap_or(0);
-    jobs.sort_by_key(|layer| std::cmp::Reverse(size(layer)));
+    let mut sized = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        sized.push((super::resolve::Members::size(archive, &job.member)?, job));
+    }
+    sized.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
+    let jobs: Vec<&LayerAt> = sized.into_iter().map(|(_, job)| job).collect();
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len()).min(8);
     let queue = Mutex::new(jobs.into_iter());
     let next = || queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();

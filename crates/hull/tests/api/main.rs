@@ -3,6 +3,7 @@
 mod build;
 mod containers;
 mod docker;
+mod entitlements;
 mod images;
 mod schema;
 mod server;

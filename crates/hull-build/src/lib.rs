@@ -50,6 +50,7 @@ use std::time::SystemTime;
 
 use hull_dockerfile::Excerpt;
 use hull_engine::{Engine, RunConfig};
+use hull_image::registry::Predicate;
 use hull_oci::Digest;
 use hull_oci::image::Platform;
 
@@ -64,6 +65,8 @@ pub struct Built {
     pub images: Vec<BuiltImage>,
     /// Digest of the index of several platforms, if one was pushed.
     pub index: Option<Digest>,
+    /// Names in registries that it was pushed under, and the manifest or index that each means now.
+    pub pushed: Vec<(hull_oci::Reference, Digest)>,
     /// What should be said.
     pub warnings: Vec<observer::Warning>,
     /// What came into it from outside.
@@ -163,7 +166,7 @@ fn build_noted(
     let report = call::warnings(engine, request, &sources, &definition.text);
     let warnings: Vec<observer::Warning> = report.findings.iter().map(call::warning).collect();
     warnings.iter().for_each(|warning| observer.warning(warning));
-    let exports = remote::Exports::new(request)?;
+    let exports = remote::Exports::new(request, observer)?;
     let imports = remote::Imports::new(&request.cache_from, &request.platforms, observer)?;
     let plan = match (plan::plan(&file, request, &sources), report.error) {
         // Where both find a defect, the rules name it and its line as BuildKit does.
@@ -243,6 +246,21 @@ fn build_noted(
         }
         false => Ok(()),
     };
+    let predicates = |one: &output::Ready<'_>| {
+        let id = Digest::of(&one.config);
+        let mut all = Vec::new();
+        if request.attest.provenance {
+            let known = if anew { None } else { store.provenance(&id).map_err(Error::from)? };
+            let platform = &one.planned.platform;
+            let value = known.unwrap_or_else(|| record::provenance::predicate(subject, request.provenance, platform));
+            all.push(Predicate { kind: hull_image::provenance::PREDICATE.to_owned(), value });
+        }
+        if request.attest.sbom {
+            let value = record::sbom::predicate(&files, &one.layers, &id, one.planned)?;
+            all.push(Predicate { kind: record::sbom::PREDICATE.to_owned(), value });
+        }
+        Ok::<_, Error>(all)
+    };
     let exporter = output::Exporter {
         engine,
         request,
@@ -251,8 +269,9 @@ fn build_noted(
         transfer: &transfer,
         files: &files,
         attest: &attest,
+        predicates: &predicates,
     };
-    let (images, index) = exporter.export(&ready).map_err(of_it)?;
+    let output::Exported { images, index, pushed } = exporter.export(&ready).map_err(of_it)?;
     let results = remote::Steps { graph: &plan.graph, keys: &keys, results: &asked };
     exports.write(&transfer, &results, &sources, observer)?;
     let date = plan.results.first().map_or(plan::NO_DATE, |planned| planned.created);
@@ -262,7 +281,7 @@ fn build_noted(
         lock.results = images.iter().map(|image| (image.platform.to_string(), image.id.to_string())).collect();
         lock.write(path)?;
     }
-    Ok(Built { images, index, warnings, inputs, steps })
+    Ok(Built { images, index, pushed, warnings, inputs, steps })
 }
 
 /// Builds an image again, with nothing of the cache, and says how what comes out differs from it.

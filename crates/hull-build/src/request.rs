@@ -76,8 +76,19 @@ pub struct BuildRequest {
     pub lock: LockOptions,
     /// `--provenance`.
     pub provenance: Mode,
+    /// What is said beside the image in an index, where one is pushed or written.
+    pub attest: Attest,
     /// `--explain`: what differs is told of each step that is not in the cache.
     pub explain: bool,
+}
+
+/// `--provenance`, `--sbom` and `--attest`, where they ask for a manifest of statements: not what is done anyway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attest {
+    /// How it was built.
+    pub provenance: bool,
+    /// What is in it.
+    pub sbom: bool,
 }
 
 /// Where files come from.

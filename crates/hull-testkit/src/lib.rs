@@ -12,6 +12,7 @@
 //!
 //! It must never touch a mount, cgroup or process that a test did not make.
 
+pub mod actions;
 mod bundle;
 mod command;
 mod home;

@@ -195,7 +195,7 @@ impl Faulty {
     }
 }
 
-fn request(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<(Seen, u64)>> {
+pub(crate) fn request(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<(Seen, u64)>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);

@@ -12,6 +12,7 @@
 //! whole, and what is not recorded goes with its transfer. Layers stay as long as a result names them, so results are
 //! what is pruned. Nothing here is believed to be current: a key says what a step was done to.
 
+mod carry;
 mod lists;
 mod locks;
 pub mod mounts;

@@ -24,7 +24,7 @@ use super::{Cache, now};
 use crate::Error;
 
 /// Directories of one name that steps use at the same time and alone.
-const MAX_PRIVATE: i64 = 4096;
+pub(super) const MAX_PRIVATE: i64 = 4096;
 
 /// A directory that a step uses.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Cache {
         }
     }
 
-    fn mount_id(&self, name: &str, slot: i64) -> Result<i64, Error> {
+    pub(super) fn mount_id(&self, name: &str, slot: i64) -> Result<i64, Error> {
         let find = |connection: &Connection| -> Result<Option<i64>, hull_image::Error> {
             let sql = "SELECT id FROM cache_mounts WHERE name = ?1 AND slot = ?2";
             Ok(connection.query_row(sql, params![name, slot], |row| row.get(0)).optional()?)

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use hull_layer::compression::{Compression, peek};
 use hull_layer::tar::{Entry, EntryKind, Writer, WriterOptions};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::copy::{self, Settings, Source, Spool};
@@ -99,10 +99,22 @@ pub fn receive(input: impl Read, destination: &Path, max: u64) -> Result<Receive
 /// # Errors
 /// When it is none, or is refused, or cannot be written.
 pub fn extract(archive: impl Read, destination: &Path) -> Result<Exported, Error> {
+    extracted(archive, destination, false)
+}
+
+/// [`extract`] with the owners that files have there, as far as the caller may give files away; devices are left out.
+///
+/// # Errors
+/// As [`extract`].
+pub fn extract_owned(archive: impl Read, destination: &Path) -> Result<Exported, Error> {
+    extracted(archive, destination, rustix::process::geteuid().is_root())
+}
+
+fn extracted(archive: impl Read, destination: &Path, owned: bool) -> Result<Exported, Error> {
     let mut onto = Onto::new(None)?;
     let settings = Settings { time: 0, fixed: false, spool: &Beside(destination) };
     unpack::unpack(&mut onto, &[], archive, None, &settings)?;
-    let mut sink = DirectorySink::open(destination, None)?;
+    let mut sink = DirectorySink { owned, ..DirectorySink::open(destination, None)? };
     write(&onto.root, &[], &mut sink, &|| false)?;
     sink.finish(false)
 }
@@ -140,6 +152,8 @@ struct DirectorySink {
     /// The directories down to the last entry.
     open: Vec<(Vec<u8>, OwnedFd)>,
     epoch: Option<i64>,
+    /// Files have the owners that entries say, and there are no devices.
+    owned: bool,
     /// Directories, whose modes and times come last.
     directories: Vec<(Vec<u8>, u16, Timestamps)>,
     names: BTreeSet<Vec<u8>>,
@@ -155,7 +169,7 @@ impl DirectorySink {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(Error::io("open", path))?;
         let (directories, names) = (Vec::new(), BTreeSet::new());
-        Ok(Self { root, open: Vec::new(), epoch, directories, names, done: Exported::default() })
+        Ok(Self { root, open: Vec::new(), epoch, owned: false, directories, names, done: Exported::default() })
     }
 
     fn go(&mut self, directory: &[u8]) -> Result<BorrowedFd<'_>, Errno> {
@@ -193,10 +207,18 @@ impl DirectorySink {
             }
             _ => None,
         };
+        let owned = self.owned;
+        if owned && matches!(entry.kind, EntryKind::Character(..) | EntryKind::Block(..)) {
+            self.done.skipped.push(absolute(&entry.path));
+            return Ok(());
+        }
         let directory = self.go(parent).map_err(failed)?;
         match &entry.kind {
             EntryKind::Directory => {
                 make_directory(directory, name).map_err(failed)?;
+                if owned {
+                    own(directory, name, entry).map_err(failed)?;
+                }
                 self.directories.push((entry.path.clone(), entry.mode & 0o1777, times));
                 return Ok(());
             }
@@ -233,7 +255,11 @@ impl DirectorySink {
                 rustix::fs::chmodat(directory, TEMPORARY, mode, AtFlags::empty()).map_err(failed)?;
             }
         }
-        place(self.go(parent).map_err(failed)?, name).map_err(failed)
+        let directory = self.go(parent).map_err(failed)?;
+        if owned && !matches!(entry.kind, EntryKind::HardLink(_)) {
+            own(directory, OsStr::new(TEMPORARY), entry).map_err(failed)?;
+        }
+        place(directory, name).map_err(failed)
     }
 
     fn finish(mut self, mirror: bool) -> Result<Exported, Error> {
@@ -266,6 +292,12 @@ impl Sink for DirectorySink {
         self.done.entries += 1;
         self.one(entry, content)
     }
+}
+
+/// Gives a name in a directory to its entry's owner.
+fn own(directory: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> Result<(), Errno> {
+    let owner = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+    rustix::fs::chownat(directory, name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// Makes a directory that can be written into, or finds one.

@@ -5,7 +5,8 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use hull_image::archive::{Format, Layers, SaveOptions, save, save_directory};
-
+use hull_image::provenance;
+use hull_oci::Digest;
 use hull_oci::image::media_type;
 
 use super::{Exporter, Ready};
@@ -13,7 +14,7 @@ use crate::Error;
 use crate::files::export::{ExportOptions, to_directory, to_tar};
 use crate::files::tree::FileTree;
 use crate::observer::{Event, Warning};
-use crate::request::{Output, OutputKind};
+use crate::request::{Attest, Output, OutputKind};
 
 impl Exporter<'_> {
     /// An archive as `docker save` writes it, or an OCI layout.
@@ -38,13 +39,19 @@ impl Exporter<'_> {
         let as_tar = !output.attributes.get("tar").is_some_and(|value| matches!(value.as_str(), "false" | "0"));
         // Annotations are in a manifest of uncompressed layers.
         let layers = if self.request.annotations.is_empty() { layers } else { Layers::Original };
-        let options = SaveOptions { format, layers, together: true };
+        let predicates = ready.iter().map(|one| (self.predicates)(one)).collect::<Result<Vec<_>, _>>()?;
+        if format == Format::Docker && predicates.iter().any(|one| !one.is_empty()) {
+            return Err(Error::Request(
+                "attestations are in an index, which Docker's archives do not have: use --output type=oci".to_owned(),
+            ));
+        }
+        let options = SaveOptions { format, layers, together: true, predicates: &predicates };
         self.sources.step(&format!("exporting to {words} image format"), |step| {
             let store = &self.engine.images;
             let mut images = Vec::with_capacity(ready.len());
             let mut own = Vec::new();
             for one in ready {
-                let known = store.has(&hull_oci::Digest::of(&one.config))?;
+                let known = store.has(&Digest::of(&one.config))?;
                 let manifest = self.manifest(one)?;
                 let annotated = manifest.as_deref().map(|bytes| (bytes, media_type::MANIFEST));
                 let image = self.transfer.image(&one.config, annotated, &[])?;
@@ -97,12 +104,25 @@ impl Exporter<'_> {
                         self.observer.warning(&Warning { message, detail: None, url: None, lines: None });
                     }
                     bytes += written.bytes;
+                    for said in (self.predicates)(one)? {
+                        let name =
+                            if said.kind == provenance::PREDICATE { "provenance.json" } else { "sbom.spdx.json" };
+                        let id = Digest::of(&one.config);
+                        let text = provenance::statement_of(&["_".to_owned()], &id, &said.kind, &said.value);
+                        let text = serde_json::to_string_pretty(&text).unwrap_or_default();
+                        // What the image has in that place is replaced, and never followed.
+                        hull_fs::atomic::write_path(&path.join(name), text.as_bytes(), 0o644)?;
+                    }
                 }
             } else {
                 let names: Vec<String> =
                     ready.iter().map(|one| if split { format!("/{}/", below(one)) } else { "/".to_owned() }).collect();
                 let all: Vec<(&str, &dyn FileTree)> =
                     names.iter().zip(&trees).map(|(name, tree)| (name.as_str(), tree as &dyn FileTree)).collect();
+                if self.request.attest != Attest::default() {
+                    let message = "attestations are not written into a tar of files".to_owned();
+                    self.observer.warning(&Warning { message, detail: None, url: None, lines: None });
+                }
                 match &output.destination {
                     Some(path) => into_file(path, |file| Ok(to_tar(&all, BufWriter::new(file), epoch)?))?,
                     None => to_tar(&all, BufWriter::new(std::io::stdout().lock()), epoch)?,

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use hull_engine::Engine;
 use hull_image::Transfer;
+use hull_image::registry::{self, Predicate};
 use hull_oci::image::{Descriptor, Manifest, Platform, media_type};
 use hull_oci::{Digest, Reference};
 
@@ -31,6 +32,9 @@ pub(crate) struct Ready<'p> {
 /// Keeps how an image was built, which is for a platform.
 pub(crate) type Attest<'a> = dyn Fn(&Digest, &Platform) -> Result<(), Error> + 'a;
 
+/// What is to be said of an image in an index.
+pub(crate) type Predicates<'a> = dyn Fn(&Ready<'_>) -> Result<Vec<Predicate>, Error> + 'a;
+
 /// Writes all outputs.
 pub(crate) struct Exporter<'a> {
     pub(crate) engine: &'a Engine,
@@ -41,12 +45,23 @@ pub(crate) struct Exporter<'a> {
     pub(crate) files: &'a files::Sources,
     /// Keeps how an image of the store was built.
     pub(crate) attest: &'a Attest<'a>,
+    /// What is said of an image beside it.
+    pub(crate) predicates: &'a Predicates<'a>,
+}
+
+/// What came of the outputs.
+#[derive(Debug, Default)]
+pub(crate) struct Exported {
+    pub(crate) images: Vec<BuiltImage>,
+    /// Digest of the last index that was pushed.
+    pub(crate) index: Option<Digest>,
+    /// Names in registries, and the manifest or index that each means now.
+    pub(crate) pushed: Vec<(Reference, Digest)>,
 }
 
 impl Exporter<'_> {
     /// Does everything that was asked for.
-    /// Also gives the digest of the index of several platforms, if one was pushed.
-    pub(crate) fn export(&self, ready: &[Ready<'_>]) -> Result<(Vec<BuiltImage>, Option<Digest>), Error> {
+    pub(crate) fn export(&self, ready: &[Ready<'_>]) -> Result<Exported, Error> {
         let default = [Output { kind: OutputKind::Image, destination: None, attributes: BTreeMap::new() }];
         let outputs = if self.request.outputs.is_empty() { &default[..] } else { &self.request.outputs };
         let mut built: Vec<BuiltImage> = ready
@@ -59,19 +74,20 @@ impl Exporter<'_> {
                 base_layers: one.planned.base_layers,
             })
             .collect();
-        let mut index = None;
+        let mut exported = Exported::default();
         for output in outputs {
             match output.kind {
                 OutputKind::CacheOnly => {}
                 OutputKind::Local | OutputKind::Tar => self.files(output, ready)?,
-                OutputKind::Image => index = self.image(output, ready, &mut built)?.or(index),
+                OutputKind::Image => self.image(output, ready, &mut built, &mut exported)?,
                 OutputKind::Docker if output.destination.is_none() => {
-                    index = self.image(output, ready, &mut built)?.or(index);
+                    self.image(output, ready, &mut built, &mut exported)?;
                 }
                 OutputKind::Docker | OutputKind::Oci => self.archive(output, ready)?,
             }
         }
-        Ok((built, index))
+        exported.images = built;
+        Ok(exported)
     }
 
     /// The names that an output has: `name=` of its own, or the build's.
@@ -135,8 +151,13 @@ impl Exporter<'_> {
     }
 
     /// Images of the store; with `push`, also of their registries.
-    /// Gives the digest of the index of several platforms that was pushed.
-    fn image(&self, output: &Output, ready: &[Ready<'_>], built: &mut [BuiltImage]) -> Result<Option<Digest>, Error> {
+    fn image(
+        &self,
+        output: &Output,
+        ready: &[Ready<'_>],
+        built: &mut [BuiltImage],
+        exported: &mut Exported,
+    ) -> Result<(), Error> {
         let names = self.names(output)?;
         let is_set =
             |key: &str| output.attributes.get(key).is_some_and(|value| matches!(value.as_str(), "true" | "1" | ""));
@@ -177,7 +198,35 @@ impl Exporter<'_> {
             }
             Ok(())
         })?;
-        if push { self.push(built, &names, by_digest) } else { Ok(None) }
+        if push {
+            let said = ready.iter().map(|one| (self.predicates)(one)).collect::<Result<Vec<_>, _>>()?;
+            self.push(built, &said, (&names, by_digest), exported)?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells of layers that go, in these words.
+struct Layers<'a> {
+    observer: &'a dyn Observer,
+    step: StepId,
+    verb: &'static str,
+}
+
+/// What hears of a step's layers: `verb` says what is done with each.
+pub(crate) fn layers<'a>(observer: &'a dyn Observer, step: StepId, verb: &'static str) -> impl registry::Progress + 'a {
+    Layers { observer, step, verb }
+}
+
+impl registry::Progress for Layers<'_> {
+    fn layer(&self, layer: &Digest, event: registry::Event) {
+        let (current, total, done) = match event {
+            registry::Event::Pushing(current, total) => (current, total, false),
+            registry::Event::Pushed | registry::Event::Exists | registry::Event::Mounted(_) => (0, 0, true),
+            _ => return,
+        };
+        let id = format!("{} layer {layer}", self.verb);
+        self.observer.step(self.step, Event::Status { id: &id, current, total, done });
     }
 }
 

@@ -1,64 +1,55 @@
 //! To registries.
 
-use hull_image::registry::{self, PushOptions};
-use hull_oci::{Digest, Reference};
+use hull_image::registry::{self, Predicate, PushOptions};
+use hull_oci::Reference;
 use hull_registry::Client;
 
-use super::Exporter;
-use crate::observer::{Event, Observer, StepId};
+use super::{Exported, Exporter, layers};
 use crate::{BuiltImage, Error};
 
 impl Exporter<'_> {
-    /// Sends the images under all names, or by their digests alone; several platforms become one index, whose digest is
-    /// given.
+    /// Sends the images under all names, or by their digests alone; several platforms, and those of which something is
+    /// said beside them, become one index.
     pub(super) fn push(
         &self,
         built: &mut [BuiltImage],
-        names: &[Reference],
-        by_digest: bool,
-    ) -> Result<Option<Digest>, Error> {
+        said: &[Vec<Predicate>],
+        (names, by_digest): (&[Reference], bool),
+        exported: &mut Exported,
+    ) -> Result<(), Error> {
         let client = Client::from_environment();
         let store = &self.engine.images;
-        let mut index = None;
         for name in names {
             self.sources.step(&format!("pushing {name}"), |step| {
-                let progress = Pushing { observer: self.observer, step };
+                let progress = layers(self.observer, step, "pushing");
                 let options = PushOptions { by_digest, ..PushOptions::default() };
                 let images = built.iter().map(|one| store.get(&one.id)).collect::<Result<Vec<_>, _>>()?;
-                if images.len() > 1 && !by_digest {
-                    let (all, list) = registry::push_platforms(store, &client, &images, name, &options, &progress)?;
+                let attested = said.iter().any(|one| !one.is_empty());
+                let list = if attested {
+                    let images: Vec<_> = images.into_iter().zip(said.iter().map(Vec::as_slice)).collect();
+                    let place = (name, names);
+                    Some(registry::push_attested(store, &client, &images, place, &options, &progress)?)
+                } else if images.len() > 1 && !by_digest {
+                    Some(registry::push_platforms(store, &client, &images, name, &options, &progress)?)
+                } else {
+                    for (image, built) in images.iter().zip(built.iter_mut()) {
+                        let pushed = registry::push(store, &client, image, name, &options, &progress)?;
+                        exported.pushed.push((name.clone(), pushed.digest.clone()));
+                        built.manifest = Some(pushed.digest);
+                    }
+                    None
+                };
+                if let Some((all, list)) = list {
                     for (built, pushed) in built.iter_mut().zip(all) {
                         built.manifest = Some(pushed.digest);
                     }
                     self.told(step, &format!("pushing manifest list {}", list.digest));
-                    index = Some(list.digest);
-                    return Ok(());
-                }
-                for (image, built) in images.iter().zip(built.iter_mut()) {
-                    let pushed = registry::push(store, &client, image, name, &options, &progress)?;
-                    built.manifest = Some(pushed.digest);
+                    exported.pushed.push((name.clone(), list.digest.clone()));
+                    exported.index = Some(list.digest);
                 }
                 Ok(())
             })?;
         }
-        Ok(index)
-    }
-}
-
-/// Tells of layers that go.
-struct Pushing<'a> {
-    observer: &'a dyn Observer,
-    step: StepId,
-}
-
-impl registry::Progress for Pushing<'_> {
-    fn layer(&self, layer: &Digest, event: registry::Event) {
-        let (current, total, done) = match event {
-            registry::Event::Pushing(current, total) => (current, total, false),
-            registry::Event::Pushed | registry::Event::Exists | registry::Event::Mounted(_) => (0, 0, true),
-            _ => return,
-        };
-        let id = format!("pushing layer {layer}");
-        self.observer.step(self.step, Event::Status { id: &id, current, total, done });
+        Ok(())
     }
 }

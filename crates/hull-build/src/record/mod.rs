@@ -4,6 +4,7 @@
 //! * [`lock`]: `hull.lock`, which has these by digest; `--locked` refuses others.
 //! * [`packages`]: what a layer added to the package managers' lists.
 //! * [`provenance`]: how an image was built, as others read it.
+//! * `sbom`: what is in an image, as SPDX has it.
 //! * [`verify`]: whether an image comes out the same when it is built again.
 //!
 //! Only the provenance has times, and nothing has paths of the machine.
@@ -12,6 +13,7 @@ pub mod inputs;
 pub mod lock;
 pub mod packages;
 pub mod provenance;
+pub(crate) mod sbom;
 pub mod verify;
 
 pub use inputs::Inputs;

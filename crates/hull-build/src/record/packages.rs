@@ -1,13 +1,17 @@
-//! What a layer added to the lists of package managers: dpkg, apk, pip and npm.
+//! What a layer added to the lists of package managers: dpkg, apk, rpm, pip and npm.
 //!
 //! | kind | list | hash |
 //! |---|---|---|
 //! | `deb` | `/var/lib/dpkg/status` | of the checksums of its files, `/var/lib/dpkg/info/NAME.md5sums` |
 //! | `apk` | `/lib/apk/db/installed` | as it is there |
+//! | `rpm` | `rpmdb.sqlite` or `Packages.db` | of its header, as it is there |
 //! | `pip` | `*.dist-info` | of `RECORD` |
 //! | `npm` | `node_modules/.package-lock.json` | `integrity` |
 //!
 //! Lists of images are hostile: their length and number are bounded, and what cannot be read says nothing.
+
+mod rpm;
+mod sqlite;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -22,7 +26,7 @@ use crate::files::cursor::Cursor;
 use crate::files::tree::{FileTree, Handle, Kind};
 
 /// The longest list.
-const MAX_LIST: u64 = 64 << 20;
+const MAX_LIST: u64 = 128 << 20;
 
 /// Names that are looked at in a layer.
 const MAX_NAMES: usize = 300_000;
@@ -30,7 +34,7 @@ const MAX_NAMES: usize = 300_000;
 /// A package.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Package {
-    /// `deb`, `apk`, `pip` or `npm`.
+    /// `deb`, `apk`, `rpm`, `pip` or `npm`.
     pub kind: String,
     /// Name.
     pub name: String,
@@ -48,7 +52,18 @@ pub struct Package {
 }
 
 /// Reads a list.
-type Parse = fn(&str) -> Vec<Package>;
+type Parse = fn(&[u8]) -> Vec<Package>;
+
+/// Where lists are.
+const LISTS: [(&str, Parse); 7] = [
+    ("var/lib/dpkg/status", |bytes| dpkg(&String::from_utf8_lossy(bytes))),
+    ("lib/apk/db/installed", |bytes| apk(&String::from_utf8_lossy(bytes))),
+    ("usr/lib/apk/db/installed", |bytes| apk(&String::from_utf8_lossy(bytes))),
+    ("usr/lib/sysimage/rpm/rpmdb.sqlite", rpm::sqlite),
+    ("var/lib/rpm/rpmdb.sqlite", rpm::sqlite),
+    ("usr/lib/sysimage/rpm/Packages.db", rpm::ndb),
+    ("var/lib/rpm/Packages.db", rpm::ndb),
+];
 
 /// Packages by what is theirs alone.
 type List = BTreeMap<(String, String, String), Package>;
@@ -61,16 +76,14 @@ pub fn added(files: &Sources, layers: &[Digest], index: usize) -> Result<Vec<Pac
     let Some(own) = layers.get(index..=index) else { return Ok(Vec::new()) };
     let own = files.layers(own)?;
     let mut found = List::new();
-    let lists: [(&str, Parse); 3] =
-        [("var/lib/dpkg/status", dpkg), ("lib/apk/db/installed", apk), ("usr/lib/apk/db/installed", apk)];
     let below = match layers.get(..index) {
         Some(below) if !below.is_empty() => Some(files.layers(below)?),
         _ => None,
     };
-    for (path, parse) in lists {
-        let Some(text) = read(&own, path) else { continue };
-        let before = below.as_ref().and_then(|below| read(below, path)).map(|text| list(parse(&text)));
-        for (key, mut package) in list(parse(&text)) {
+    for (path, parse) in LISTS {
+        let Some(bytes) = bytes(&own, path) else { continue };
+        let before = below.as_ref().and_then(|below| self::bytes(below, path)).map(|bytes| list(parse(&bytes)));
+        for (key, mut package) in list(parse(&bytes)) {
             let old = before.as_ref().and_then(|before| before.get(&key));
             if old == Some(&package) {
                 continue;
@@ -86,17 +99,44 @@ pub fn added(files: &Sources, layers: &[Digest], index: usize) -> Result<Vec<Pac
     Ok(found.into_values().collect())
 }
 
+/// Everything that is there.
+pub(crate) fn installed(tree: &dyn FileTree) -> Vec<Package> {
+    let mut found = List::new();
+    for (path, parse) in LISTS {
+        for (key, mut package) in bytes(tree, path).map(|bytes| list(parse(&bytes))).unwrap_or_default() {
+            if package.kind == "deb" {
+                package.hash = deb_hash(tree, &package);
+            }
+            found.insert(key, package);
+        }
+    }
+    found.extend(list(walked(tree)));
+    found.into_values().collect()
+}
+
+/// The distribution, as `os-release` calls it.
+pub(crate) fn distribution(tree: &dyn FileTree) -> Option<String> {
+    let text = ["etc/os-release", "usr/lib/os-release"].iter().find_map(|path| read(tree, path))?;
+    let id = text.lines().find_map(|line| line.strip_prefix("ID="))?.trim_matches(['"', '\'']);
+    Some(one_line(id)).filter(|id| !id.is_empty() && id.len() < 100)
+}
+
 fn list(packages: Vec<Package>) -> List {
     let key = |one: &Package| (one.kind.clone(), one.name.clone(), one.architecture.clone());
     packages.into_iter().map(|one| (key(&one), one)).collect()
 }
 
-/// A file's text, if it is one and not too long.
-fn read(tree: &dyn FileTree, path: &str) -> Option<String> {
+/// A file's content, if it is one and not too long.
+fn bytes(tree: &dyn FileTree, path: &str) -> Option<Vec<u8>> {
     let file = Cursor::new(tree).ok()?.open(path.as_bytes()).ok()?;
     let mut bytes = Vec::new();
     file.take(MAX_LIST + 1).read_to_end(&mut bytes).ok()?;
-    (bytes.len() as u64 <= MAX_LIST).then(|| String::from_utf8_lossy(&bytes).into_owned())
+    (bytes.len() as u64 <= MAX_LIST).then_some(bytes)
+}
+
+/// A file's text.
+fn read(tree: &dyn FileTree, path: &str) -> Option<String> {
+    bytes(tree, path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn deb_hash(tree: &dyn FileTree, package: &Package) -> Option<String> {

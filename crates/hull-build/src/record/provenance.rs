@@ -6,7 +6,7 @@
 
 use std::time::SystemTime;
 
-use hull_oci::Reference;
+use hull_image::provenance::package_url;
 use hull_oci::image::Platform;
 use serde_json::{Map, Value, json};
 
@@ -56,40 +56,10 @@ fn digest(text: &str) -> Value {
     Value::Object(map)
 }
 
-fn escaped(text: &str) -> String {
-    let escape = |byte: u8| match byte {
-        byte if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') => {
-            char::from(byte).to_string()
-        }
-        byte => format!("%{byte:02X}"),
-    };
-    text.bytes().map(escape).collect()
-}
-
-/// A package URL of an image.
-fn image(reference: &str, platform: &str) -> String {
-    let platform = escaped(platform);
-    match reference.parse::<Reference>() {
-        Ok(parsed) => {
-            let familiar = parsed.familiar();
-            let (name, version) = match familiar.split_once('@') {
-                Some((name, digest)) => (name.to_owned(), digest.to_owned()),
-                None => match familiar.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) {
-                    Some((name, tag)) => (name.to_owned(), tag.to_owned()),
-                    None => (familiar.clone(), "latest".to_owned()),
-                },
-            };
-            let name: Vec<String> = name.split('/').map(escaped).collect();
-            format!("pkg:docker/{}@{}?platform={platform}", name.join("/"), escaped(&version))
-        }
-        Err(_) => format!("pkg:docker/{}?platform={platform}", escaped(reference)),
-    }
-}
-
 fn dependencies(inputs: &Inputs) -> Vec<Value> {
     let images = inputs.images.iter().map(|one| {
         let of = one.digest.as_ref().map_or_else(|| one.id.clone(), ToString::to_string);
-        json!({"uri": image(&one.reference, &one.platform), "digest": digest(&of)})
+        json!({"uri": package_url(&one.reference, &one.platform), "digest": digest(&of)})
     });
     let downloads = inputs.downloads.iter().map(|one| json!({"uri": one.url, "digest": digest(&one.digest)}));
     let repositories = inputs.repositories.iter().map(|one| {
@@ -163,17 +133,6 @@ mod tests {
 
     use super::*;
     use crate::record::inputs::{Download, Image, Repository};
-
-    #[test]
-    fn images_have_package_urls() {
-        for (reference, expected) in [
-            ("debian:12", "pkg:docker/debian@12?platform=linux%2Famd64"),
-            ("base", "pkg:docker/base@latest?platform=linux%2Famd64"),
-            ("example.org:5000/a/b", "pkg:docker/example.org%3A5000/a/b@latest?platform=linux%2Famd64"),
-        ] {
-            assert_eq!(image(reference, "linux/amd64"), expected);
-        }
-    }
 
     #[test]
     fn secrets_and_arguments_are_only_told_when_asked() {

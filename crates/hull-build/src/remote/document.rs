@@ -125,10 +125,15 @@ impl Document {
     /// Reads a document. Its own `layers` must be as many as its manifest has.
     pub(super) fn parse(bytes: &[u8], layers: usize) -> Result<Self, String> {
         let document: Self = serde_json::from_slice(bytes).map_err(|error| format!("its records: {error}"))?;
-        if document.layers.len() != layers {
-            return Err(format!("its records are of {} layers, it has {layers}", document.layers.len()));
+        document.checked(layers)
+    }
+
+    /// A document that was read. Its own `layers` must be so many.
+    pub(super) fn checked(self, layers: usize) -> Result<Self, String> {
+        if self.layers.len() != layers {
+            return Err(format!("its records are of {} layers, it has {layers}", self.layers.len()));
         }
-        document.bounded()
+        self.bounded()
     }
 
     /// The records in an image's configuration, if it has any.

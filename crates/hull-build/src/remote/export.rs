@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hull_image::Transfer;
-use hull_image::registry::{self, Artifact};
+use hull_image::registry::{self, Artifact, Pieces};
 use hull_oci::Digest;
 use hull_registry::Client;
 
 use super::document::{Document, MAX_BYTES, Outcome};
-use super::{Export, INLINE, MEDIA_TYPE, Place};
+use super::{Export, INLINE, MEDIA_TYPE, Place, inactive};
 use crate::Error;
 use crate::cache::Cache;
 use crate::graph::{Graph, NodeId, Op};
-use crate::observer::{Event, Observer, StepId, Warning};
+use crate::observer::{Event, Observer, Warning};
 use crate::request::BuildRequest;
 use crate::sources::Sources;
 
@@ -38,9 +38,13 @@ impl Exports {
     ///
     /// # Errors
     /// What cannot be done, before anything is.
-    pub(crate) fn new(request: &BuildRequest) -> Result<Self, Error> {
+    pub(crate) fn new(request: &BuildRequest, observer: &dyn Observer) -> Result<Self, Error> {
         let mut places = Vec::new();
         for entry in &request.cache_to {
+            if let Some(message) = inactive(entry) {
+                observer.warning(&Warning { message, detail: None, url: None, lines: None });
+                continue;
+            }
             places.extend(Export::of(entry)?);
         }
         let argument =
@@ -83,6 +87,7 @@ impl Export {
         let words = match &self.place {
             Place::Registry { .. } => "exporting cache to registry",
             Place::Local { .. } => "exporting cache to client directory",
+            Place::Actions(_) => "exporting to GitHub Actions Cache",
         };
         sources.step(words, |step| {
             let told = |text: &str| observer.step(step, Event::Status { id: text, current: 0, total: 0, done: true });
@@ -94,7 +99,7 @@ impl Export {
             }
             told("preparing build cache for export");
             let artifact = Artifact { media_type: MEDIA_TYPE, config: &config, layers: &document.layers };
-            let progress = Writing { observer, step };
+            let progress = crate::output::layers(observer, step, "writing");
             let digest = match &self.place {
                 Place::Registry { reference, insecure } => {
                     let client = if *insecure { Client::insecure() } else { Client::from_environment() };
@@ -102,6 +107,17 @@ impl Export {
                 }
                 Place::Local { directory, tag, .. } => {
                     registry::write_artifact(transfer, directory, tag, &artifact, self.packing, &progress)?
+                }
+                Place::Actions(place) => {
+                    let service = place.connect();
+                    let pieces = Pieces::pack(transfer, &artifact, self.packing, &progress)?;
+                    pieces.each(|blob, layer, open| {
+                        service.save_blob(blob, open)?;
+                        registry::Progress::layer(&progress, layer, registry::Event::Pushed);
+                        Ok::<(), Error>(())
+                    })?;
+                    let blobs = pieces.blobs().cloned().collect();
+                    service.save_catalogue(blobs, document)?
                 }
             };
             told(&format!("writing cache image manifest {digest}"));
@@ -153,19 +169,4 @@ pub(crate) fn inline(
     }
     config.extend_from_slice(format!(",\"{INLINE}\":{records}}}").as_bytes());
     Ok(config)
-}
-
-/// Tells of layers that go.
-struct Writing<'a> {
-    observer: &'a dyn Observer,
-    step: StepId,
-}
-
-impl registry::Progress for Writing<'_> {
-    fn layer(&self, layer: &Digest, event: registry::Event) {
-        if event == registry::Event::Pushed {
-            let id = format!("writing layer {layer}");
-            self.observer.step(self.step, Event::Status { id: &id, current: 0, total: 0, done: true });
-        }
-    }
 }

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hull_image::registry::{self, Layout};
-use hull_image::{Store, Transfer};
+use hull_image::{LayerSource, Store, Transfer};
 use hull_oci::Digest;
 use hull_oci::image::{Descriptor, Document as Manifests, MAX_CONFIG_BYTES, Manifest, Platform, media_type};
 use hull_registry::{Client, Remote};
 
+use super::actions::Service;
 use super::document::{Document, Known, MAX_BYTES, Records};
-use super::{BUILDKIT, MEDIA_TYPE, Place, place};
+use super::{BUILDKIT, MEDIA_TYPE, Place, inactive, place};
 use crate::Error;
 use crate::observer::{Event, Observer, StepId, Warning};
 use crate::request::CacheEntry;
@@ -18,6 +19,8 @@ use crate::sources::Pulling;
 
 /// Numbers of steps beside the graph from here on are of imports.
 const STEPS: u32 = 1 << 30;
+/// Layers that come from a service at once.
+const LAYERS: usize = 4;
 
 /// Caches of other machines. Empty by default.
 #[derive(Debug, Default)]
@@ -42,6 +45,7 @@ struct Source {
 enum From {
     Registry(Remote),
     Local(Layout),
+    Actions(Box<Service>),
     /// They are here.
     Store,
 }
@@ -70,6 +74,10 @@ impl Imports {
     pub(crate) fn new(entries: &[CacheEntry], platforms: &[Platform], observer: &dyn Observer) -> Result<Self, Error> {
         let mut places = Vec::new();
         for entry in entries {
+            if let Some(message) = inactive(entry) {
+                say(observer, message);
+                continue;
+            }
             match place(entry, "src")? {
                 Some(place) => places.push(place),
                 None => say(
@@ -127,6 +135,13 @@ impl Imports {
                     .map(|document| source(name, document, &manifest, From::Local(layout)))
                     .into_iter()
                     .collect())
+            }
+            Place::Actions(actions) => {
+                let service = actions.connect();
+                let Some(catalogue) = service.catalogue()? else { return Ok(Vec::new()) };
+                let blobs = catalogue.document.layers.iter().cloned().zip(catalogue.blobs).collect();
+                let (name, records) = (place.to_string(), catalogue.document.known());
+                Ok(vec![Source { name, records, blobs, from: From::Actions(Box::new(service)) }])
             }
             Place::Registry { reference, insecure } => {
                 let mut all = Vec::new();
@@ -261,6 +276,15 @@ impl Source {
                 registry::fetch(transfer, remote, layers, &Pulling { observer, step })?;
             }
             From::Local(layout) => layout.fetch(transfer, layers)?,
+            From::Actions(service) => registry::at_once(layers, LAYERS, |(blob, diff_id)| {
+                let id = format!("extracting {}", blob.digest);
+                let told = |current: u64, total: u64| {
+                    let done = current == total;
+                    observer.step(step, Event::Status { id: &id, current, total, done });
+                };
+                let source = LayerSource { blob: Some(blob.clone()), diff_id: Some(diff_id.clone()), keep_blob: false };
+                transfer.layer(service.blob(blob, &told), source).map(drop)
+            })?,
             From::Store => return Err(refused("its layers are not in the store any more".to_owned())),
         }
         Ok(())

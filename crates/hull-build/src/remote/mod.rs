@@ -4,6 +4,7 @@
 //! registry, local   an artifact: manifest ── config: a Document of type MEDIA_TYPE
 //!                                        └─ layers: what steps have added, in the order of the document's `layers`
 //! inline            the records are in the image's own configuration, under INLINE; its layers are the image's
+//! gha               entries of the cache of GitHub Actions: a Catalogue with the document, and each layer
 //! ```
 //!
 //! A record says: the step of these keys came to these layers. Keys are those of [`crate::solve`], which hold no name of a
@@ -20,6 +21,7 @@
 //! **whoever can write a cache can put any files into what is built from it.** A cache is trusted like an image of the same
 //! place. What cannot be read, is of another kind or not to be had, is said, and the steps are done.
 
+mod actions;
 mod document;
 mod export;
 mod import;
@@ -62,6 +64,8 @@ pub(crate) enum Place {
         /// Which of its manifests, whatever it is called.
         digest: Option<Digest>,
     },
+    /// With a job of GitHub Actions.
+    Actions(actions::Place),
 }
 
 impl std::fmt::Display for Place {
@@ -69,8 +73,15 @@ impl std::fmt::Display for Place {
         match self {
             Self::Registry { reference, .. } => write!(formatter, "{reference}"),
             Self::Local { directory, .. } => write!(formatter, "{}", directory.display()),
+            Self::Actions(place) => write!(formatter, "gha:{}", place.scope),
         }
     }
+}
+
+/// Why there is no cache of an entry, where that is no mistake.
+fn inactive(entry: &CacheEntry) -> Option<String> {
+    let reason = (entry.kind == "gha").then(|| actions::lacking(entry)).flatten()?;
+    Some(format!("cache of type gha is not used: {reason}: outside of GitHub Actions there is none"))
 }
 
 fn is_set(entry: &CacheEntry, key: &str) -> bool {
@@ -96,6 +107,7 @@ fn place(entry: &CacheEntry, directory: &str) -> Result<Option<Place>, Error> {
             let tag = text("tag").cloned().unwrap_or_else(|| "latest".to_owned());
             Ok(Some(Place::Local { directory: path, tag, digest }))
         }
+        "gha" => actions::Place::of(entry).map(|place| Some(Place::Actions(place))),
         _ => Ok(None),
     }
 }
@@ -126,8 +138,8 @@ impl Export {
         }
         let Some(place) = place(entry, "dest")? else {
             return Err(Error::Request(format!(
-                "cache export of type {:?} is not supported: use type=registry,ref=NAME, type=local,dest=DIRECTORY or \
-                 type=inline",
+                "cache export of type {:?} is not supported: use type=registry,ref=NAME, type=local,dest=DIRECTORY, \
+                 type=gha or type=inline",
                 entry.kind
             )));
         };

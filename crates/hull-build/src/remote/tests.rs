@@ -34,7 +34,7 @@ fn entries_are_places() {
         (entry("local", &[("src", "/c")]), "cache of type local: dest is required"),
         (entry("local", &[("dest", "/c"), ("mode", "some")]), "mode \"some\" is unknown: expected min or max"),
         (entry("local", &[("dest", "/c"), ("compression", "lzma")]), "expected gzip, zstd or uncompressed"),
-        (entry("gha", &[]), "cache export of type \"gha\" is not supported: use type=registry"),
+        (entry("gha", &[]), "cache of type gha: token= is not set"),
         (entry("s3", &[]), "cache export of type \"s3\" is not supported"),
     ] {
         let error = Export::of(&entry).unwrap_err().to_string();

@@ -135,6 +135,7 @@ pub(super) fn save(engine: &Engine, args: &Save) -> Done {
             _ => Layers::Original,
         },
         together: false,
+        ..SaveOptions::default()
     };
     let mut images = archive::select(&engine.images, &args.images).map_err(|error| match error {
         // As Docker: the name as it was given.

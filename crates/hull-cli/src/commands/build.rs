@@ -139,9 +139,19 @@ pub(super) struct Args {
     /// Build IMAGE again, with nothing of the cache, and tell which steps and files differ
     #[arg(long, value_name = "IMAGE", conflicts_with_all = ["outputs", "push", "load"])]
     verify: Option<String>,
-    /// How it was built, kept with the image and pushed along: true, false, mode=min or mode=max
+    /// How it was built, kept with the image and pushed along: true, false, mode=min or mode=max; said expressly, it is
+    /// also put beside the image in an index that is pushed or written
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "HOW")]
     provenance: Option<String>,
+    /// Put a list of the image's packages (SPDX) beside it in an index that is pushed or written
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    sbom: Option<String>,
+    /// What is put beside the image: type=provenance[,mode=max] or type=sbom
+    #[arg(long, value_name = "ATTESTATION")]
+    attest: Vec<String>,
+    /// Sign what was pushed with this private key, as cosign does; COSIGN_PASSWORD is its password
+    #[arg(long, value_name = "FILE")]
+    sign_key: Option<PathBuf>,
     /// Check the Dockerfile and build nothing
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
     check: bool,
@@ -187,12 +197,6 @@ pub(super) struct Args {
     /// Isolation of the steps: compat, standard or hardened
     #[arg(long, value_name = "LEVEL")]
     security: Option<String>,
-    /// Accepted for compatibility: attestations
-    #[arg(long, value_name = "ATTESTATION", hide = true)]
-    attest: Vec<String>,
-    /// Accepted for compatibility
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
-    sbom: Option<String>,
     /// Accepted for compatibility: there is one builder
     #[arg(long, value_name = "NAME", hide = true)]
     builder: Option<String>,
@@ -234,9 +238,11 @@ pub(super) fn main(engine: &Engine, args: Args) -> Done {
     let mut request = request::request(engine, &args).map_err(failed)?;
     let squash = args.squash.then(|| squash::Squash::of(&mut request)).transpose().map_err(failed)?;
     let defaults = request::defaults(&args).map_err(failed)?;
-    let wanted = |text: &Option<String>| text.as_deref().is_some_and(|text| text != "false");
-    if args.attest.iter().any(|text| !text.contains("type=provenance")) || wanted(&args.sbom) {
-        say("WARNING: of attestations, only the provenance is made: --sbom changes nothing");
+    let key = args.sign_key.as_deref().map(super::verify::signing_key).transpose().map_err(failed)?;
+    if key.is_some()
+        && !request.outputs.iter().any(|one| one.attributes.get("push").is_some_and(|push| push != "false"))
+    {
+        return Err(failed(Failure::new("--sign-key: signatures are beside what is pushed: add --push")));
     }
     if let Some(call) = call {
         return call.main(engine, &request);
@@ -258,6 +264,12 @@ pub(super) fn main(engine: &Engine, args: Args) -> Done {
         Ok(mut built) => {
             if let Some(squash) = squash {
                 squash.apply(engine, &mut request, &mut built)?;
+            }
+            if let Some(key) = &key {
+                let client = hull_registry::Client::from_environment();
+                for (name, digest) in &built.pushed {
+                    hull_image::registry::sign(&client, name, digest, key).map_err(|error| failed(error.into()))?;
+                }
             }
             write_files(&request, &built, iidfile, metadata_file)?;
             if let (progress::Way::Quiet, Some(image)) = (way, built.images.first()) {

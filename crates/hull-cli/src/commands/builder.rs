@@ -1,11 +1,15 @@
-//! `hull builder du|prune`: what builds have kept for later ones.
+//! `hull builder du|prune|cache`: what builds have kept for later ones.
 
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal as _, Write};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use hull_build::cache::{Cache, PruneFilter, Usage};
 use hull_engine::Engine;
 use serde_json::{Value, json};
 
+use super::archives::{check_output, write_file};
 use super::filter::{self, Filter};
 use super::prune::confirmed;
 use super::{Done, Failure};
@@ -55,6 +59,89 @@ pub(super) struct Prune {
     /// Accepted for compatibility
     #[arg(long, hide = true)]
     verbose: bool,
+}
+
+/// Carry cache directories to other machines
+#[derive(Debug, clap::Subcommand)]
+#[command(
+    after_help = "Examples:\n  hull builder cache export --all -o caches.tar\n  hull builder cache import caches.tar\n\nThese are what RUN --mount=type=cache keeps. Results of steps go by --cache-to and --cache-from of 'hull build'."
+)]
+pub(super) enum Carry {
+    /// Write cache directories as a tar archive
+    Export(CarryOut),
+    /// Take cache directories of an archive, in place of those of the same names
+    Import(CarryIn),
+}
+
+/// Write cache directories as a tar archive
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  hull builder cache export --all -o caches.tar\n  hull builder cache export /root/.cache/pip | zstd > pip.tar.zst\n  hull builder du --filter type=exec.cachemount --verbose      lists them"
+)]
+pub(super) struct CarryOut {
+    /// Directories, by their ID of 'hull builder du' or the id or target of their mount
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    ids: Vec<String>,
+    /// All of them
+    #[arg(short, long)]
+    all: bool,
+    /// File that is written, instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Take cache directories of an archive, in place of those of the same names
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  hull builder cache import caches.tar\n  zstd -dc pip.tar.zst | hull builder cache import"
+)]
+pub(super) struct CarryIn {
+    /// Archive, compressed or not, instead of standard input
+    #[arg(value_name = "FILE")]
+    input: Option<PathBuf>,
+}
+
+impl Carry {
+    pub(super) fn main(self, engine: &Engine) -> Done {
+        let cache = Cache::new(&engine.images);
+        let names = match self {
+            Self::Export(args) => {
+                let export =
+                    |output: &mut dyn Write| cache.export_mounts(&args.ids, output).map_err(|one| failed(&one));
+                let Some(path) = &args.output else {
+                    if std::io::stdout().is_terminal() {
+                        return Err(Failure::new("standard output is a terminal: give a file with -o, or redirect"));
+                    }
+                    let mut output = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
+                    export(&mut output)?;
+                    output.flush().map_err(|error| Failure::new(format!("write standard output: {error}")))?;
+                    return Ok(0);
+                };
+                check_output(path).map_err(Failure::new)?;
+                let mut names = Vec::new();
+                write_file(path, |file| {
+                    names = export(file)?;
+                    Ok(())
+                })?;
+                names
+            }
+            Self::Import(args) => {
+                let names = match args.input.filter(|path| path.as_os_str() != "-") {
+                    Some(path) => {
+                        let file = File::open(&path);
+                        cache.import_mounts(file.map_err(|error| Failure::new(super::opening(&path, &error)))?)
+                    }
+                    None if std::io::stdin().is_terminal() => {
+                        return Err(Failure::new("standard input is a terminal: give a file, or redirect"));
+                    }
+                    None => cache.import_mounts(std::io::stdin().lock()),
+                };
+                names.map_err(|error| failed(&error))?
+            }
+        };
+        names.iter().for_each(|name| print(format_args!("{}\n", hull_oci::spec::one_line(name))));
+        Ok(0)
+    }
 }
 
 fn failed(error: &hull_build::Error) -> Failure {

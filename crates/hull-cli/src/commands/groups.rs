@@ -100,6 +100,9 @@ pub(super) enum Builder {
     Du(builder::Du),
     /// Remove what builds have kept
     Prune(builder::Prune),
+    /// Carry cache directories (RUN --mount=type=cache) to other machines
+    #[command(subcommand)]
+    Cache(builder::Carry),
 }
 
 impl Builder {
@@ -113,6 +116,7 @@ impl Builder {
             Self::History(command) => command.main(engine),
             Self::Du(args) => builder::du(engine, &args),
             Self::Prune(args) => builder::prune(engine, &args),
+            Self::Cache(command) => command.main(engine),
         }
     }
 }

@@ -22,6 +22,7 @@ use hull_oci::{Digest, Reference};
 use super::layout::{LAYOUT_VERSION, NAME_ANNOTATION, REF_NAME_ANNOTATION};
 use super::resolve::blob_name;
 use super::sink::{self, Sink};
+use crate::registry::{Attestation, Predicate};
 use crate::{Error, Image, Layer, Store};
 
 /// What is written.
@@ -50,13 +51,15 @@ pub enum Layers {
 
 /// What [`save`] writes, and how.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SaveOptions {
+pub struct SaveOptions<'a> {
     /// The format.
     pub format: Format,
     /// The layers.
     pub layers: Layers,
     /// All images are one for several platforms, also without a name. Those that share a name are in any case.
     pub together: bool,
+    /// What is said of each image, in an index beside it.
+    pub predicates: &'a [Vec<Predicate>],
 }
 
 /// Images with the names to save them under, as the words of a command line ask for them.
@@ -121,7 +124,7 @@ pub fn select(store: &Store, words: &[String]) -> Result<Vec<(Image, Vec<Referen
 pub fn save(
     store: &Store,
     images: &[(Image, Vec<Reference>)],
-    options: SaveOptions,
+    options: SaveOptions<'_>,
     output: impl Write,
 ) -> Result<(), Error> {
     write(store, images, options, Box::new(sink::Tar::new(output)))
@@ -134,7 +137,7 @@ pub fn save(
 pub fn save_directory(
     store: &Store,
     images: &[(Image, Vec<Reference>)],
-    options: SaveOptions,
+    options: SaveOptions<'_>,
     directory: &Path,
 ) -> Result<(), Error> {
     let options = SaveOptions { format: Format::Oci, ..options };
@@ -185,7 +188,7 @@ impl Blobs {
 fn write(
     store: &Store,
     images: &[(Image, Vec<Reference>)],
-    options: SaveOptions,
+    options: SaveOptions<'_>,
     mut sink: Box<dyn Sink + '_>,
 ) -> Result<(), Error> {
     // Nobody removes what is being written.
@@ -200,7 +203,18 @@ fn write(
         planned.push((plan, manifest, names.as_slice()));
     }
     let platforms: Vec<Platform> = images.iter().map(|(image, _)| image.config.platform.clone()).collect();
-    let top = index(&planned, &platforms, options.together, &mut blobs);
+    let mut attestations = Vec::new();
+    for ((place, (_, manifest, names)), platform) in planned.iter().enumerate().zip(&platforms) {
+        let predicates = options.predicates.get(place).map(Vec::as_slice).unwrap_or_default();
+        let attestation = Attestation::new(names, &manifest.digest, platform, predicates);
+        attestations.push(attestation.map(|Attestation { descriptor, manifest, blobs: parts }| {
+            let bare = Descriptor::new(media_type::MANIFEST, descriptor.digest.clone(), descriptor.size);
+            blobs.document(bare, manifest);
+            parts.into_iter().for_each(|(part, bytes)| blobs.document(part, bytes));
+            descriptor
+        }));
+    }
+    let top = index(&planned, (&platforms, &attestations), options.together, &mut blobs);
     let put = |sink: &mut dyn Sink, name: &str, bytes: Vec<u8>| sink.file(name, bytes.len() as u64, &mut &bytes[..]);
     put(&mut *sink, "oci-layout", format!(r#"{{"imageLayoutVersion": "{LAYOUT_VERSION}"}}"#).into_bytes())?;
     put(&mut *sink, "index.json", json(&top))?;
@@ -351,13 +365,16 @@ fn list(manifests: Vec<Descriptor>) -> Index {
 /// `index.json`. Images for several platforms that share a name, or are `together`, are an index of their own.
 fn index(
     planned: &[(Planned, Descriptor, &[Reference])],
-    platforms: &[Platform],
+    (platforms, attestations): (&[Platform], &[Option<Descriptor>]),
     together: bool,
     blobs: &mut Blobs,
 ) -> Index {
     let mut manifests = Vec::new();
     let mut nested = |members: &[usize]| -> Option<Descriptor> {
-        if let [one] = members {
+        let said = |place: &usize| attestations.get(*place).cloned().flatten();
+        if let [one] = members
+            && said(one).is_none()
+        {
             return planned.get(*one).map(|(_, manifest, _)| manifest.clone());
         }
         let entry = |place: &usize| {
@@ -365,14 +382,15 @@ fn index(
             descriptor.platform = platforms.get(*place).cloned();
             Some(descriptor)
         };
-        let bytes = json(&list(members.iter().filter_map(entry).collect()));
+        let bytes = json(&list(members.iter().filter_map(entry).chain(members.iter().filter_map(said)).collect()));
         let descriptor = Descriptor::of(media_type::INDEX, &bytes);
         blobs.document(descriptor.clone(), bytes);
         Some(descriptor)
     };
     let mut seen: BTreeSet<&Reference> = BTreeSet::new();
     let all: Vec<usize> = (0..planned.len()).collect();
-    if together && all.len() > 1 && planned.iter().all(|(_, _, names)| names.is_empty()) {
+    let one_index = all.len() > 1 || attestations.iter().any(Option::is_some);
+    if together && one_index && planned.iter().all(|(_, _, names)| names.is_empty()) {
         return list(nested(&all).into_iter().collect());
     }
     for (place, (_, manifest, names)) in planned.iter().enumerate() {

@@ -116,6 +116,46 @@ fn content<'a>(transfer: &'a Transfer, blob: &'a Descriptor, layer: &'a Layer) -
     Stored { transfer, blob, layer, sent: Arc::new(AtomicU64::new(0)) }
 }
 
+/// The layers of an artifact, packed, for whoever keeps them elsewhere than in a registry or a layout.
+#[derive(Debug)]
+pub struct Pieces<'a> {
+    transfer: &'a Transfer,
+    layers: Vec<(Descriptor, Layer)>,
+}
+
+impl<'a> Pieces<'a> {
+    /// Packs what is not packed yet.
+    ///
+    /// # Errors
+    /// When a layer is not in the store, or cannot be compressed.
+    pub fn pack(
+        transfer: &'a Transfer,
+        artifact: &Artifact<'_>,
+        packing: Packing,
+        progress: &dyn Progress,
+    ) -> Result<Self, Error> {
+        Ok(Self { transfer, layers: pack(transfer, artifact, packing, progress)?.layers })
+    }
+
+    /// The blobs, in the order of the artifact's layers.
+    pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
+        self.layers.iter().map(|(blob, _)| blob)
+    }
+
+    /// Does something with each blob, several at once: it is told its layer's diff ID, and how to read it.
+    ///
+    /// # Errors
+    /// Those of `work`, after all have ended.
+    pub fn each<E: Send>(
+        &self,
+        work: impl Fn(&Descriptor, &Digest, &dyn Fn() -> io::Result<Box<dyn io::Read>>) -> Result<(), E> + Sync,
+    ) -> Result<(), E> {
+        super::at_once(&self.layers, AT_ONCE, |(blob, layer)| {
+            work(blob, &layer.diff_id, &|| content(self.transfer, blob, layer).open(0))
+        })
+    }
+}
+
 /// Sends an artifact to a registry under a tag. Returns the manifest's digest.
 ///
 /// # Errors

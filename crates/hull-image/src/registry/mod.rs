@@ -13,6 +13,7 @@
 //! digest is checked when it is whole; one that is wrong is thrown away.
 
 mod artifact;
+mod attest;
 mod download;
 mod lists;
 mod pull;
@@ -20,7 +21,8 @@ mod push;
 mod sign;
 mod verify;
 
-pub use artifact::{Artifact, Layout, Packing, fetch, push_artifact, write_artifact};
+pub use artifact::{Artifact, Layout, Packing, Pieces, fetch, push_artifact, write_artifact};
+pub use attest::{Attestation, Predicate, attested_index, push_attested};
 pub use lists::{Entry, List, Lists, Looked, look, look_into, push_list, referrers};
 pub use pull::{PullOptions, Pulled, pull, pull_all};
 pub use push::{PushOptions, Pushed, push, push_platforms};
@@ -95,12 +97,24 @@ pub(crate) fn check(repository: &str, blob: &hull_oci::image::Descriptor, bytes:
     Err(crate::Error::Blob { expected: blob.digest.clone(), reason })
 }
 
-/// Runs work on several threads at once and returns the first failure, after all have ended.
+/// [`at_once`] with this crate's errors.
 pub(crate) fn in_parallel<T: Sync>(
     items: &[T],
     threads: usize,
     work: impl Fn(&T) -> Result<(), crate::Error> + Sync,
 ) -> Result<(), crate::Error> {
+    at_once(items, threads, work)
+}
+
+/// Runs work on several threads at once and returns the first failure, after all have ended.
+///
+/// # Errors
+/// Those of `work`.
+pub fn at_once<T: Sync, E: Send>(
+    items: &[T],
+    threads: usize,
+    work: impl Fn(&T) -> Result<(), E> + Sync,
+) -> Result<(), E> {
     let next = std::sync::atomic::AtomicUsize::new(0);
     let failed = std::sync::Mutex::new(None);
     let failure = || failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

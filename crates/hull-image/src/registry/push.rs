@@ -28,16 +28,18 @@ pub struct PushOptions {
     pub at_once: usize,
     /// No tag is moved: the manifest is known by its digest alone.
     pub by_digest: bool,
+    /// How it was built does not go along.
+    pub alone: bool,
 }
 
 impl Default for PushOptions {
     fn default() -> Self {
-        Self { chunk: None, at_once: 5, by_digest: false }
+        Self { chunk: None, at_once: 5, by_digest: false, alone: false }
     }
 }
 
 /// What statements are: `application/vnd.in-toto+json`.
-const STATEMENT: &str = "application/vnd.in-toto+json";
+pub(super) const STATEMENT: &str = "application/vnd.in-toto+json";
 
 /// What the registry has now.
 #[derive(Clone, Debug)]
@@ -100,7 +102,7 @@ pub fn push(
     if remote.is_machine() {
         return Ok(Pushed { digest, size: bytes.len() as u64 });
     }
-    if let Some(predicate) = store.provenance(&image.id)? {
+    if let Some(predicate) = store.provenance(&image.id)?.filter(|_| !options.alone) {
         let name = reference.repository().to_string();
         let statement = provenance::statement(&name, &digest, &predicate).to_string();
         let subject = Descriptor::of(&kind, &bytes);
@@ -130,14 +132,7 @@ pub fn push_platforms(
     let (mut all, mut entries) = (Vec::with_capacity(images.len()), Vec::with_capacity(images.len()));
     for image in images {
         let pushed = push(store, client, image, &reference, &one, progress)?;
-        let kind = match store.manifest_bytes(&image.id)? {
-            Some(bytes) => Document::parse(&bytes, None).ok().and_then(|document| match document {
-                Document::Manifest(manifest) => Some(manifest.media_type).filter(|kind| !kind.is_empty()),
-                Document::Index(_) => None,
-            }),
-            None => None,
-        };
-        let kind = kind.unwrap_or_else(|| media_type::MANIFEST.to_owned());
+        let kind = kind_of(store, image)?;
         let mut descriptor = Descriptor::new(&kind, pushed.digest.clone(), pushed.size);
         descriptor.platform = Some(image.config.platform.clone());
         entries.push(Entry { reference: reference.with_digest(pushed.digest.clone()).to_string(), descriptor });
@@ -147,6 +142,16 @@ pub fn push_platforms(
     let digest = push_list(client, &reference, &list, &mut |_| {})?;
     let size = list.document()?.0.len() as u64;
     Ok((all, Pushed { digest, size }))
+}
+
+/// The type of an image's manifest.
+pub(super) fn kind_of(store: &Store, image: &Image) -> Result<String, Error> {
+    let bytes = store.manifest_bytes(&image.id)?;
+    let kind = bytes.and_then(|bytes| match Document::parse(&bytes, None) {
+        Ok(Document::Manifest(manifest)) => Some(manifest.media_type).filter(|kind| !kind.is_empty()),
+        _ => None,
+    });
+    Ok(kind.unwrap_or_else(|| media_type::MANIFEST.to_owned()))
 }
 
 /// An old Hull serves its store for reading only.

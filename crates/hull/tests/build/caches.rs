@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use hull_testkit::actions::Actions;
 use hull_testkit::{Finished, Value};
 
 use super::machine::Machine;
@@ -195,6 +196,90 @@ fn root_build_cache_in_the_image() {
     }
 }
 
+/// Nine megabytes that cannot be compressed much.
+fn noise() -> String {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        format!("{:016x}", state >> 3)
+    };
+    (0..1_200_000).map(|_| next()).collect()
+}
+
+/// A build in a job of GitHub Actions.
+fn in_job(machine: &Machine, service: &Actions, token: &str, words: &[&str]) -> Finished {
+    let mut command = machine.command(FILE, words);
+    command.env("ACTIONS_RUNTIME_TOKEN", token);
+    command.env("ACTIONS_RESULTS_URL", format!("http://127.0.0.1:{}/", service.port));
+    hull_testkit::finish(&mut command)
+}
+
+#[test]
+fn root_build_cache_of_a_job() {
+    let (Some(first), Some(second), Some(third)) = (Machine::with("one"), Machine::with("one"), Machine::with("one"))
+    else {
+        return;
+    };
+    let service = Actions::start("token");
+    for machine in [&first, &second, &third] {
+        machine.write("f", &noise());
+    }
+    let to = ["-t", "made", "--cache-to=type=gha,mode=max,scope=main"];
+    let from = ["-t", "made", "--cache-from=type=gha,scope=main"];
+    // A server that fails for a moment is asked again.
+    service.fail("PUT /storage/", 503);
+    service.fail("CreateCacheEntry", 500);
+    let made = in_job(&first, &service, "token", &to).ok();
+    assert!(made.stderr.contains("exporting to GitHub Actions Cache"), "{}", made.stderr);
+    let names: Vec<String> = service.entries().into_iter().map(|(name, _)| name).collect();
+    let begin = |text: &str| names.iter().filter(|name| name.starts_with(text)).count();
+    // Layers of all steps: probe, f and made of the builder, probe, made and last of the result.
+    assert_eq!((begin("hull-index-1-main#"), names.len()), (1, 1 + begin("hull-blob-1-sha256:")), "{names:?}");
+    assert!(begin("hull-blob-") >= 4, "{names:?}");
+    let seen = service.seen();
+    assert!(seen.iter().any(|line| line.contains("comp=blocklist")), "a file is longer than a block: {seen:?}");
+    let again = in_job(&second, &service, "token", &from).ok();
+    assert_eq!(done(&again), Vec::<String>::new(), "{}", again.stderr);
+    assert!(again.stderr.contains("importing cache manifest from gha:main"), "{}", again.stderr);
+    assert_eq!(id_of(&second, "made"), id_of(&first, "made"));
+    // What is there is not sent again.
+    assert!(service.seen().iter().all(|line| !line.starts_with("PUT")));
+    in_job(&first, &service, "token", &to).ok();
+    assert!(service.seen().iter().all(|line| !line.starts_with("PUT")));
+    // A scope is a cache of its own.
+    let other = in_job(&third, &service, "token", &["--cache-from=type=gha,scope=mai"]).ok();
+    assert!(!done(&other).is_empty(), "{}", other.stderr);
+    assert!(!other.stderr.contains("is not used"), "{}", other.stderr);
+
+    // Layers with other bytes, and records that are none: the steps are done instead.
+    let Some(fourth) = Machine::with(&noise()) else { return };
+    service.change("hull-blob-", |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0xff;
+    });
+    let finished = in_job(&fourth, &service, "token", &from).ok();
+    assert!(finished.stderr.contains("cache of gha:main is not used for"), "{}", finished.stderr);
+    assert_eq!(id_of(&fourth, "made"), id_of(&first, "made"));
+    service.change("hull-index-", |bytes| bytes.truncate(100));
+    let finished = in_job(&fourth, &service, "token", &["--no-cache", from[2]]).ok();
+    assert!(!finished.stderr.contains("importing"), "nothing is asked for without need: {}", finished.stderr);
+    fourth.write("f", "two");
+    let finished = in_job(&fourth, &service, "token", &from).ok();
+    assert!(finished.stderr.contains("cache of gha:main is not used: cache service: read"), "{}", finished.stderr);
+    // Whoever is not let in is told so; no message has the token or a signed address.
+    let refused = in_job(&fourth, &service, "wrong-token", &to);
+    assert!(refused.code == 1 && refused.stderr.contains("status 401: unauthenticated"), "{refused:?}");
+    let lenient = in_job(&fourth, &service, "wrong-token", &[&format!("{},ignore-error=true", to[2])]).ok();
+    assert!(lenient.stderr.contains("cache is not exported to gha:main"), "{}", lenient.stderr);
+    for finished in [refused, lenient, finished] {
+        assert!(!finished.stderr.contains("token\"") && !finished.stderr.contains("wrong-token"), "{finished:?}");
+        assert!(!finished.stderr.contains("sig="), "{finished:?}");
+    }
+    for machine in [first, second, third, fourth] {
+        machine.home.assert_clean();
+    }
+}
+
 #[test]
 fn root_build_caches_that_lie_or_fail() {
     let (Some(first), Some(second)) = (Machine::with("one"), Machine::with("one")) else { return };
@@ -224,7 +309,7 @@ fn root_build_caches_that_lie_or_fail() {
     for (from, reason) in [
         (format!("type=local,src={}", third.path("nowhere").display()), "No such file or directory"),
         (format!("type=registry,ref={}", registry.name("nothing")), "nothing"),
-        ("type=gha".to_owned(), "cache import of type \"gha\" is not supported"),
+        ("type=s3".to_owned(), "cache import of type \"s3\" is not supported"),
     ] {
         let finished =
             third.build("FROM scratch\nCOPY f /\n", &["-t", "made", "--no-cache", "--cache-from", &from]).ok();
@@ -233,11 +318,14 @@ fn root_build_caches_that_lie_or_fail() {
         let finished = third.build(&format!("FROM scratch\nCOPY f /{}\n", from.len()), &["--cache-from", &from]).ok();
         assert!(finished.stderr.contains(reason), "{from}: {}", finished.stderr);
     }
-    let refused = third.build("FROM scratch\nCOPY f /\n", &["--cache-to=type=gha"]);
+    let refused = third.build("FROM scratch\nCOPY f /\n", &["--cache-to=type=s3"]);
     assert!(
-        refused.code == 1 && refused.stderr.contains("cache export of type \"gha\" is not supported"),
+        refused.code == 1 && refused.stderr.contains("cache export of type \"s3\" is not supported"),
         "{refused:?}"
     );
+    // What is meant for a job works outside of it, without its cache.
+    let outside = third.build("FROM scratch\nCOPY f /\n", &["--cache-to=type=gha", "--cache-from=type=gha"]).ok();
+    assert_eq!(outside.stderr.matches("cache of type gha is not used: token= is not set").count(), 2, "{outside:?}");
     // BuildKit's own caches have other keys.
     let foreign = third.path("foreign");
     std::fs::create_dir_all(foreign.join("blobs/sha256")).expect("create directory");
@@ -285,4 +373,69 @@ fn root_build_cache_is_pruned_with_the_rest() {
     machine.home.run(&["system", "prune", "-af"]).ok();
     assert!(df("Build Cache").contains("|0|0B"), "{}", df("Build Cache"));
     machine.home.assert_clean();
+}
+
+#[test]
+fn root_build_cache_directories_go_to_another_machine() {
+    let (Some(first), Some(second)) = (Machine::with("one"), Machine::with("one")) else { return };
+    let step = |words: &str| {
+        format!("FROM scratch\nCOPY probe /\nRUN --mount=type=cache,id=kept,target=/kept,uid=7,mode=0750 {words}\n")
+    };
+    first.build(&step(r#"["/probe", "write", "/kept/made", "of the first"]"#), &[]).ok();
+    let other = "FROM scratch\nCOPY probe /\nRUN --mount=type=cache,target=/other [\"/probe\", \"write\", \"/other/x\", \"y\"]\n";
+    first.build(other, &[]).ok();
+    let link = first.path("data/build/mounts");
+    let data = std::fs::read_dir(&link).expect("read").map(|entry| entry.expect("entry").path().join("data"));
+    let data = data.into_iter().find(|path| path.join("made").exists()).expect("the directory");
+    std::fs::write(first.path("outside"), "kept").expect("write");
+    // Links that lead out are links there too.
+    std::os::unix::fs::symlink(first.path("outside"), data.join("link")).expect("link");
+    let archive = first.path("caches.tar").display().to_string();
+    assert_eq!(first.text(&["builder", "cache", "export", "kept", "-o", &archive]), "kept");
+    let listed = hull_testkit::finish(Command::new("tar").arg("tvf").arg(&archive)).ok();
+    assert!(listed.stdout.contains("0/link -> ") && !listed.stdout.contains("0/x"), "{}", listed.stdout);
+    assert_eq!(first.text(&["builder", "cache", "export", "-a", "-o", &archive]).lines().count(), 2);
+    first.home.run(&["builder", "cache", "export", "nothing", "-o", &archive]).fails("no cache directory \"nothing\"");
+    // There it takes the place of what there was.
+    second.build(&step(r#"["/probe", "write", "/kept/own", "of the second"]"#), &[]).ok();
+    second.text(&["builder", "cache", "import", &archive]);
+    let out = format!("--output={}", second.path("out").display());
+    let read = step(r#"["/probe", "cat", "/kept/made"]"#);
+    let shown = second.build(&read, &[&out]).ok();
+    assert!(shown.stderr.contains("of the first"), "{}", shown.stderr);
+    let gone = second.build(&step(r#"["/probe", "cat", "/kept/own"]"#), &[]);
+    assert!(!gone.stderr.contains("of the second"), "{}", gone.stderr);
+    let usage = second.text(&["builder", "du", "--filter", "type=exec.cachemount", "--format", "json"]);
+    assert_eq!(usage.lines().count(), 2, "{usage}");
+
+    // What is none, or leads out, is refused and replaces nothing.
+    let hostile = second.path("hostile");
+    std::fs::create_dir(&hostile).expect("create directory");
+    let entry = |directory: &str| {
+        format!(r#"[{{"directory":"{directory}","name":"kept","slot":0,"mode":488,"uid":0,"gid":0}}]"#)
+    };
+    let refuse = |list: Option<String>, reason: &str| {
+        if let Some(list) = list {
+            std::fs::write(hostile.join("cache-mounts.json"), list).expect("write");
+        }
+        let tar = second.path("hostile.tar").display().to_string();
+        assert!(
+            Command::new("tar").arg("-C").arg(&hostile).arg("-cf").arg(&tar).arg(".").status().expect("tar").success()
+        );
+        second.home.run(&["builder", "cache", "import", &tar]).fails(reason);
+    };
+    refuse(None, "this is no archive of 'hull builder cache export'");
+    refuse(Some(entry("../..")), "a directory that cannot be one");
+    refuse(Some(entry("01")), "a directory that cannot be one");
+    std::os::unix::fs::symlink("/etc", hostile.join("0")).expect("link");
+    refuse(Some(entry("0")), "its \"0\" is no directory");
+    std::fs::remove_file(hostile.join("0")).expect("remove");
+    std::os::unix::fs::symlink("/etc/hostname", hostile.join("cache-mounts.json.new")).expect("link");
+    std::fs::rename(hostile.join("cache-mounts.json.new"), hostile.join("cache-mounts.json")).expect("rename");
+    refuse(None, "this is no archive");
+    let still = second.build(&read, &["--no-cache"]).ok();
+    assert!(still.stderr.contains("of the first"), "{}", still.stderr);
+    for machine in [first, second] {
+        machine.home.assert_clean();
+    }
 }

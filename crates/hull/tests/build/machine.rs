@@ -15,6 +15,7 @@ pub(crate) fn alone(command: &mut Command) -> &mut Command {
     for name in ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "all_proxy"] {
         command.env_remove(name);
     }
+    command.env_remove("ACTIONS_RUNTIME_TOKEN").env_remove("ACTIONS_RESULTS_URL");
     command.env_remove("SOURCE_DATE_EPOCH").env_remove("BUILDKIT_PROGRESS").env_remove("HULL_SECURITY")
 }
 

@@ -1,6 +1,7 @@
 //! `hull build`: flags and outputs, `RUN` steps, caches that are shared, what is recorded, where files come from, and the
 //! examples.
 
+mod attest;
 mod caches;
 mod examples;
 mod flags;

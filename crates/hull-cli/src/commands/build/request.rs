@@ -135,7 +135,8 @@ pub(super) fn request(engine: &Engine, args: &Args) -> Result<BuildRequest, Fail
     if (args.lock || args.locked) && request.lock.path.is_none() {
         return Err(Failure::new("this build has no place for a lock: say where it is with --lock-file"));
     }
-    request.provenance = provenance(args)?;
+    (request.provenance, request.attest.provenance) = provenance(args)?;
+    request.attest.sbom = sbom(args)?;
     Ok(request)
 }
 
@@ -174,16 +175,54 @@ fn lock_path(args: &Args, request: &BuildRequest) -> Option<PathBuf> {
     }
 }
 
-/// `--provenance`, or `--attest=type=provenance,...`.
-fn provenance(args: &Args) -> Result<provenance::Mode, Failure> {
-    let attested = args.attest.iter().find_map(|text| text.strip_prefix("type=provenance"));
-    let text = args.provenance.as_deref().or_else(|| attested.map(|rest| rest.trim_start_matches(',')));
+/// `--attest type=KIND[,...]`: everything but the type.
+fn attested<'a>(args: &'a Args, wanted: &str) -> Option<&'a str> {
+    let of = |text: &'a String| {
+        let (kind, rest) = text.strip_prefix("type=")?.split_once(',').unwrap_or((text.strip_prefix("type=")?, ""));
+        (kind == wanted).then_some(rest)
+    };
+    args.attest.iter().find_map(of)
+}
+
+/// `--sbom`, or `--attest=type=sbom`.
+fn sbom(args: &Args) -> Result<bool, Failure> {
+    let known = |text: &&String| ["type=provenance", "type=sbom"].contains(&text.split(',').next().unwrap_or_default());
+    if let Some(other) = args.attest.iter().find(|text| !known(text)) {
+        return Err(Failure::new(format!("--attest {other:?}: expected type=provenance or type=sbom")));
+    }
+    let mut wanted = false;
+    let Some(text) = args.sbom.as_deref().or_else(|| attested(args, "sbom")) else { return Ok(false) };
+    for word in text.split(',') {
+        wanted = match word {
+            "" | "true" | "1" | "disabled=false" => true,
+            "false" | "0" | "disabled=true" => return Ok(false),
+            word if word.starts_with("generator=") => {
+                return Err(Failure::new(format!(
+                    "--sbom {word:?}: the packages are listed by Hull itself, not by an image"
+                )));
+            }
+            other => return Err(Failure::new(format!("--sbom {other:?}: expected true or false"))),
+        };
+    }
+    Ok(wanted)
+}
+
+/// `--provenance`, or `--attest=type=provenance,...`, and whether it is said expressly, for more than the images that
+/// hold it themselves.
+fn provenance(args: &Args) -> Result<(provenance::Mode, bool), Failure> {
+    let text = args.provenance.as_deref().or_else(|| attested(args, "provenance"));
+    let mut asked = text.is_some();
     let mut mode = provenance::Mode::default();
     for word in text.unwrap_or_default().split(',') {
         mode = match word {
             "" | "true" | "1" | "mode=min" | "disabled=false" => mode,
             "false" | "0" | "disabled=true" => provenance::Mode::Off,
             "mode=max" => provenance::Mode::Max,
+            // Clients send this by themselves.
+            "inline-only=true" => {
+                asked = false;
+                mode
+            }
             // What BuildKit knows besides changes nothing that is told here.
             other
                 if ["builder-id=", "filename=", "reproducible=", "inline-only=", "version="]
@@ -199,7 +238,7 @@ fn provenance(args: &Args) -> Result<provenance::Mode, Failure> {
             }
         };
     }
-    Ok(mode)
+    Ok((mode, asked && mode != provenance::Mode::Off))
 }
 
 /// `SOURCE_DATE_EPOCH`, as an argument or of this process.
@@ -449,6 +488,15 @@ fn cache(text: &str) -> Result<CacheEntry, Failure> {
     }
     if entry.kind.is_empty() {
         return Err(Failure::new(format!("type required form> {text:?}")));
+    }
+    if entry.kind == "gha" {
+        // What a job has, unless something else is said.
+        for (key, variable) in [("token", "ACTIONS_RUNTIME_TOKEN"), ("url_v2", "ACTIONS_RESULTS_URL")] {
+            let said = entry.attributes.contains_key(key) || key == "url_v2" && entry.attributes.contains_key("url");
+            if let (false, Ok(value)) = (said, std::env::var(variable)) {
+                entry.attributes.insert(key.to_owned(), value);
+            }
+        }
     }
     Ok(entry)
 }

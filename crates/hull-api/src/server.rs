@@ -85,13 +85,13 @@ fn await_signal(signals: &OwnedFd, end: &Notify) {
     }
 }
 
-/// Gives memory back whenever there is nothing to do.
+/// Gives memory back while requests come, and once more when none has come for a while.
 async fn rest(load: Arc<Load>) {
     let mut rested = None;
     loop {
-        tokio::time::sleep(THREAD_KEPT).await;
+        tokio::time::sleep(THREAD_KEPT / 2).await;
         let idle = load.idle_since().filter(|since| since.elapsed() >= THREAD_KEPT);
-        if idle.is_some() && idle != rested {
+        if idle.is_none() || idle != rested {
             rested = idle;
             hull_sys::memory::trim();
         }

@@ -22,7 +22,7 @@ const KILL: i32 = 9;
 const GRACE: Duration = Duration::from_secs(10);
 
 /// How long a monitor may take to clean up after its container.
-pub(crate) const CLEANUP: Duration = Duration::from_secs(30);
+pub(crate) const CLEANUP: Duration = Duration::from_secs(120);
 
 /// How often a container that others start again and again is killed before its removal is given up.
 const ATTEMPTS: u32 = 5;

@@ -14,11 +14,20 @@ const SEGMENTS: usize = 8;
 /// What may have been used of the stack below that.
 const STACK: usize = 1 << 20;
 
-/// Has all threads that come later share two heaps (`mallopt(3)` with `M_ARENA_MAX`): with one for each, a server of many
-/// threads keeps much that is free.
+/// A block of memory from this size on is a mapping of its own, which goes when it is freed; and so much that is free at
+/// the heap's end stays.
+const LARGE: libc::c_int = 128 << 10;
+
+/// Has all threads that come later share one heap which gives back what is free (`mallopt(3)` with `M_ARENA_MAX`,
+/// `M_MMAP_THRESHOLD` and `M_TRIM_THRESHOLD`): with one for each, and limits that grow with what was once asked for, a
+/// server of many threads keeps much that is free.
 pub fn share_heap() {
     // SAFETY: glibc's own function; it changes only how malloc works from now on.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE);
+    };
 }
 
 /// Gives free heap back to the machine (`malloc_trim(3)`); for processes with threads too.

@@ -104,7 +104,9 @@ fn docker(names: &[&str], runs: usize, pause: Duration) -> Result<()> {
         if status.success() {
             return Ok(took);
         }
-        Err(format!("docker {words} through {engine}: {status}: {}", fs::read_to_string("stderr")?.trim()).into())
+        // What goes wrong in a container comes as its output.
+        let text = fs::read_to_string("stderr")? + &fs::read_to_string("stdout")?;
+        Err(format!("docker {words} through {engine}: {status}: {}", text.trim()).into())
     };
     for name in names {
         said(name, "run -d --name one app:1 sleep 100000")?;

@@ -82,9 +82,7 @@ pub(super) fn list(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refus
     };
     let shown = list.iter().enumerate().filter(fits).map(|(_, one)| one);
     let most = usize::try_from(limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
-    let documents: Vec<Value> =
-        shown.take(most).map(|(container, state)| document(engine, container, state, sized)).collect();
-    Ok(Reply::json(200, &documents))
+    Ok(Reply::list(shown.take(most).map(|(container, state)| document(engine, container, state, sized))))
 }
 
 pub(super) fn inspect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {

@@ -84,7 +84,7 @@ struct Work {
 fn is_question(parts: &hyper::http::request::Parts) -> bool {
     let path = parts.uri.path();
     parts.method == hyper::Method::GET
-        && !["/distribution/", "/images/search", "/attach/ws", "/archive", "/_ping"]
+        && !["/distribution/", "/images/search", "/attach/ws", "/archive", "/changes", "/system/df", "/_ping"]
             .iter()
             .any(|part| path.contains(part))
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Questions that are looked up at a time: more would only take each other's memory and processors.
-const QUESTIONS: usize = 32;
+const QUESTIONS: usize = 8;
 
 /// Requests that are being answered.
 #[derive(Debug)]

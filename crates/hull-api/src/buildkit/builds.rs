@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::grpc::{Failure, code};
 use super::pb;
+use super::result::Kept;
 
 /// How long a call waits for another one of the same build.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,6 +37,8 @@ pub(crate) struct State {
     pub(crate) said: Vec<Arc<pb::StatusResponse>>,
     /// By reference.
     pub(crate) made: BTreeMap<String, Made>,
+    /// What results are made from again, by reference; until the build ends.
+    pub(crate) kept: BTreeMap<String, Arc<Kept>>,
     pub(crate) returned: Option<Returned>,
     pub(crate) ended: Option<Instant>,
 }
@@ -67,6 +70,14 @@ impl Builds {
         let build = Arc::new(Build { state: watch::Sender::new(State::default()) });
         all.insert(name.to_owned(), Arc::clone(&build));
         Ok(build)
+    }
+}
+
+impl Builds {
+    /// What a result of a build that lives is made from.
+    pub(super) fn kept(&self, reference: &str) -> Option<Arc<Kept>> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values().find_map(|build| build.state.borrow().kept.get(reference).cloned())
     }
 }
 

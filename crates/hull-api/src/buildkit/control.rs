@@ -19,7 +19,7 @@ const BUILD_ID: &str = "buildkit-controlapi-buildid";
 const VERSION: &str = "v0.25.1";
 
 /// What the bridge can do, in BuildKit's words.
-const FRONTEND_CAPS: [&str; 11] = [
+const FRONTEND_CAPS: [&str; 13] = [
     "solve.base",
     "solve.inlinereturn",
     "return",
@@ -27,6 +27,8 @@ const FRONTEND_CAPS: [&str; 11] = [
     "proto.refarray",
     "importcaches",
     "frontend.caps",
+    "frontend.inputs",
+    "reference.output",
     "gateway.solve.metadata",
     "gateway.solve.evaluate",
     "gateway.evaluate",
@@ -124,7 +126,10 @@ struct Ending(Arc<Build>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.0.change(|state| state.ended = Some(Instant::now()));
+        self.0.change(|state| {
+            state.ended = Some(Instant::now());
+            state.kept.clear();
+        });
     }
 }
 
@@ -145,7 +150,13 @@ async fn asked(api: &Arc<Api>, request: pb::SolveRequest) -> Result<Made, Failur
             None => Ok(Made::new()),
         }
     } else {
-        solve::frontend(api, &build, &request.frontend, &request.frontend_attrs, &[]).await.map(|solved| solved.made)
+        let asked = solve::Asked {
+            frontend: &request.frontend,
+            options: &request.frontend_attrs,
+            inputs: &request.frontend_inputs,
+            imports: &[],
+        };
+        solve::frontend(api, &build, &asked).await.map(|solved| solved.made)
     };
     drop(ending);
     result
@@ -339,9 +350,6 @@ async fn bridged(
     build: &Arc<Build>,
     request: pb::BridgeSolveRequest,
 ) -> Result<pb::BridgeSolveResponse, Failure> {
-    if !request.frontend_inputs.is_empty() {
-        return Err(Failure::new(code::UNIMPLEMENTED, "contexts that are results of other builds are not supported"));
-    }
     if request.frontend.is_empty() {
         // Nothing is asked for: an empty result.
         if request.definition.is_none_or(|definition| definition.def.is_empty()) {
@@ -349,11 +357,19 @@ async fn bridged(
         }
         return Err(Failure::new(code::UNIMPLEMENTED, "builds of raw LLB are not supported: give a Dockerfile"));
     }
-    let solved = solve::frontend(api, build, &request.frontend, &request.frontend_opt, &request.cache_imports).await?;
-    let reference = solved.reference.clone();
+    let asked = solve::Asked {
+        frontend: &request.frontend,
+        options: &request.frontend_opt,
+        inputs: &request.frontend_inputs,
+        imports: &request.cache_imports,
+    };
+    let solved = solve::frontend(api, build, &asked).await?;
+    let definition = solved.kept.as_ref().map(|_| super::result::definition(&solved.reference));
+    let reference = pb::BridgeRef { id: solved.reference.clone(), definition };
     build.change(|state| {
+        state.kept.extend(solved.kept.map(|kept| (solved.reference.clone(), kept)));
         state.made.insert(solved.reference, solved.made);
     });
-    let result = pb::BridgeResult { reference: Some(pb::BridgeRef { id: reference }), metadata: solved.metadata };
+    let result = pb::BridgeResult { reference: Some(reference), metadata: solved.metadata };
     Ok(pb::BridgeSolveResponse { result: Some(result), ..Default::default() })
 }

@@ -8,7 +8,8 @@
 //!
 //! * [`grpc`]: calls; [`pb`]: messages; [`receive`], [`send`]: directories from and to the client.
 //! * [`session`]: clients that serve; [`control`]: calls of clients; [`builds`]: what is known of each build.
-//! * [`solve`], [`needs`]: the frontend `dockerfile.v0`, which is the only one; raw LLB is refused.
+//! * [`solve`], [`needs`]: the frontend `dockerfile.v0`, which is the only one; [`result`]: results as inputs of other
+//!   builds. Other raw LLB is refused.
 //!
 //! A build ends with the connection that asked for it. Nothing survives the server; clients ask again.
 
@@ -19,6 +20,7 @@ mod grpc;
 mod needs;
 pub(crate) mod pb;
 mod receive;
+mod result;
 mod send;
 pub(crate) mod session;
 mod solve;
@@ -41,6 +43,7 @@ pub(crate) const ROUTES: &[Route] =
 pub(crate) fn understand(bytes: &[u8]) {
     use prost::Message as _;
     let _ = pb::SolveRequest::decode(bytes);
+    let _ = pb::Definition::decode(bytes).map(|definition| result::reference(&definition));
     let _ = pb::Packet::decode(bytes);
 }
 

@@ -157,11 +157,36 @@ pub(crate) struct CacheOptions {
     pub(crate) imports: Vec<CacheOptionsEntry>,
 }
 
-/// `pb.Definition`: LLB, of which only its presence counts.
+/// `pb.Definition`: LLB, of which only what stands for a result counts.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(crate) struct Definition {
     #[prost(bytes = "vec", repeated, tag = "1")]
     pub(crate) def: Vec<Vec<u8>>,
+    #[prost(btree_map = "string, message", tag = "2")]
+    pub(crate) metadata: BTreeMap<String, Empty>,
+}
+
+/// `pb.Op`, with the one of its forms that is understood.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Op {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) inputs: Vec<OpInput>,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) source: Option<OpSource>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct OpInput {
+    #[prost(string, tag = "1")]
+    pub(crate) digest: String,
+    #[prost(int64, tag = "2")]
+    pub(crate) index: i64,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct OpSource {
+    #[prost(string, tag = "1")]
+    pub(crate) identifier: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -184,6 +209,8 @@ pub(crate) struct SolveRequest {
     pub(crate) cache: Option<CacheOptions>,
     #[prost(string, repeated, tag = "9")]
     pub(crate) entitlements: Vec<String>,
+    #[prost(btree_map = "string, message", tag = "10")]
+    pub(crate) frontend_inputs: BTreeMap<String, Definition>,
     #[prost(message, repeated, tag = "13")]
     pub(crate) exporters: Vec<Exporter>,
 }
@@ -364,6 +391,8 @@ pub(crate) struct BridgeResult {
 pub(crate) struct BridgeRef {
     #[prost(string, tag = "1")]
     pub(crate) id: String,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) definition: Option<Definition>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]

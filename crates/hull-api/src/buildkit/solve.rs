@@ -13,6 +13,7 @@ use super::builds::{Build, Made};
 use super::grpc::{Failure, code};
 use super::needs::Needs;
 use super::receive::{Wanted, receive};
+use super::result::Kept;
 use super::session::Session;
 use super::{pb, send, status};
 use crate::api::Api;
@@ -34,6 +35,18 @@ pub(super) struct Solved {
     pub(super) made: Made,
     /// For the client's frontend.
     pub(super) metadata: BTreeMap<String, Vec<u8>>,
+    /// What another build's input is made from.
+    pub(super) kept: Option<Arc<Kept>>,
+}
+
+/// What a frontend is asked for.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) frontend: &'a str,
+    pub(super) options: &'a BTreeMap<String, String>,
+    /// Results of other builds, by the names that options refer to.
+    pub(super) inputs: &'a BTreeMap<String, pb::Definition>,
+    pub(super) imports: &'a [pb::CacheOptionsEntry],
 }
 
 impl From<Refusal> for Failure {
@@ -57,13 +70,8 @@ impl Drop for Ending {
 }
 
 /// Runs the frontend with its options.
-pub(super) async fn frontend(
-    api: &Arc<Api>,
-    build: &Arc<Build>,
-    name: &str,
-    options: &BTreeMap<String, String>,
-    imports: &[pb::CacheOptionsEntry],
-) -> Result<Solved, Failure> {
+pub(super) async fn frontend(api: &Arc<Api>, build: &Arc<Build>, asked: &Asked<'_>) -> Result<Solved, Failure> {
+    let (name, options) = (asked.frontend, asked.options);
     let is_dockerfile = name == "dockerfile.v0"
         || name == "gateway.v0" && options.get("source").is_some_and(|source| source.starts_with("docker/dockerfile"));
     if !is_dockerfile {
@@ -74,17 +82,18 @@ pub(super) async fn frontend(
     let session = api.sessions.find(&request.session).await?;
     let engine = Arc::clone(api);
     let made = tokio::task::spawn_blocking(move || Work::new(&engine.engine)).await;
-    let work = made.map_err(|_| Failure::unknown("making directories broke off"))??;
-    let solve = Solve { api, build, session: &session, work: &work, options, request: &request };
-    solve.run(imports).await
+    let work = Arc::new(made.map_err(|_| Failure::unknown("making directories broke off"))??);
+    let solve = Solve { api, build, session: &session, work: &work, options, inputs: asked.inputs, request: &request };
+    solve.run(asked.imports).await
 }
 
 struct Solve<'s> {
     api: &'s Arc<Api>,
     build: &'s Arc<Build>,
     session: &'s Session,
-    work: &'s Work,
+    work: &'s Arc<Work>,
     options: &'s BTreeMap<String, String>,
+    inputs: &'s BTreeMap<String, pb::Definition>,
     request: &'s pb::SolveRequest,
 }
 
@@ -178,6 +187,7 @@ impl Solve<'_> {
             Place::Directory(path) => path.clone().into_os_string(),
             Place::Remote(address) => address.clone().into(),
         });
+        let kept = call.is_none().then(|| Arc::new(Kept::new(&command, self.work)));
         let process = command.start(&self.api.engine)?;
         let (ended, output) = self.follow(process).await?;
         drop(agents);
@@ -200,7 +210,7 @@ impl Solve<'_> {
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
             .map_err(|errno| Failure::unknown(format!("get random bytes: {errno}")))?;
         let reference = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Solved { reference, made, metadata: BTreeMap::new() })
+        Ok(Solved { reference, made, metadata: BTreeMap::new(), kept })
     }
 
     /// The Dockerfile, if it comes from the client, with its own ignore file beside it.
@@ -263,7 +273,10 @@ impl Solve<'_> {
                 let wanted = Wanted { name: key.to_owned(), ..Wanted::default() };
                 let told = format!("[internal] transfer context {}", hull_oci::spec::one_line(name));
                 Place::Directory(self.receive(wanted, &format!("named-{number}"), Some(&told)).await?)
-            } else if value.starts_with("input:") || value.starts_with("oci-layout:") {
+            } else if let Some(key) = value.strip_prefix("input:") {
+                let id = super::result::input(self.api, name, self.inputs.get(key)).await?;
+                Place::Remote(format!("docker-image://{id}"))
+            } else if value.starts_with("oci-layout:") {
                 let text = format!(
                     "context {}: {} is not supported",
                     hull_oci::spec::one_line(name),

@@ -102,7 +102,7 @@ pub fn info(engine: &Engine) -> Result<Value, Error> {
     let list = engine.list()?;
     let running: Vec<&str> =
         list.iter().filter(|(_, state)| state.phase == Phase::Running).map(|(one, _)| one.id.as_str()).collect();
-    let paused = running.iter().filter(|id| engine.is_paused(id)).count();
+    let paused = running.iter().filter(|id| engine.shows_paused(id)).count();
     let capabilities = Capabilities::of(engine.images.root())?;
     let status: Vec<[String; 2]> =
         capabilities.status().into_iter().map(|(name, value)| [name.to_owned(), value]).collect();

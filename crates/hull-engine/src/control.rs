@@ -1,8 +1,9 @@
 //! Commands on containers that exist: signals, stopping, waiting, removing.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hull_oci::Status;
@@ -14,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::error::Error;
 use crate::events;
 use crate::launch::Options;
-use crate::records::{Container, Engine, Phase, State, Stopping, Work};
+use crate::records::{Container, Engine, Phase, State, Stopping, Work, create_private};
 
 const KILL: i32 = 9;
 
@@ -204,6 +205,10 @@ impl Engine {
             let status = "paused already".to_owned();
             return Err(Error::Status { operation: "pause", id: container.id.clone(), status });
         }
+        // First, so that there is no paused container without it.
+        let marker = self.paused_marker(&container.id);
+        create_private(&self.state_root().join("paused"))?;
+        fs::write(&marker, "").map_err(Error::io("write", &marker))?;
         lifecycle::pause(&self.oci_root(), &container.id)?;
         events::emit(self, container, "pause", &[]);
         Ok(())
@@ -219,8 +224,25 @@ impl Engine {
             return Err(Error::Status { operation: "unpause", id: container.id.clone(), status });
         }
         lifecycle::resume(&self.oci_root(), &container.id)?;
+        self.forget_pause(&container.id);
         events::emit(self, container, "unpause", &[]);
         Ok(())
+    }
+
+    fn paused_marker(&self, id: &str) -> PathBuf {
+        self.state_root().join("paused").join(id)
+    }
+
+    /// For a container that runs on, or has ended.
+    pub(crate) fn forget_pause(&self, id: &str) {
+        // One that stays costs a look at the container.
+        let _ = fs::remove_file(self.paused_marker(id));
+    }
+
+    /// [`Self::is_paused`] for lists: only a container that was paused by command is looked at.
+    #[must_use]
+    pub fn shows_paused(&self, id: &str) -> bool {
+        self.paused_marker(id).exists() && self.is_paused(id)
     }
 
     /// Whether a container's processes are suspended.

@@ -42,7 +42,7 @@ pub fn status(state: &State, now: SystemTime) -> String {
 #[must_use]
 pub fn phase(engine: &Engine, container: &Container, state: &State) -> &'static str {
     match state.phase {
-        Phase::Running if engine.is_paused(&container.id) => "paused",
+        Phase::Running if engine.shows_paused(&container.id) => "paused",
         phase => phase.as_str(),
     }
 }
@@ -109,7 +109,7 @@ pub fn document(engine: &Engine, container: &Container, state: &State) -> Value 
         Source::Image(_) => String::new(),
         Source::Directory(path) => path.to_string_lossy().into_owned(),
     };
-    let paused = state.phase == Phase::Running && engine.is_paused(&container.id);
+    let paused = state.phase == Phase::Running && engine.shows_paused(&container.id);
     // Those of --tmpfs are in HostConfig.Tmpfs only.
     let short = |mount: &&MountConfig| match mount {
         MountConfig::Tmpfs { target, .. } => config.long_mounts.contains(target),

@@ -4,6 +4,7 @@
 use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::process::{Child, Command, Stdio};
 
 use hull_sys::clone::{CloneFlags, Cloned, ExecArray, cloexec_from, clone3, exit_now, fexecve, reset_signals};
 use rustix::fs::{Mode, OFlags};
@@ -12,10 +13,13 @@ use crate::error::Error;
 use crate::launch::null;
 use crate::records::Engine;
 
+fn is_wanted(name: &[u8]) -> bool {
+    name == b"HOME" || name == b"PATH" || name.starts_with(b"HULL_")
+}
+
 /// The variables that a later start looks at.
 pub(crate) fn environment(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<CString> {
-    let wanted = |name: &[u8]| name == b"HOME" || name == b"PATH" || name.starts_with(b"HULL_");
-    all.filter(|(name, _)| wanted(name.as_bytes()))
+    all.filter(|(name, _)| is_wanted(name.as_bytes()))
         .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok())
         .collect()
 }
@@ -48,4 +52,15 @@ pub(crate) fn spawn(engine: &Engine, words: &[&str], output: Option<OwnedFd>) ->
         }
         Cloned::Parent(_, pidfd) => Ok(pidfd),
     }
+}
+
+/// Starts a process that repairs, which every command does first; this one does nothing else that anybody sees. Processes
+/// with threads may call it.
+pub(crate) fn repairing(engine: &Engine) -> Result<Child, Error> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("--root").arg(engine.root()).arg("--state").arg(engine.state_root()).arg("version");
+    command.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_wanted(name.as_bytes())));
+    // What it cannot repair, it says where this process would have said it.
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command.spawn().map_err(Error::io("execute", "/proc/self/exe"))
 }

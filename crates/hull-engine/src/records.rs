@@ -18,6 +18,7 @@
 //! ROOT/events/log               what happened; log.1 is older
 //! STATE/live/ID.KIND.PID.START  intent: process PID, started at START, works on the container
 //! STATE/attach/ID               socket of its monitor
+//! STATE/paused/ID               it was paused, and may be so still
 //! STATE/oci/ID/                 the runtime's own record
 //! STATE/mounts/HEX              who lends the mount of a layer; see `hull_image::snapshot::shared`
 //! STATE/skeleton/ STATE/empty/  see `rootfs`
@@ -32,6 +33,8 @@
 
 mod repair;
 mod state;
+
+pub use repair::LOOKING;
 
 use std::fs;
 use std::io::Read as _;
@@ -140,6 +143,8 @@ pub struct Engine {
     pub images: Store,
     /// Sockets for programs that are started.
     pub(crate) sockets: Sockets,
+    /// The processes that [`Engine::repair`] has just seen alive.
+    seen: Arc<repair::Seen>,
 }
 
 /// Sockets that this process was started with and containers get: descriptors from 3 on, as `sd_listen_fds(3)` says.
@@ -304,7 +309,7 @@ impl Engine {
     #[must_use]
     pub fn new(root: PathBuf, state: PathBuf) -> Self {
         let images = Store::new(&root);
-        Self { root, state, images, sockets: Sockets::default() }
+        Self { root, state, images, sockets: Sockets::default(), seen: Arc::default() }
     }
 
     /// Containers that are started get these.
@@ -511,8 +516,10 @@ impl Engine {
     /// # Errors
     /// When the directory cannot be read.
     pub fn list(&self) -> Result<Vec<(Container, State)>, Error> {
-        let mut list: Vec<(Container, State)> =
-            self.ids()?.into_iter().filter_map(|id| Some((self.container(&id).ok()?, self.state(&id).ok()?))).collect();
+        let seen = self.seen.take();
+        let lives = |pid, start| seen.binary_search(&(pid, start)).is_ok() || alive(pid, start);
+        let one = |id: String| Some((self.container(&id).ok()?, self.state_by(&id, lives).ok()?));
+        let mut list: Vec<(Container, State)> = self.ids()?.into_iter().filter_map(one).collect();
         list.sort_by(|a, b| b.0.created.cmp(&a.0.created).then_with(|| a.0.id.cmp(&b.0.id)));
         Ok(list)
     }

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hull_engine::records::LOOKING;
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
@@ -24,6 +25,9 @@ use crate::refusal::Refusal;
 use crate::route::Handler;
 use crate::version::{API_VERSION, ENGINE_VERSION};
 use crate::{guard, router};
+
+/// A request that changes something waits so long for what killed processes left to be undone.
+const REPAIR: Duration = Duration::from_secs(60);
 
 /// Some clients lose what comes with the answer that a connection is not HTTP any more: they are given so long to take
 /// that answer, and in any case a moment.
@@ -106,7 +110,8 @@ impl Work {
         guard::check(&self.api.options, &request)?;
         if !matches!(request.path.as_str(), "/_ping" | "/version") {
             // What killed processes left; what cannot be repaired now may be later, and does not concern this request.
-            let _ = self.api.engine.repair();
+            let limit = if request.method == "GET" { LOOKING } else { REPAIR };
+            let _ = self.api.engine.repair_apart(limit);
         }
         Ok((request, found.route.handler))
     }

@@ -147,8 +147,9 @@ fn verbose(engine: &Engine, measured: &Measured, format: &str) -> Result<String,
         let usage = Some((usage.shared, usage.unique, usage.holders.len()));
         image_rows.extend(images::Shown { image, whole, digests: false, usage }.rows(now).into_iter().next());
     }
+    let images = ps::Images::default();
     let container_rows = measured.containers.iter().map(|(container, state, size)| {
-        ps::row(engine, container, state, now, whole, false).replacing("Size", units::size(*size))
+        ps::row(engine, &images, container, state, now, whole, false).replacing("Size", units::size(*size))
     });
     let container_rows: Vec<Row> = container_rows.collect();
     let volume_rows: Vec<Row> =

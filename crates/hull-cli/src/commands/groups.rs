@@ -187,6 +187,11 @@ impl Container {
         matches!(self, Self::Run(_) | Self::Start(_) | Self::Restart(_) | Self::Exec(_))
     }
 
+    /// Whether it only looks at containers.
+    pub(super) fn looks(&self) -> bool {
+        matches!(self, Self::Ls(_) | Self::Inspect(_) | Self::Logs(_) | Self::Top(_) | Self::Stats(_))
+    }
+
     pub(super) fn main(self, engine: &Engine) -> Done {
         match self {
             Self::Run(args) => run::main(engine, *args),

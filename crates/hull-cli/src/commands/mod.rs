@@ -63,7 +63,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use hull_engine::records::Sockets;
+use hull_engine::records::{LOOKING, Sockets};
 use hull_engine::{Engine, Error};
 
 use crate::output;
@@ -296,7 +296,14 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
     let flags = config::Flags { root: cli.root.is_some(), state: cli.state.is_some() };
     let engine = engine(cli.root, cli.state);
     let engine = if starts { engine.with_sockets(Sockets::of_environment()) } else { engine };
-    if let Err(error) = engine.repair() {
+    // Who lists or looks at containers is not delayed by one that is stuck.
+    let looks = match &cli.command {
+        Command::Ps(_) | Command::Inspect(_) | Command::Logs(_) | Command::Top(_) | Command::Stats(_) => true,
+        Command::Container(command) => command.looks(),
+        _ => false,
+    };
+    let repaired = if looks { engine.repair_apart(LOOKING) } else { engine.repair() };
+    if let Err(error) = repaired {
         // What cannot be repaired now may be later, and does not concern this command.
         output::error(format!("repair: {error}"));
     }

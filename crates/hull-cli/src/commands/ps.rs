@@ -1,5 +1,8 @@
 //! `hull ps`.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hull_engine::config::{MountConfig, NamespaceChoice};
@@ -9,6 +12,7 @@ use hull_engine::inspect::{full_status, health, image_name, phase};
 use hull_engine::records::Phase;
 use hull_engine::volumes::volumes_of;
 use hull_engine::{Container, Engine, State};
+use hull_image::Image;
 
 use super::filter::{self, Filter};
 use super::{Done, Failure};
@@ -90,12 +94,23 @@ fn network(container: &Container) -> String {
     }
 }
 
+/// Images that containers were made of, each looked up once.
+#[derive(Debug, Default)]
+pub(super) struct Images(RefCell<HashMap<String, Option<Rc<Image>>>>);
+
+impl Images {
+    fn find(&self, engine: &Engine, id: &str) -> Option<Rc<Image>> {
+        let mut known = self.0.borrow_mut();
+        known.entry(id.to_owned()).or_insert_with(|| engine.images.find(id).ok().map(Rc::new)).clone()
+    }
+}
+
 /// With those that its image exposes.
-fn all_ports(engine: &Engine, container: &Container, state: &State) -> Vec<Port> {
+fn all_ports(engine: &Engine, images: &Images, container: &Container, state: &State) -> Vec<Port> {
     if state.phase != Phase::Running || container.config.networks.is_empty() {
         return Vec::new();
     }
-    let image = engine.images.find(&container.image_id).ok();
+    let image = images.find(engine, &container.image_id);
     ports(engine, container, state, image.as_ref().map(|image| &image.config.config))
 }
 
@@ -176,8 +191,9 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
     let listing = Listing { format, table: &table, raw: Some(RAW), headers: HEADERS };
     let sized = args.size || listing.mentions(".Size");
     let now = SystemTime::now();
-    let rows: Vec<Row> =
-        shown.iter().map(|(container, state)| row(engine, container, state, now, args.no_trunc, sized)).collect();
+    let images = Images::default();
+    let row = |(container, state): &&_| row(engine, &images, container, state, now, args.no_trunc, sized);
+    let rows: Vec<Row> = shown.iter().map(row).collect();
     print(listing.render(rows).map_err(Failure::new)?);
     Ok(0)
 }
@@ -185,6 +201,7 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
 /// One container's line; `system df` has the same.
 pub(super) fn row(
     engine: &Engine,
+    images: &Images,
     container: &Container,
     state: &State,
     now: SystemTime,
@@ -218,7 +235,7 @@ pub(super) fn row(
         .with("Command", format!("\"{command}\""))
         .with("CreatedAt", units::timestamp(created(container)))
         .with("RunningFor", format!("{} ago", units::age(now.duration_since(started).unwrap_or_default())))
-        .with("Ports", shown_ports(&all_ports(engine, container, state)))
+        .with("Ports", shown_ports(&all_ports(engine, images, container, state)))
         .with("State", word)
         .with("Status", full_status(state, word, health, now))
         .with("HealthStatus", health)

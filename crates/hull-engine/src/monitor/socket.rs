@@ -64,4 +64,5 @@ pub(crate) fn reach(engine: &Engine, id: &str) -> Result<Option<OwnedFd>, Error>
 pub(crate) fn remove(engine: &Engine, id: &str) {
     // What is left refuses connections, and goes with the next start or the machine.
     let _ = fs::remove_file(directory(engine).join(id));
+    engine.forget_pause(id);
 }

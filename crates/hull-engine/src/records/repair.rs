@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use hull_fs::lock::Lock;
 
@@ -12,7 +14,72 @@ use crate::error::Error;
 /// Exit code of a container whose monitor was killed, and which was killed therefore.
 pub(super) const LOST: i32 = 137;
 
+/// How long what was seen of processes is worth something.
+const FRESH: Duration = Duration::from_millis(50);
+
+/// How long somebody who only looks waits for what is repaired.
+pub const LOOKING: Duration = Duration::from_secs(3);
+
+/// How often somebody who waits for another's repair looks.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Processes that were seen alive, with their start times, and when: a list of containers begins with a repair, and looking
+/// at a process is most of what a running container costs in it.
+#[derive(Debug, Default)]
+pub(super) struct Seen(Mutex<Option<(Instant, Vec<(i32, u64)>)>>);
+
+impl Seen {
+    fn put(&self, mut list: Vec<(i32, u64)>) {
+        list.sort_unstable();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), list));
+    }
+
+    /// What was put last, once, and only a moment later; sorted.
+    pub(super) fn take(&self) -> Vec<(i32, u64)> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        last.filter(|(when, _)| when.elapsed() < FRESH).map(|(_, list)| list).unwrap_or_default()
+    }
+}
+
 impl Engine {
+    /// [`Self::repair`] for those who only look ([`LOOKING`]), and for processes with threads: a process of its own does it
+    /// where there is something to do, and is not waited for longer than `limit`. A container that cannot be ended, a runtime
+    /// that does not answer, or a command that waits for one delays nobody longer than that.
+    ///
+    /// # Errors
+    /// When the time is over; what was not finished then is the next command's.
+    pub fn repair_apart(&self, limit: Duration) -> Result<(), Error> {
+        let (dead, seen) = self.intents();
+        if dead.is_empty() {
+            self.seen.put(seen);
+            return self.repair_stores();
+        }
+        let late =
+            || Error::flag("containers", "what a killed command left is not undone yet; the next command goes on");
+        let deadline = Instant::now() + limit;
+        // Whoever repairs already is not disturbed by more and more who wait.
+        while Lock::try_exclusive(&self.repair_lock())?.is_none() {
+            if Instant::now() >= deadline {
+                return Err(late());
+            }
+            std::thread::sleep(LOOK);
+        }
+        let mut process = crate::own::repairing(self)?;
+        while process.try_wait().map_err(Error::io("wait for", "repair"))?.is_none() {
+            if Instant::now() >= deadline {
+                // Nobody waits for it, but it must not stay as a zombie.
+                std::thread::spawn(move || process.wait());
+                return Err(late());
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    fn repair_lock(&self) -> PathBuf {
+        self.state.join("repair.lock")
+    }
+
     /// Finishes what dead processes left: containers without their monitor are killed and recorded as ended, those that
     /// never started or were to be removed are removed with their control groups and mounts, and unfinished transfers of
     /// images go.
@@ -22,8 +89,12 @@ impl Engine {
     pub fn repair(&self) -> Result<(), Error> {
         // What a dead command's container still holds in its work directory goes with the container.
         let containers = self.repair_containers();
+        containers.and(self.repair_stores())
+    }
+
+    fn repair_stores(&self) -> Result<(), Error> {
         let images = self.images.repair().map(drop).map_err(Error::from).and(self.repair_image_mounts());
-        containers.and(images).and(self.repair_volumes())
+        images.and(self.repair_volumes())
     }
 
     /// The processes that have declared to look after a container.
@@ -37,8 +108,8 @@ impl Engine {
         parsed.collect()
     }
 
-    /// Ends the monitors of containers whose command is gone and that are nothing without it.
-    fn end_tied(&self) {
+    /// Ends the monitors of containers whose command is gone and that are nothing without it; whether there were some.
+    fn end_tied(&self) -> bool {
         let list = || -> Vec<(PathBuf, String, Work, i32, u64)> {
             let entries = fs::read_dir(self.live()).into_iter().flatten().flatten();
             let parsed = entries.filter_map(|entry| {
@@ -49,6 +120,7 @@ impl Engine {
             parsed.collect()
         };
         let all = list();
+        let mut any = false;
         for (path, id, ..) in all.iter().filter(|(_, _, work, pid, start)| *work == Work::Tied && !alive(*pid, *start))
         {
             for (_, _, work, pid, start) in all.iter().filter(|(_, other, ..)| other == id) {
@@ -61,25 +133,37 @@ impl Engine {
             }
             // What the monitor left is found by its own intent.
             let _ = fs::remove_file(path);
+            any = true;
         }
+        any
+    }
+
+    /// Intents of dead processes, and the processes of the others.
+    fn intents(&self) -> (Vec<PathBuf>, Vec<(i32, u64)>) {
+        let (mut dead, mut living) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(self.live()).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            match name.to_str().and_then(parse_intent) {
+                Some((_, _, pid, start)) if alive(pid, start) => living.push((pid, start)),
+                Some(_) => dead.push(entry.path()),
+                None => {}
+            }
+        }
+        (dead, living)
     }
 
     fn repair_containers(&self) -> Result<(), Error> {
-        self.end_tied();
-        let Ok(entries) = fs::read_dir(self.live()) else { return Ok(()) };
-        let dead: Vec<PathBuf> = entries
-            .flatten()
-            .filter(|entry| {
-                let name = entry.file_name();
-                name.to_str().and_then(parse_intent).is_some_and(|(_, _, pid, start)| !alive(pid, start))
-            })
-            .map(|entry| entry.path())
-            .collect();
+        let (mut dead, mut seen) = self.intents();
         if dead.is_empty() {
+            self.seen.put(seen);
             return Ok(());
         }
+        if self.end_tied() {
+            (dead, seen) = self.intents();
+        }
+        drop(seen);
         // One repairs; whoever comes meanwhile waits and finds nothing left to do.
-        let lock = Lock::exclusive(&self.state.join("repair.lock"))?;
+        let lock = Lock::exclusive(&self.repair_lock())?;
         let mut lost = Vec::new();
         let mut result = hull_runtime::state::repair(&self.oci_root()).map_err(Error::from);
         result = result.and(self.mounts().repair().map(drop).map_err(Error::from));

@@ -98,10 +98,15 @@ impl Engine {
     /// # Errors
     /// As [`Engine::container`].
     pub fn state(&self, id: &str) -> Result<State, Error> {
+        self.state_by(id, alive)
+    }
+
+    /// [`Self::state`] by what the caller knows of processes, given by ID and start time.
+    pub(super) fn state_by(&self, id: &str, lives: impl Fn(i32, u64) -> bool) -> Result<State, Error> {
         let mut state = self.saved_state(id)?;
         if matches!(state.phase, Phase::Running | Phase::Restarting)
-            && !alive(state.monitor, state.monitor_start)
-            && !alive(state.pid, state.pid_start)
+            && !lives(state.monitor, state.monitor_start)
+            && !lives(state.pid, state.pid_start)
         {
             state = State {
                 phase: Phase::Exited,

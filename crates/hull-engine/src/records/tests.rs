@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 fn engine() -> (tempfile::TempDir, Engine) {
@@ -69,4 +71,37 @@ fn a_living_owner_is_left_alone() {
     engine.repair().unwrap();
     assert_eq!(engine.list().unwrap().len(), 1);
     intent.clear().unwrap();
+}
+
+#[test]
+fn who_only_looks_does_not_wait_for_a_repair_that_hangs() {
+    let (_directory, engine) = engine();
+    let container = container('e', "stuck");
+    engine.register(&container, None).unwrap();
+    create_private(&engine.live()).unwrap();
+    fs::write(engine.live().join(format!("{}.run.{}.0", container.id, own_pid())), "").unwrap();
+    let held = Lock::exclusive(&engine.state.join("repair.lock")).unwrap();
+    let error = engine.repair_apart(Duration::from_millis(100)).unwrap_err().to_string();
+    assert!(error.contains("not undone yet"), "{error}");
+    assert_eq!(engine.list().unwrap().len(), 1);
+    drop(held);
+    engine.repair().unwrap();
+    engine.repair_apart(Duration::ZERO).unwrap();
+    assert!(engine.list().unwrap().is_empty());
+}
+
+#[test]
+fn a_list_does_not_believe_what_was_seen_long_ago() {
+    let (_directory, engine) = engine();
+    let container = container('f', "ran");
+    engine.register(&container, None).unwrap();
+    let own = (own_pid(), process_start_time(own_pid()).unwrap());
+    let state = State { phase: Phase::Running, monitor: own.0, monitor_start: own.1, ..State::default() };
+    engine.save(&container.id, &state).unwrap();
+    engine.repair().unwrap();
+    // Its monitor is another process now, which was not seen.
+    engine.save(&container.id, &State { monitor_start: 0, ..state.clone() }).unwrap();
+    assert_eq!(engine.list().unwrap()[0].1.phase, Phase::Exited);
+    engine.save(&container.id, &state).unwrap();
+    assert_eq!(engine.list().unwrap()[0].1.phase, Phase::Running);
 }

@@ -35,7 +35,7 @@ impl Source {
             let none = Sample::default();
             let shown = sample.as_ref().unwrap_or(&none);
             let pair = |(one, other): (u64, u64)| format!("{} / {}", units::size(one), units::size(other));
-            let paused = running && engine.is_paused(&container.id);
+            let paused = running && engine.shows_paused(&container.id);
             rows.push(Row {
                 name: one_line(&container.name),
                 image: one_line(&hull_engine::inspect::image_name(&container)),

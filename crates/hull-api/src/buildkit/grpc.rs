@@ -37,6 +37,7 @@ pub(crate) mod code {
     pub(crate) const UNKNOWN: i32 = 2;
     pub(crate) const INVALID_ARGUMENT: i32 = 3;
     pub(crate) const NOT_FOUND: i32 = 5;
+    pub(crate) const ALREADY_EXISTS: i32 = 6;
     pub(crate) const UNIMPLEMENTED: i32 = 12;
     pub(crate) const UNAVAILABLE: i32 = 14;
 }

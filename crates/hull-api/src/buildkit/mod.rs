@@ -15,6 +15,7 @@
 
 mod agents;
 pub(crate) mod builds;
+mod content;
 mod control;
 mod grpc;
 mod needs;

@@ -21,6 +21,7 @@ use crate::build::process::{Command, Ended, Ender, Process, Said};
 use crate::build::work::Work;
 use crate::refusal::Refusal;
 
+mod caches;
 mod options;
 
 /// A Dockerfile is at most so long.
@@ -153,7 +154,8 @@ impl Solve<'_> {
             None => Place::Directory(self.context(dockerfile.as_deref()).await?),
         };
         let mut command = Command::default();
-        options::words(self.options, self.request, imports, &mut command)?;
+        options::words(self.options, self.request, &mut command)?;
+        let caches = self.caches(imports, &mut command).await?;
         for (name, value) in &self.api.options.labels {
             command.flag("label", format!("{name}={value}"));
         }
@@ -205,7 +207,8 @@ impl Solve<'_> {
                 options::Export::Directory(path) => send::directory(self.session, number, path).await?,
             }
         }
-        let made = options::made(&iidfile, &metadata, self.request);
+        let mut made = options::made(&iidfile, &metadata, self.request);
+        made.extend(self.send_caches(&caches).await?);
         let mut random = [0_u8; 16];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
             .map_err(|errno| Failure::unknown(format!("get random bytes: {errno}")))?;

@@ -163,3 +163,48 @@ fn root_api_buildx_builds_local_contexts() {
     assert!(wrong.code != 0 && wrong.stderr.contains("nosuch"), "{}", wrong.stderr);
     server.finish();
 }
+
+#[test]
+fn root_api_buildx_caches_in_directories_of_the_client() {
+    let (Some(first), Some(second)) = (Server::with_image(&[]), Server::with_image(&[])) else { return };
+    let Some(buildx) = Buildx::new(&first) else { return };
+    let dockerfile = "FROM scratch AS base\nCOPY probe f /\nRUN [\"/probe\", \"write\", \"/made\", \"x\"]\n";
+    let directory = context(&first, "c", &[("Dockerfile", dockerfile), ("f", "hello")]);
+    std::fs::copy(hull_testkit::probe(), directory.join("probe")).expect("copy the probe");
+    let directory = directory.to_str().expect("UTF-8");
+    let cache = first.home.path().join("cache");
+    let to = format!("type=local,dest={},mode=max,tag=kept", cache.display());
+    buildx.build(&["-t", "made", "--cache-to", &to, directory]).ok();
+    let index: Value =
+        serde_json::from_slice(&std::fs::read(cache.join("index.json")).expect("an index")).expect("JSON");
+    assert_eq!(index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"], "kept", "{index}");
+    let blobs = std::fs::read_dir(cache.join("blobs/sha256")).expect("blobs").count();
+    assert_eq!(blobs, 4, "manifest, records and two layers");
+    // The same again has nothing to send, and the client's own copy is a layout like any other.
+    buildx.build(&["-t", "made", "--cache-to", &to, directory]).ok();
+    let from = format!("type=local,src={},tag=kept", cache.display());
+    let other = Buildx::new(&second).expect("it was there");
+    let again = other.build(&["-t", "made", "--cache-from", &from, directory]).ok();
+    assert!(again.stderr.contains("importing cache manifest from client directory"), "{}", again.stderr);
+    let cached = again.stderr.lines().filter(|line| line.ends_with(" CACHED")).count();
+    assert_eq!(cached, 2, "COPY and RUN: {}", again.stderr);
+    let id = |server: &Server| server.get("/images/made/json").is(200).json()["Id"].clone();
+    assert_eq!(id(&first), id(&second));
+    // Damage is found, and the steps are done.
+    for entry in std::fs::read_dir(cache.join("blobs/sha256")).expect("blobs") {
+        let path = entry.expect("an entry").path();
+        let mut bytes = std::fs::read(&path).expect("a blob");
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0xff;
+            std::fs::write(&path, bytes).expect("a blob");
+        }
+    }
+    second.post("/build/prune?all=1", &Value::Null).is(200);
+    second.send("DELETE", "/images/made", &[], b"").is(200);
+    second.post("/build/prune?all=1", &Value::Null).is(200);
+    other.build(&["-t", "made", "--cache-from", &from, directory]).ok();
+    assert_eq!(id(&first), id(&second));
+    first.finish();
+    second.finish();
+}

@@ -25,7 +25,7 @@ pub(super) enum Export {
 }
 
 /// `type=x,a=b`, with quotes where a comma would end a field.
-fn fields(kind: &str, attributes: &BTreeMap<String, String>) -> String {
+pub(super) fn fields(kind: &str, attributes: &BTreeMap<String, String>) -> String {
     let field = |key: &str, value: &str| {
         let text = format!("{key}={value}");
         if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
@@ -35,11 +35,10 @@ fn fields(kind: &str, attributes: &BTreeMap<String, String>) -> String {
     all.join(",")
 }
 
-/// The options of the frontend, and the caches.
+/// The options of the frontend.
 pub(super) fn words(
     options: &BTreeMap<String, String>,
     request: &pb::SolveRequest,
-    imports: &[pb::CacheOptionsEntry],
     command: &mut Command,
 ) -> Result<(), Failure> {
     for (key, value) in options {
@@ -47,6 +46,12 @@ pub(super) fn words(
             command.flag("build-arg", format!("{name}={value}"));
         } else if let Some(name) = key.strip_prefix("label:") {
             command.flag("label", format!("{name}={value}"));
+        } else if let Some(kind @ ("provenance" | "sbom")) = key.strip_prefix("attest:") {
+            // What clients ask for by themselves is what is done anyway.
+            if !value.split(',').any(|word| word == "inline-only=true") {
+                let rest = if value.is_empty() { String::new() } else { format!(",{value}") };
+                command.flag("attest", format!("type={kind}{rest}"));
+            }
         }
     }
     let plain = [
@@ -77,38 +82,7 @@ pub(super) fn words(
     for what in &request.entitlements {
         command.flag("allow", what);
     }
-    let cache = request.cache.clone().unwrap_or_default();
-    let listed = options.get("cache-imports").filter(|text| !text.is_empty());
-    let listed = listed.map(|text| serde_json::from_str::<Vec<Listed>>(text)).transpose();
-    let listed = listed.map_err(|error| {
-        Failure::new(code::INVALID_ARGUMENT, format!("cache-imports: {}", one_line(&error.to_string())))
-    })?;
-    let mut seen = Vec::new();
-    let all = cache.imports.iter().chain(imports).map(|one| (one.kind.clone(), one.attrs.clone()));
-    let listed = listed.into_iter().flatten().map(|one| (one.kind, one.attrs.unwrap_or_default()));
-    for (kind, attributes) in all.chain(listed) {
-        let text = fields(&kind, &attributes);
-        // A directory of the client is not here.
-        if kind != "local" && !seen.contains(&text) {
-            command.flag("cache-from", &text);
-            seen.push(text);
-        }
-    }
-    for one in &cache.exports {
-        if one.kind == "local" {
-            return Err(Failure::new(code::UNIMPLEMENTED, "cache exports to the client are not supported"));
-        }
-        command.flag("cache-to", fields(&one.kind, &one.attrs));
-    }
     Ok(())
-}
-
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Listed {
-    #[serde(rename = "Type")]
-    kind: String,
-    attrs: Option<BTreeMap<String, String>>,
 }
 
 /// What becomes of the result: words for the build, and what is then sent.
@@ -256,11 +230,10 @@ mod tests {
             ("no-cache", ""),
             ("image-resolve-mode", "pull"),
             ("add-hosts", "a=1.2.3.4,b=::1"),
-            ("cache-imports", r#"[{"Type":"registry","Attrs":{"ref":"r/x"}}]"#),
             ("frontend.caps", "x"),
         ]);
         let mut command = Command::default();
-        words(&options, &pb::SolveRequest::default(), &[], &mut command).expect("words");
+        words(&options, &pb::SolveRequest::default(), &mut command).expect("words");
         let expected = [
             "--build-arg=A=b=c",
             "--label=l=v",
@@ -269,10 +242,8 @@ mod tests {
             "--add-host=b=::1",
             "--no-cache",
             "--pull",
-            "--cache-from=type=registry,ref=r/x",
         ];
         assert_eq!(command.words, expected);
-        assert!(words(&map(&[("cache-imports", "x")]), &pb::SolveRequest::default(), &[], &mut command).is_err());
     }
 
     #[test]

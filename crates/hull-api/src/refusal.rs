@@ -99,6 +99,9 @@ impl From<hull_image::Error> for Refusal {
     fn from(error: hull_image::Error) -> Self {
         match &error {
             hull_image::Error::NoImage(name) => Self::missing(format!("No such image: {}", one_line(&tagged(name)))),
+            hull_image::Error::Platform { name, wanted, .. } => Self::missing(format!(
+                "image with reference {name} was found but does not provide the specified platform ({wanted})"
+            )),
             hull_image::Error::Conflict(_) => Self::conflict(error.to_string()),
             hull_image::Error::Reference(_) | hull_image::Error::Change { .. } => Self::bad(error.to_string()),
             _ => Self::failed(error.to_string()),

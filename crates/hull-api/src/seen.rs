@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use hull_engine::volumes::Volume;
 use hull_image::Image;
 use hull_network::Network;
+use hull_oci::image::Platform;
 use hull_oci::spec::one_line;
 
 use crate::api::Api;
@@ -13,7 +14,12 @@ use crate::refusal::{Refusal, tagged};
 impl Api {
     /// An image by name or ID, if this socket sees it.
     pub(crate) fn image(&self, name: &str) -> Result<Image, Refusal> {
-        let image = self.engine.images.find(name)?;
+        self.image_on(name, None)
+    }
+
+    /// The same for a platform.
+    pub(crate) fn image_on(&self, name: &str, platform: Option<&Platform>) -> Result<Image, Refusal> {
+        let image = self.engine.images.find_on(name, platform)?;
         if self.sees(&image.config.config.labels) {
             return Ok(image);
         }

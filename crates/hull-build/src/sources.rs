@@ -295,7 +295,8 @@ impl<'a> Sources<'a> {
 
     /// Takes an image of a layout into the store.
     fn layout(&self, path: &Path, tag: Option<&str>, digest: Option<&Digest>) -> Result<Digest, Error> {
-        let options = hull_image::archive::LoadOptions { platform: self.request.platforms.first().cloned() };
+        let platforms = self.request.platforms.first().cloned().into_iter().collect();
+        let options = hull_image::archive::LoadOptions { platforms };
         let loaded = hull_image::archive::load_path(&self.engine.images, path, &options)?;
         let fits = |one: &&hull_image::archive::Loaded| match (tag, digest) {
             (_, Some(digest)) => one.image.id == *digest || one.image.manifest.as_ref() == Some(digest),
@@ -326,7 +327,7 @@ impl<'a> Sources<'a> {
         let plain: Reference = text.parse().map_err(|error| failed(&error))?;
         let meant = hull_registry::hosts::meant(text).map_err(|error| failed(&error))?;
         let reference = meant.into_iter().next().unwrap_or(plain);
-        let options = PullOptions { platform: Some(platform.clone()), ..PullOptions::default() };
+        let options = PullOptions { platforms: vec![platform.clone()], ..PullOptions::default() };
         let progress = Pulling { observer: self.observer, step };
         let pulled =
             registry::pull(store, &self.client(), &reference, &options, &progress).map_err(|error| failed(&error))?;
@@ -365,7 +366,7 @@ impl<'a> Sources<'a> {
         let plain: Reference = text.parse().map_err(|error| Error::Request(format!("{error}")))?;
         let meant = hull_registry::hosts::meant(text).map_err(|error| Error::Request(error.to_string()))?;
         let reference = meant.into_iter().next().unwrap_or(plain).with_digest(digest.clone());
-        let options = PullOptions { platform: Some(platform.clone()), ..PullOptions::default() };
+        let options = PullOptions { platforms: vec![platform.clone()], ..PullOptions::default() };
         let progress = Pulling { observer: self.observer, step };
         let pulled = registry::pull(store, &self.client(), &reference, &options, &progress)?;
         if pulled.image.id.to_string() != pinned.id {

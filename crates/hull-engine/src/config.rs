@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use hull_oci::image::Platform;
 use hull_oci::spec::{Rlimit, Seccomp};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,9 @@ impl Default for Source {
 pub struct RunConfig {
     /// Root file system.
     pub source: Source,
+    /// Which of an image's platforms, where it has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
     /// Program and arguments after the image; empty takes the image's.
     pub command: Vec<String>,
     /// Replaces the image's entry point; an empty string clears it.

@@ -32,6 +32,18 @@ pub enum Error {
     /// No image of that name or ID.
     #[error("no such image: {}", one_line(.0))]
     NoImage(String),
+    /// The image is there, but not for the platform that is asked for; Docker's text.
+    #[error(
+        "image with reference {name} was found but does not match the specified platform: wanted {wanted}, actual: {actual}"
+    )]
+    Platform {
+        /// As it was asked for.
+        name: String,
+        /// What was asked for.
+        wanted: String,
+        /// What is there.
+        actual: String,
+    },
     /// The text is not an image's name.
     #[error(transparent)]
     Reference(#[from] hull_oci::reference::ReferenceError),

@@ -81,7 +81,7 @@ pub(crate) fn delete_image(transaction: &Transaction<'_>, image: i64) -> Result<
     Ok(())
 }
 
-fn short_owner(owner: &str) -> String {
+pub(crate) fn short_owner(owner: &str) -> String {
     owner.rsplit_once(':').map_or(owner, |(_, id)| id).chars().take(12).collect()
 }
 

@@ -80,8 +80,17 @@ impl Store {
             let mut statement = connection.prepare_cached(
                 "SELECT origins.repository, origins.digest, evidence FROM origins JOIN repo_digests
                  ON repo_digests.repository = origins.repository AND repo_digests.digest = origins.digest
-                 JOIN images ON images.id = repo_digests.image
-                 WHERE images.digest = ?1 ORDER BY origins.repository, origins.digest",
+                 JOIN images ON images.id = repo_digests.image WHERE images.digest = ?1
+                 UNION
+                 -- The index that it was chosen from is known with the image that the name means without platform.
+                 SELECT origins.repository, origins.digest, evidence FROM images
+                 JOIN variants ON variants.image = images.id JOIN names ON names.name = variants.name
+                 JOIN repo_digests ON repo_digests.image = names.image
+                 AND substr(names.name, 1, length(repo_digests.repository) + 1) = repo_digests.repository || ':'
+                 JOIN origins ON repo_digests.repository = origins.repository AND repo_digests.digest = origins.digest
+                 WHERE images.digest = ?1
+                 AND NOT EXISTS (SELECT 1 FROM manifests WHERE manifests.digest = origins.digest)
+                 ORDER BY 1, 2",
             )?;
             let rows = statement.query_map([image.id.to_string()], |row| {
                 let text: String = row.get(2)?;

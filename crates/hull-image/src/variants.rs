@@ -1,6 +1,7 @@
 //! One name for several platforms: the image that it means, and those behind it ([`crate::Image::variant_of`]).
 
 use hull_oci::image::Platform;
+use hull_oci::spec::one_line;
 use hull_oci::{Digest, Reference};
 use rusqlite::{Connection, Transaction, params};
 
@@ -64,7 +65,16 @@ impl Store {
     /// As [`Store::find`].
     pub fn find_all(&self, text: &str) -> Result<Vec<Image>, Error> {
         let first = self.find(text)?;
-        let named = text.parse::<Reference>().ok().map(Reference::or_latest).filter(|name| first.names.contains(name));
+        let given = text.parse::<Reference>().ok();
+        let named = match given.as_ref().and_then(Reference::digest) {
+            // The digest of an index: the names that were pulled with it know its other manifests.
+            Some(digest) if first.manifest.as_ref() != Some(digest) => {
+                let repository = given.as_ref().map(Reference::repository);
+                first.names.iter().find(|name| Some(name.repository()) == repository).cloned()
+            }
+            Some(_) => None,
+            None => given.map(Reference::or_latest).filter(|name| first.names.contains(name)),
+        };
         let mut all = vec![first];
         if let Some(name) = named {
             all.extend(self.settled(|connection| {
@@ -88,6 +98,83 @@ impl Store {
             }
         }
         Ok(all.swap_remove(best.map_or(0, |(_, place)| place)))
+    }
+
+    /// The image of a name for a platform, when one is asked for.
+    ///
+    /// # Errors
+    /// [`Error::NoImage`]; [`Error::Platform`] when it is for others only.
+    pub fn find_on(&self, text: &str, platform: Option<&Platform>) -> Result<Image, Error> {
+        let Some(wanted) = platform else { return self.find(text) };
+        let image = self.find_for(text, wanted)?;
+        if image.config.platform.suits(wanted).is_some() {
+            return Ok(image);
+        }
+        let (name, actual) = (one_line(text), image.config.platform.to_string());
+        Err(Error::Platform { name, wanted: wanted.to_string(), actual })
+    }
+
+    /// The images of a name that suit some platforms: all of them when none is asked for.
+    ///
+    /// # Errors
+    /// As [`Store::find_on`].
+    pub fn find_several(&self, text: &str, platforms: &[Platform]) -> Result<Vec<Image>, Error> {
+        if platforms.is_empty() {
+            return self.find_all(text);
+        }
+        let mut found: Vec<Image> = Vec::new();
+        for wanted in platforms {
+            let image = self.find_on(text, Some(wanted))?;
+            if !found.iter().any(|known| known.id == image.id) {
+                found.push(image);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes some platforms from a name: their images go where nothing else names or holds them. The last one takes the
+    /// name along, as [`Store::remove`] does.
+    ///
+    /// # Errors
+    /// [`Error::NoImage`], [`Error::Platform`]; [`Error::Conflict`] when a container uses one of them.
+    pub fn remove_platforms(
+        &self,
+        text: &str,
+        platforms: &[Platform],
+        force: bool,
+        is_running: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<Removed>, Error> {
+        let gone = self.find_several(text, platforms)?;
+        let all = self.find_all(text)?;
+        let stay: Vec<Digest> =
+            all.into_iter().map(|one| one.id).filter(|id| !gone.iter().any(|one| one.id == *id)).collect();
+        if stay.is_empty() {
+            return self.remove(text, force, is_running);
+        }
+        for image in &gone {
+            let holders = self.holders(&image.id)?;
+            if let Some(owner) = holders.iter().find(|owner| !force || is_running(owner)) {
+                return Err(Error::Conflict(format!(
+                    "unable to delete {} for {} - container {} is using it",
+                    image.id.short(),
+                    image.config.platform,
+                    crate::names::short_owner(owner)
+                )));
+            }
+        }
+        let name = text.parse::<Reference>()?.or_latest();
+        self.tag_all(&stay, std::slice::from_ref(&name))?;
+        let (removed, _) = self.delete(|transaction, _| {
+            let mut removed = Vec::new();
+            let leased = self.leased_images(transaction)?;
+            for image in &gone {
+                let Some(row) = row_of(transaction, &image.id)? else { continue };
+                removed.push(Removed::Untagged(format!("{} ({})", name.familiar(), image.config.platform)));
+                delete_unnamed(transaction, &[(row.id, image.id.clone())], &leased, &mut removed)?;
+            }
+            Ok(removed)
+        })?;
+        Ok(removed)
     }
 
     /// Gives names to images for several platforms: without a platform they mean the one that suits this machine, or

@@ -281,13 +281,26 @@ fn several_images_and_platforms() {
     for (way, load) in WAYS {
         let place = Place::new();
         let loaded = load(&place.store, &members.tar()).unwrap_or_else(|error| panic!("{way}: {error}"));
-        assert_eq!(lines(&loaded), ["Loaded image: one:1", "Loaded image: two:1"]);
-        assert_eq!(loaded[1].image.id, two.id());
-        assert_eq!(place.store.list().unwrap().len(), 2);
+        assert_eq!(lines(&loaded), ["Loaded image: one:1", "Loaded image: two:1"], "{way}");
+        // Without a platform the name means this machine's.
+        assert_eq!(place.store.find("two:1").unwrap().id, two.id());
+        assert_eq!(place.store.find_on("two:1", Some(&foreign)).unwrap().id, other.id());
+        assert_eq!(place.store.list().unwrap().len(), 3);
         assert_sound(&place);
+        // What was loaded for several platforms is saved for them, and loaded again.
+        let again = Place::new();
+        let words = ["two:1".to_owned()];
+        let mut bytes = Vec::new();
+        let chosen = select(&place.store, &words).unwrap();
+        save(&place.store, &chosen, SaveOptions::default(), &mut bytes).unwrap();
+        load(&again.store, &bytes).unwrap_or_else(|error| panic!("{way}: {error}"));
+        let ids = |place: &Place| -> Vec<Digest> {
+            place.store.find_all("two:1").unwrap().into_iter().map(|image| image.id).collect()
+        };
+        assert_eq!(ids(&again), ids(&place));
     }
     let place = Place::new();
-    let options = LoadOptions { platform: Some(foreign) };
+    let options = LoadOptions { platforms: vec![foreign.clone()] };
     let loaded = load_stream(&place.store, &members.tar()[..], &options).unwrap();
     assert_eq!((lines(&loaded), &loaded[0].image.id), (vec!["Loaded image: two:1".to_owned()], &other.id()));
 }

@@ -100,12 +100,15 @@ struct Made {
 }
 
 fn image(contents: &[(&str, Vec<u8>)]) -> Made {
+    image_for(&Platform::native().architecture, contents)
+}
+
+fn image_for(architecture: &str, contents: &[(&str, Vec<u8>)]) -> Made {
     let tars: Vec<Vec<u8>> = contents.iter().map(|(name, content)| tar(name, content)).collect();
     let layers: Vec<Vec<u8>> = tars.iter().map(|tar| gzip(tar)).collect();
     let diff_ids: Vec<Digest> = tars.iter().map(|tar| Digest::of(tar)).collect();
-    let platform = Platform::native();
     let config = serde_json::json!({
-        "architecture": platform.architecture, "os": "linux", "config": {"Cmd": ["sh"], "Labels": {"made": "by test"}},
+        "architecture": architecture, "os": "linux", "config": {"Cmd": ["sh"], "Labels": {"made": "by test"}},
         "rootfs": {"type": "layers", "diff_ids": diff_ids}, "unknown": "kept"
     });
     let config = config.to_string().into_bytes();
@@ -359,7 +362,7 @@ fn a_token_goes_only_to_servers_of_the_same_domain() {
 fn an_index_gives_the_machines_platform() {
     let registry = Faulty::start();
     let native = image(&[("a", b"native".to_vec())]);
-    let other = image(&[("a", b"other".to_vec())]);
+    let other = image_for("s390x", &[("a", b"other".to_vec())]);
     native.serve(&registry, "app", "native");
     other.serve(&registry, "app", "other");
     let entry = |made: &Made, os: &str, architecture: &str| {
@@ -379,9 +382,43 @@ fn an_index_gives_the_machines_platform() {
     assert_eq!(machine.store.find(&by_index).expect("found").id, pulled.image.id);
     let reference: Reference = format!("127.0.0.1:{}/app", registry.port).parse().expect("reference");
     let options =
-        PullOptions { platform: Some(Platform::parse("linux/ppc64le").expect("platform")), ..PullOptions::default() };
+        PullOptions { platforms: vec![Platform::parse("linux/ppc64le").expect("platform")], ..PullOptions::default() };
     let error = pull(&machine.store, &machine.client, &reference, &options, &Silent).expect_err("none").to_string();
     assert!(error.contains("no matching manifest for linux/ppc64le") && error.contains("linux/s390x"), "{error}");
+
+    // Another platform of the same index comes beside the first, and is had where it is asked for.
+    let foreign = Platform::parse("linux/s390x").expect("platform");
+    let options = PullOptions { platforms: vec![foreign.clone()], ..PullOptions::default() };
+    let again = pull(&machine.store, &machine.client, &reference, &options, &Silent).expect("pulled");
+    assert_eq!((again.image.id.clone(), again.is_newer), (Digest::of(&other.config), true));
+    let name = reference.to_string();
+    let found = |store: &Store, name: &str, on: Option<&Platform>| store.find_on(name, on).expect("found").id;
+    assert_eq!(found(&machine.store, &name, None), Digest::of(&native.config));
+    for name in [&name, &by_index] {
+        assert_eq!(found(&machine.store, name, Some(&foreign)), Digest::of(&other.config));
+        assert_eq!(found(&machine.store, name, None), Digest::of(&native.config));
+    }
+    machine.assert_sound();
+    // All at once, and the other way round: the same.
+    let everything = PullOptions { all_platforms: true, ..PullOptions::default() };
+    let (first, second) = (self::machine(), self::machine());
+    pull(&first.store, &first.client, &reference, &everything, &Silent).expect("pulled");
+    pull(&second.store, &second.client, &reference, &options, &Silent).expect("pulled");
+    assert_eq!(found(&second.store, &name, None), Digest::of(&other.config));
+    assert!(
+        pull(&second.store, &second.client, &reference, &PullOptions::default(), &Silent).expect("pulled").is_newer
+    );
+    for machine in [&first, &second] {
+        assert_eq!(found(&machine.store, &by_index, None), Digest::of(&native.config));
+        assert_eq!(found(&machine.store, &name, Some(&foreign)), Digest::of(&other.config));
+    }
+    // The tag leads to another index: what the old one had for other platforms is not what the name means any more.
+    let moved = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::INDEX,
+        "manifests": [entry(&native, "linux", &own)]});
+    registry.put("/v2/app/manifests/latest", media_type::INDEX, &moved.to_string().into_bytes());
+    assert!(!machine.pull(&name).expect("pulled").is_newer, "it is the same image for this machine");
+    let error = machine.store.find_on(&name, Some(&foreign)).expect_err("gone").to_string();
+    assert!(error.contains("does not match the specified platform: wanted linux/s390x"), "{error}");
 }
 
 #[test]

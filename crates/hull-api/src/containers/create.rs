@@ -61,9 +61,17 @@ pub(super) fn create(api: &Arc<Api>, request: &mut Request) -> Made<Reply> {
         return Err(if body.cmd.0.is_empty() { empty() } else { Refusal::bad("no image specified") });
     }
     // An image that this socket does not see is not there.
+    let platform = crate::images::platform(request.query.text("platform"))?;
     let image = api.image(&body.image).map_err(|refusal| match lower(&body.image) {
         Err(wrong) if refusal.status == 404 => wrong,
         _ => refusal,
+    })?;
+    let has = image.config.platform.to_string();
+    let image = api.image_on(&body.image, platform.as_ref()).map_err(|_| {
+        let (name, wanted) = (one_line(&body.image), platform.as_ref().map(ToString::to_string).unwrap_or_default());
+        Refusal::missing(format!(
+            "image with reference {name} was found but its platform ({has}) does not match the specified platform ({wanted})"
+        ))
     })?;
     let has_words = |words: &[String]| words.iter().any(|word| !word.is_empty());
     let entrypoint = body.entrypoint.as_ref().map_or(&image.config.config.entrypoint, |words| &words.0);
@@ -80,25 +88,13 @@ pub(super) fn create(api: &Arc<Api>, request: &mut Request) -> Made<Reply> {
         })?;
     }
     let mut warnings: Vec<String> = Vec::new();
-    if let Some(platform) = request.query.get("platform").filter(|platform| !platform.is_empty()) {
-        let mut parts = platform.split('/');
-        let wanted = (parts.next().unwrap_or_default(), parts.next());
-        let has = (image.config.platform.os.as_str(), image.config.platform.architecture.as_str());
-        if wanted.0 != has.0 || wanted.1.is_some_and(|arch| arch != has.1) {
-            let has = format!("{}/{}", has.0, has.1);
-            return Err(Refusal::missing(format!(
-                "image with reference {} was found but its platform ({has}) does not match the specified platform ({})",
-                one_line(&body.image),
-                one_line(platform)
-            )));
-        }
-    }
     // Without words of its own, an entry point that was emptied gets the image's.
     if body.entrypoint.as_ref().is_some_and(|words| words.0.is_empty()) && body.cmd.0.is_empty() {
         body.cmd.0.clone_from(&image.config.config.cmd);
     }
     let mut config = config(body)?;
     config.name = some(name);
+    config.platform = platform;
     config.labels = api.labelled(config.labels);
     let id = api.engine.create(config, None)?;
     if let Ok(container) = api.engine.container(&id)

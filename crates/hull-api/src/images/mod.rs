@@ -82,14 +82,42 @@ pub(crate) fn platform(text: &str) -> Result<Option<Platform>, Refusal> {
     parsed.map(Some).map_err(|reason| Refusal::bad(format!("invalid platform: {}", hull_oci::spec::one_line(&reason))))
 }
 
-/// Refuses an image of another platform than the one that is asked for.
-fn of_platform(image: &Image, name: &str, wanted: Option<&Platform>) -> Result<(), Refusal> {
-    let Some(wanted) = wanted.filter(|wanted| image.config.platform.suits(wanted).is_none()) else { return Ok(()) };
-    let text = format!(
-        "image with reference {} was found but does not provide the specified platform ({wanted})",
-        hull_oci::spec::one_line(name),
-    );
-    Err(Refusal::missing(text))
+/// The platforms of a query: each parameter may be one, or a JSON list of them.
+pub(crate) fn platforms(request: &Request, name: &str) -> Result<Vec<Platform>, Refusal> {
+    let mut all = Vec::new();
+    for text in request.query.all(name) {
+        if text.trim_start().starts_with('[') {
+            let wrong = |error: serde_json::Error| {
+                Refusal::bad(format!("invalid platform: {}", hull_oci::spec::one_line(&error.to_string())))
+            };
+            let list: Vec<Value> = serde_json::from_str(text).map_err(wrong)?;
+            for one in &list {
+                all.extend(platform(&one.as_str().map_or_else(|| one.to_string(), str::to_owned))?);
+            }
+        } else {
+            all.extend(platform(text)?);
+        }
+    }
+    Ok(all)
+}
+
+/// All images of a name, as lists of manifests have them; what nothing names stands alone.
+fn manifests(api: &Api, image: &Image, users: &BTreeMap<String, Vec<String>>) -> Result<Value, Refusal> {
+    let all = match image.names.first() {
+        Some(name) => api.engine.images.find_all(&name.to_string())?,
+        None => vec![image.clone()],
+    };
+    let row = |one: &Image| manifest(one, users.get(&one.id.to_string()).map(Vec::as_slice).unwrap_or_default());
+    Ok(all.iter().map(row).collect())
+}
+
+/// The containers of each image.
+fn users(api: &Api) -> Result<BTreeMap<String, Vec<String>>, Refusal> {
+    let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (container, _) in api.engine.list()? {
+        users.entry(container.image_id).or_default().push(container.id);
+    }
+    Ok(users)
 }
 
 fn list(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
@@ -101,13 +129,8 @@ fn list(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     } else {
         BTreeMap::new()
     };
-    let manifests = request.query.truth("manifests") && request.version.since(47);
-    let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    if manifests || request.version.since(51) {
-        for (container, _) in engine.list()? {
-            users.entry(container.image_id).or_default().push(container.id);
-        }
-    }
+    let with_manifests = request.query.truth("manifests") && request.version.since(47);
+    let users = if with_manifests || request.version.since(51) { users(api)? } else { BTreeMap::new() };
     let mut rows = Vec::new();
     for image in &images {
         let mut row = summary(image, request.version);
@@ -116,8 +139,8 @@ fn list(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
         if request.version.since(51) {
             row["Containers"] = containers.len().into();
         }
-        if manifests {
-            row["Manifests"] = json!([manifest(image, containers)]);
+        if with_manifests {
+            row["Manifests"] = manifests(api, image, &users)?;
         }
         rows.push(row);
     }
@@ -183,10 +206,8 @@ fn manifest(image: &Image, containers: &[String]) -> Value {
 }
 
 fn inspect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
-    let engine = &api.engine;
     let wanted = platform(request.query.text("platform"))?;
-    let image = api.image(request.param("name"))?;
-    of_platform(&image, request.param("name"), wanted.as_ref())?;
+    let image = api.image_on(request.param("name"), wanted.as_ref())?;
     let mut document = inspect_image::document(&image);
     if let Some(descriptor) = descriptor(&image) {
         document["Descriptor"] = descriptor;
@@ -195,18 +216,14 @@ fn inspect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
         document["VirtualSize"] = image.size.into();
     }
     if request.query.truth("manifests") && request.version.since(48) {
-        let id = image.id.to_string();
-        let users = engine.list()?.into_iter().filter(|(container, _)| container.image_id == id);
-        let users: Vec<String> = users.map(|(container, _)| container.id).collect();
-        document["Manifests"] = json!([manifest(&image, &users)]);
+        document["Manifests"] = manifests(api, &image, &users(api)?)?;
     }
     Ok(Reply::json(200, &document))
 }
 
 fn history(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let wanted = platform(request.query.text("platform"))?;
-    let image = api.image(request.param("name"))?;
-    of_platform(&image, request.param("name"), wanted.as_ref())?;
+    let image = api.image_on(request.param("name"), wanted.as_ref())?;
     let row = |(index, step): (usize, hull_image::HistoryRow)| {
         let first = index == 0;
         let tags = inspect_image::tags(&image);

@@ -34,7 +34,11 @@ pub(super) fn remove(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Ref
         engine.state(id).is_ok_and(|state| state.phase == Phase::Running)
     };
     api.image(request.param("name"))?;
-    let lines = engine.images.remove(request.param("name"), request.query.truth("force"), &running)?;
+    let (name, force) = (request.param("name"), request.query.truth("force"));
+    let lines = match super::platforms(request, "platforms")?.as_slice() {
+        [] => engine.images.remove(name, force, &running)?,
+        platforms => engine.images.remove_platforms(name, platforms, force, &running)?,
+    };
     let lines = removed(engine, &lines);
     // What was pushed here goes with its image.
     tidy(engine, None)?;

@@ -11,7 +11,7 @@ use hull_oci::spec::one_line;
 use serde_json::json;
 
 use super::progress::Said;
-use super::{name_of, of_platform, platform, reference, tagged};
+use super::{name_of, platform, platforms, reference, tagged};
 use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::lines;
@@ -46,7 +46,7 @@ fn pulling(name: &Reference) -> serde_json::Value {
 
 fn pull(api: &Arc<Api>, request: &mut Request, from_image: &str) -> Result<Reply, Refusal> {
     let name = wanted(from_image, request.query.text("tag"))?;
-    let options = PullOptions { platform: platform(request.query.text("platform"))?, ..PullOptions::default() };
+    let options = PullOptions { platforms: platforms(request, "platform")?, ..PullOptions::default() };
     let client = crate::registry::client(request, name.domain());
     let api = Arc::clone(api);
     let familiar = name.familiar_repository();
@@ -145,7 +145,7 @@ pub(super) fn push(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refus
     let name = reference(request.param("name"))?;
     let tag = request.query.text("tag");
     let name = if tag.is_empty() { name } else { tagged(&name, tag)? };
-    let wanted = platform(request.query.text("platform"))?;
+    let wanted = platforms(request, "platform")?;
     let client = crate::registry::client(request, name.domain());
     let api = Arc::clone(api);
     lines::reply("push", move |lines| {
@@ -167,10 +167,14 @@ pub(super) fn push(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refus
             return Err(missing());
         }
         for name in &names {
-            let image = api.image(&name.to_string()).map_err(|_| missing())?;
-            of_platform(&image, &name.familiar(), wanted.as_ref())?;
-            let said = Said::push(lines);
-            let pushed = registry::push(&engine.images, &client, &image, name, &PushOptions::default(), &said);
+            api.image(&name.to_string()).map_err(|_| missing())?;
+            let images = engine.images.find_several(&name.familiar(), &wanted)?;
+            let (said, options) = (Said::push(lines), PushOptions::default());
+            let pushed = match images.as_slice() {
+                [image] => registry::push(&engine.images, &client, image, name, &options, &said),
+                several => registry::push_platforms(&engine.images, &client, several, name, &options, &said)
+                    .map(|(_, list)| list),
+            };
             let pushed = pushed.map_err(|error| match error {
                 hull_image::Error::Registry(error) => crate::registry::refusal(*error),
                 other => other.into(),
@@ -197,18 +201,15 @@ pub(super) fn save_many(api: &Arc<Api>, request: &mut Request) -> Result<Reply, 
 
 fn save(api: &Arc<Api>, request: &Request, names: &[String]) -> Result<Reply, Refusal> {
     let engine = &api.engine;
-    let platforms = request.query.all("platform").filter_map(|text| platform(text).transpose());
-    let platforms = platforms.collect::<Result<Vec<_>, _>>()?;
-    let images = archive::select(&engine.images, names).map_err(|error| match error {
+    let platforms = platforms(request, "platform")?;
+    let mut images = archive::select(&engine.images, names).map_err(|error| match error {
         // Here alone the name is as it was given.
         hull_image::Error::NoImage(name) => Refusal::missing(format!("No such image: {}", one_line(&name))),
         other => other.into(),
     })?;
+    archive::retain_platforms(&mut images, &platforms)?;
     for (image, _) in &images {
         api.image(&image.id.to_string())?;
-        for wanted in &platforms {
-            of_platform(image, image.id.short(), Some(wanted))?;
-        }
         let id = image.id.to_string();
         let name = image.names.first().map_or_else(|| id.clone(), Reference::familiar);
         events::emit_image(engine, "save", &id, &name);
@@ -223,15 +224,15 @@ fn save(api: &Arc<Api>, request: &Request, names: &[String]) -> Result<Reply, Re
 
 /// Answers at once, as dockerd: what is wrong with the archive is the last line.
 pub(super) fn load(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
-    let platform = request.query.all("platform").find_map(|text| platform(text).transpose()).transpose()?;
+    let platforms = platforms(request, "platform")?;
     let (api, body) = (Arc::clone(api), request.body());
     Ok(Reply::stream("application/json", move |stream| {
         let engine = &api.engine;
-        let loaded = match archive::load_stream(&engine.images, body, &LoadOptions { platform }) {
+        let loaded = match archive::load_stream(&engine.images, body, &LoadOptions { platforms }) {
             Ok(loaded) => loaded,
             Err(error) => return stream.line(&lines::failure(&error.into())),
         };
-        for one in &loaded {
+        for one in loaded.iter().filter(|one| !one.names.is_empty() || one.variant_of.is_empty()) {
             let id = one.image.id.to_string();
             let name = one.names.first().map_or_else(|| id.clone(), Reference::familiar);
             events::emit_image(engine, "load", &id, &name);

@@ -24,9 +24,9 @@ pub(super) struct Load {
     /// Archive or directory, instead of standard input
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// Choose this platform where there are several
-    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]", value_parser = Platform::parse)]
-    platform: Option<Platform>,
+    /// Only these platforms [default: all of what has a name]
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]],...", value_delimiter = ',', value_parser = Platform::parse)]
+    platform: Vec<Platform>,
     /// Accepted for compatibility: nothing but the names is printed
     #[arg(short, long)]
     quiet: bool,
@@ -41,9 +41,9 @@ pub(super) struct Save {
     /// Write to this file instead of standard output; a name that ends with '/' is an OCI layout directory
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Save only if the image is of this platform
-    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]", value_parser = Platform::parse)]
-    platform: Option<Platform>,
+    /// Save only these platforms [default: all that are here]
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]],...", value_delimiter = ',', value_parser = Platform::parse)]
+    platform: Vec<Platform>,
     /// docker: both Docker's and OCI's format; oci: only OCI's
     #[arg(long, value_name = "FORMAT", default_value = "docker", value_parser = ["docker", "oci"], hide_possible_values = true)]
     format: String,
@@ -101,7 +101,7 @@ fn range(text: &str) -> Result<RangeInclusive<usize>, String> {
 }
 
 pub(super) fn load(engine: &Engine, args: Load) -> Done {
-    let options = LoadOptions { platform: args.platform };
+    let options = LoadOptions { platforms: args.platform };
     let loaded = match &args.input {
         Some(path) if path.as_os_str() != "-" => {
             std::fs::metadata(path).map_err(|error| Failure::new(super::opening(path, &error)))?;
@@ -116,7 +116,7 @@ pub(super) fn load(engine: &Engine, args: Load) -> Done {
             archive::load(&engine.images, File::from(file), &options)?
         }
     };
-    for image in &loaded {
+    for image in loaded.iter().filter(|image| !image.names.is_empty() || image.variant_of.is_empty()) {
         image.lines().iter().for_each(|line| print(format_args!("{line}\n")));
         let id = image.image.id.to_string();
         let name = image.names.first().map_or_else(|| id.clone(), |name| name.familiar());
@@ -145,18 +145,7 @@ pub(super) fn save(engine: &Engine, args: &Save) -> Done {
         }
         other => other,
     })?;
-    if let Some(wanted) = &args.platform {
-        let suits = |image: &hull_image::Image| image.config.platform.suits(wanted).is_some();
-        for (image, names) in &images {
-            // What it is on another platform may stand beside it.
-            let other = images.iter().any(|(other, of)| suits(other) && names.iter().any(|name| of.contains(name)));
-            if !suits(image) && !other {
-                let (id, platform) = (image.id.short(), &image.config.platform);
-                return Err(Failure::new(format!("image {id} is for {platform}, not for {wanted}")));
-            }
-        }
-        images.retain(|(image, _)| suits(image));
-    }
+    archive::retain_platforms(&mut images, &args.platform)?;
     if let Some(path) = &args.output {
         check_output(path).map_err(|reason| Failure::new(format!("failed to save image: {reason}")))?;
     }

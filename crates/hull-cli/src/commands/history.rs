@@ -44,7 +44,7 @@ pub(super) struct Args {
     /// Do not shorten IDs and instructions
     #[arg(long)]
     no_trunc: bool,
-    /// Only if the image is of this platform
+    /// Choose this platform where there are several
     #[arg(long, value_name = "OS[/ARCH[/VARIANT]]", value_parser = hull_oci::image::Platform::parse)]
     platform: Option<hull_oci::image::Platform>,
     /// Only IDs
@@ -59,8 +59,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn main(engine: &Engine, args: &Args) -> Done {
-    let image = engine.images.find(&args.image)?;
-    super::images::check_platform(&image, &args.image, args.platform.as_ref())?;
+    let image = engine.images.find_on(&args.image, args.platform.as_ref())?;
     let now = SystemTime::now();
     // Docker's fields are all that a format sees that does not ask for more.
     let waste = args.waste || args.format.contains(".Waste");

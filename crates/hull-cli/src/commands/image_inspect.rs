@@ -2,7 +2,7 @@
 
 use hull_engine::Engine;
 
-use super::{Done, Failure, images, inspect};
+use super::{Done, Failure, inspect};
 use crate::output::print;
 
 /// Show all that is known about images, as JSON
@@ -12,7 +12,7 @@ pub(super) struct Args {
     /// Print by a template, or 'json'
     #[arg(short, long, value_name = "TEMPLATE")]
     format: Option<String>,
-    /// Only images of this platform
+    /// Choose this platform where there are several
     #[arg(long, value_name = "OS[/ARCH[/VARIANT]]", value_parser = hull_oci::image::Platform::parse)]
     platform: Option<hull_oci::image::Platform>,
     /// Print how it was built: the statement of its provenance, as far as it was built here
@@ -31,10 +31,8 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
         return Ok(0);
     }
     inspect::show(args.format.as_deref(), &args.images, |name| {
-        let Some(platform) = &args.platform else { return images::document(engine, name) };
-        let image = engine.images.find_for(name, platform)?;
-        images::check_platform(&image, name, Some(platform))?;
-        images::document(engine, &image.id.to_string())
+        let image = engine.images.find_on(name, args.platform.as_ref())?;
+        Ok(hull_engine::inspect::image::document(&image))
     })
 }
 

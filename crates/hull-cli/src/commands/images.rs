@@ -223,21 +223,6 @@ fn tree(engine: &Engine, images: &[Image]) -> Result<String, Failure> {
     Listing { format: "", table, raw: None, headers: HEADERS }.render(rows).map_err(Failure::new)
 }
 
-/// Refuses an image that is for another platform than the one that is asked for.
-pub(super) fn check_platform(
-    image: &Image,
-    name: &str,
-    wanted: Option<&hull_oci::image::Platform>,
-) -> Result<(), Failure> {
-    let platform = &image.config.platform;
-    match wanted.filter(|wanted| platform.suits(wanted).is_none()) {
-        None => Ok(()),
-        Some(wanted) => Err(Failure::new(format!(
-            "image with reference {name} was found but does not match the specified platform: wanted {wanted}, actual: {platform}"
-        ))),
-    }
-}
-
 /// An image as `inspect` shows it: Docker's document.
 pub(super) fn document(engine: &Engine, name: &str) -> Result<Value, Failure> {
     Ok(hull_engine::inspect::image::document(&engine.images.find(name)?))

@@ -3,6 +3,7 @@
 use hull_engine::records::Phase;
 use hull_engine::{Engine, events};
 use hull_oci::Reference;
+use hull_oci::image::Platform;
 
 use super::{Done, Failure};
 use crate::output::{self, print};
@@ -29,9 +30,9 @@ pub(super) struct Rmi {
     /// Accepted for compatibility: Hull keeps no untagged parents
     #[arg(long)]
     no_prune: bool,
-    /// Accepted: Hull keeps the image of one platform under a name
-    #[arg(long = "platform", value_name = "OS[/ARCH[/VARIANT]]")]
-    platforms: Vec<String>,
+    /// Remove only what the name means on these platforms
+    #[arg(long = "platform", value_name = "OS[/ARCH[/VARIANT]],...", value_delimiter = ',', value_parser = Platform::parse)]
+    platforms: Vec<Platform>,
     /// Names, IDs or unique beginnings of IDs
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
@@ -71,7 +72,12 @@ pub(super) fn removed(engine: &Engine, removed: &hull_image::Removed) {
 pub(super) fn remove(engine: &Engine, args: &Rmi) -> Done {
     let mut failed = false;
     for name in &args.images {
-        match engine.images.remove(name, args.force, &|owner| is_running(engine, owner)) {
+        let running = |owner: &str| is_running(engine, owner);
+        let result = match args.platforms.as_slice() {
+            [] => engine.images.remove(name, args.force, &running),
+            platforms => engine.images.remove_platforms(name, platforms, args.force, &running),
+        };
+        match result {
             Ok(lines) => lines.iter().for_each(|line| {
                 print(format_args!("{line}\n"));
                 removed(engine, line);

@@ -27,9 +27,12 @@ pub(super) struct Pull {
     /// Download all tags of the repository
     #[arg(short, long)]
     all_tags: bool,
-    /// Choose this platform where there are several
-    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]", value_parser = Platform::parse)]
-    platform: Option<Platform>,
+    /// Every platform that it is for
+    #[arg(long, conflicts_with = "platform")]
+    all_platforms: bool,
+    /// Choose this platform where there are several; those that are here already stay
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]],...", value_delimiter = ',', value_parser = Platform::parse)]
+    platform: Vec<Platform>,
     #[command(flatten)]
     signers: Signers,
     /// Print only the name
@@ -85,9 +88,9 @@ pub(super) struct Push {
         hide = true
     )]
     disable_content_trust: bool,
-    /// Refuse an image of another platform than this
-    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]", value_parser = Platform::parse)]
-    platform: Option<Platform>,
+    /// Upload only these platforms [default: all that are here]
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]],...", value_delimiter = ',', value_parser = Platform::parse)]
+    platform: Vec<Platform>,
     /// The image, after the machine that it goes to if that is no registry
     #[arg(value_name = "[ssh://HOST] NAME[:TAG]", num_args = 1..=2, required = true)]
     image: Vec<String>,
@@ -156,7 +159,8 @@ pub(super) fn pull(engine: &Engine, args: &Pull) -> Done {
         None => Client::from_environment(),
     };
     let options = PullOptions {
-        platform: args.platform.clone(),
+        platforms: args.platform.clone(),
+        all_platforms: args.all_platforms,
         verification: args.signers.verification()?,
         ..PullOptions::default()
     };
@@ -264,12 +268,10 @@ pub(super) fn push(engine: &Engine, args: &Push) -> Done {
     };
     let options = PushOptions { chunk: args.chunk_size, ..PushOptions::default() };
     for name in &names {
-        let mut images = engine.images.find_all(&name.to_string()).map_err(|_| missing())?;
-        if let Some(wanted) = &args.platform {
-            let image = engine.images.find_for(&name.to_string(), wanted).map_err(|_| missing())?;
-            super::images::check_platform(&image, &name.familiar(), Some(wanted))?;
-            images = vec![image];
-        }
+        let images = engine.images.find_several(&name.familiar(), &args.platform).map_err(|error| match error {
+            hull_image::Error::Platform { .. } => error.into(),
+            _ => missing(),
+        })?;
         let shown = Shown::push(args.quiet);
         let pushed = match images.as_slice() {
             [image] => registry::push(&engine.images, &client, image, name, &options, &shown),

@@ -229,8 +229,8 @@ pub(super) struct Args {
     )]
     pull: fetch::Policy,
     /// Choose this platform where an image has several
-    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]")]
-    platform: Option<String>,
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]", value_parser = hull_oci::image::Platform::parse)]
+    platform: Option<hull_oci::image::Platform>,
     /// Say nothing while pulling
     #[arg(short, long)]
     quiet: bool,
@@ -361,6 +361,7 @@ impl Args {
         let (network, isolation) = (self.network, self.isolation);
         let mut config = RunConfig {
             source,
+            platform: self.platform,
             command: words,
             entrypoint: self.entrypoint,
             env,

@@ -53,8 +53,10 @@ impl Engine {
         let mut image = None;
         let files = match &config.source {
             Source::Image(name) => {
-                let wanted = known.as_ref().map_or(name, |container| &container.image_id);
-                let mut found = self.images.find(wanted)?;
+                let mut found = match &known {
+                    Some(container) => self.images.find(&container.image_id)?,
+                    None => self.images.find_on(name, config.platform.as_ref())?,
+                };
                 // A policy may have become stricter since the image was pulled; without any this looks for its file.
                 hull_image::registry::permitted(&self.images, &found, name)?;
                 let lower = self.lower(&found)?;

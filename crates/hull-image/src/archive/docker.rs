@@ -22,7 +22,7 @@ struct Item {
 /// Adds the images of `manifest.json`; whether there is one.
 pub(super) fn read(
     members: &dyn Members,
-    wanted: Option<&Platform>,
+    wanted: &[Platform],
     images: &mut Images,
     seen: &mut Vec<String>,
 ) -> Result<bool, Error> {
@@ -42,7 +42,7 @@ pub(super) fn read(
 fn image(
     members: &dyn Members,
     item: &Item,
-    wanted: Option<&Platform>,
+    wanted: &[Platform],
     seen: &mut Vec<String>,
 ) -> Result<Option<Found>, Error> {
     let member = |name: &str| {
@@ -57,9 +57,7 @@ fn image(
         return Err(refuse(format!("{name} has digest {id}")));
     }
     let config = config(&bytes, &name)?;
-    if let Some(wanted) = wanted
-        && config.platform.suits(wanted).is_none()
-    {
+    if !wanted.is_empty() && !wanted.iter().any(|wanted| config.platform.suits(wanted).is_some()) {
         seen.push(config.platform.to_string());
         return Ok(None);
     }

@@ -1,8 +1,7 @@
 //! The OCI layout: `index.json`, and blobs by digest (image-spec `image-layout.md`).
 //!
-//! Each descriptor of `index.json` is an image, or an index from which one is chosen by platform. Engines that keep
-//! indexes write all descriptors but only the blobs they have, so the choice is among what is there. Manifests of other
-//! things (attestations, signatures, charts) are passed over.
+//! Each descriptor of `index.json` is an image, or an index of images for several platforms. Engines that keep indexes
+//! write all descriptors but only the blobs they have, so the choice is among what is there. Manifests of other things (attestations, signatures, charts) are passed over.
 
 use hull_oci::image::{
     Descriptor, Document, Index, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Manifest, Platform, media_type,
@@ -39,7 +38,7 @@ struct Candidate {
 /// Adds the images of `index.json`; whether there is one.
 pub(super) fn read(
     members: &dyn Members,
-    wanted: Option<&Platform>,
+    wanted: &[Platform],
     images: &mut Images,
     seen: &mut Vec<String>,
 ) -> Result<bool, Error> {
@@ -161,31 +160,49 @@ fn is_image(manifest: &Manifest) -> bool {
         && (manifest.layers.is_empty() || manifest.layers.iter().any(|layer| media_type::is_layer(&layer.media_type)))
 }
 
-/// Takes the best of one image's manifests. Equals that stand side by side are all taken, of an index only the first.
+/// Takes what is wanted of one image's manifests: the best for each platform. When nothing is asked for, these are all
+/// platforms of a name, and of what has none the image for this machine. Equals that stand side by side are all taken if
+/// they have no name, of an index only the first.
 fn choose(
-    mut candidates: Vec<Candidate>,
+    candidates: Vec<Candidate>,
     name: Option<&Reference>,
-    wanted: Option<&Platform>,
+    wanted: &[Platform],
     nested: bool,
     images: &mut Images,
     seen: &mut Vec<String>,
 ) -> Result<(), Error> {
-    // The only one there is, when nothing was asked for: whoever moved it here knows why.
-    let any = wanted.is_none() && candidates.len() == 1;
-    let native = Platform::native();
-    let score = |one: &Candidate| if any { Some(0) } else { one.platform.suits(wanted.unwrap_or(&native)) };
-    let Some(best) = candidates.iter().filter_map(score).max() else {
+    let mut taken = vec![false; candidates.len()];
+    if wanted.is_empty() && (name.is_some() || candidates.len() == 1) {
+        // A single one is taken whatever it is for: whoever moved it here knows why.
+        for (place, one) in candidates.iter().enumerate() {
+            taken[place] = !nested || !candidates[..place].iter().any(|other| other.platform == one.platform);
+        }
+    } else {
+        let native = [Platform::native()];
+        for platform in if wanted.is_empty() { &native[..] } else { wanted } {
+            let score = |one: &Candidate| one.platform.suits(platform);
+            let Some(best) = candidates.iter().filter_map(score).max() else { continue };
+            let mut fits = candidates.iter().enumerate().filter(|(_, one)| score(one) == Some(best));
+            match nested {
+                true => fits.next().into_iter().for_each(|(place, _)| taken[place] = true),
+                false => fits.for_each(|(place, _)| taken[place] = true),
+            }
+        }
+    }
+    if !taken.contains(&true) {
         seen.extend(candidates.iter().map(|one| one.platform.to_string()));
         return Ok(());
-    };
-    candidates.retain(|one| score(one) == Some(best));
-    if nested {
-        candidates.truncate(1);
     }
-    for candidate in candidates {
-        images.add(found(candidate, name)?)?;
+    let group = candidates.into_iter().zip(taken).filter(|(_, taken)| *taken);
+    let group = group.map(|(candidate, _)| Ok((candidate.platform.clone(), found(candidate, name)?)));
+    let group: Vec<(Platform, Found)> = group.collect::<Result<_, Error>>()?;
+    for (place, (platform, one)) in group.iter().enumerate() {
+        let other = group[..place].iter().find(|(other, two)| other == platform && two.id != one.id);
+        if let (Some(_), Some(name)) = (other, name) {
+            return Err(refuse(format!("it gives the name {name} to two images for {platform}")));
+        }
     }
-    Ok(())
+    images.add_all(group.into_iter().map(|(_, found)| found).collect())
 }
 
 fn found(candidate: Candidate, name: Option<&Reference>) -> Result<Found, Error> {

@@ -23,8 +23,8 @@ use crate::{Error, Image, LayerSource, Store, Transfer};
 /// What to take of an archive.
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
-    /// The platform to choose where there are several; this machine's if absent.
-    pub platform: Option<Platform>,
+    /// The platforms to take where there are several; without any, all of what has a name.
+    pub platforms: Vec<Platform>,
 }
 
 /// An image that has been loaded.
@@ -32,15 +32,17 @@ pub struct LoadOptions {
 pub struct Loaded {
     /// The image.
     pub image: Image,
-    /// The names that the archive gave it.
+    /// The names that the archive gave it, and that mean it where no platform is asked for.
     pub names: Vec<Reference>,
+    /// The names that mean it where its platform is asked for.
+    pub variant_of: Vec<Reference>,
 }
 
 impl Loaded {
-    /// What `docker load` prints of it.
+    /// What `docker load` prints of it: nothing of what is behind a name on another platform.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        if self.names.is_empty() {
+        if self.names.is_empty() && self.variant_of.is_empty() {
             return vec![format!("Loaded image ID: {}", self.image.id)];
         }
         self.names.iter().map(|name| format!("Loaded image: {}", name.familiar())).collect()
@@ -206,14 +208,36 @@ fn digest_of_name(name: &str) -> Option<Digest> {
 
 /// Finds the images, reads the layers that are missing, and commits.
 fn finish(transfer: &Transfer, archive: &Archive, options: &LoadOptions) -> Result<Vec<Loaded>, Error> {
-    let found = resolve(archive, options.platform.as_ref())?;
+    let found = resolve(archive, &options.platforms)?;
     layers(transfer, archive, &found)?;
+    // Names of several platforms are given when all of these are there.
+    let mut several: Vec<(Reference, Vec<Digest>)> = Vec::new();
+    for name in found.iter().flat_map(|one| &one.names) {
+        let ids: Vec<Digest> = found.iter().filter(|one| one.names.contains(name)).map(|one| one.id.clone()).collect();
+        if ids.len() > 1 && !several.iter().any(|(known, _)| known == name) {
+            several.push((name.clone(), ids));
+        }
+    }
     let mut loaded = Vec::with_capacity(found.len());
     for Found { config, manifest, mut names, .. } in found {
         names.sort();
+        let (shared, own): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(|name| several.iter().any(|(known, _)| known == name));
         let manifest = manifest.as_ref().map(|(bytes, media_type)| (bytes.as_slice(), media_type.as_str()));
-        let image = transfer.image(&config, manifest, &names)?;
-        loaded.push(Loaded { image, names });
+        let image = transfer.image(&config, manifest, &own)?;
+        loaded.push(Loaded { image, names: own, variant_of: shared });
+    }
+    let store = transfer.store();
+    for (name, ids) in &several {
+        store.tag_all(ids, std::slice::from_ref(name))?;
+    }
+    for one in loaded.iter_mut().filter(|one| !one.variant_of.is_empty()) {
+        one.image = store.get(&one.image.id)?;
+        let (names, variant_of) =
+            std::mem::take(&mut one.variant_of).into_iter().partition(|name| one.image.names.contains(name));
+        one.names.extend::<Vec<_>>(names);
+        one.names.sort();
+        one.variant_of = variant_of;
     }
     Ok(loaded)
 }

@@ -24,7 +24,7 @@ mod time;
 pub use import::{ImportOptions, import};
 pub(crate) use layout::LAYOUT_VERSION;
 pub use load::{LoadOptions, Loaded, load, load_path, load_stream};
-pub use save::{Format, Layers, SaveOptions, save, save_directory, select};
+pub use save::{Format, Layers, SaveOptions, retain_platforms, save, save_directory, select};
 
 use std::fs::File;
 

@@ -64,8 +64,9 @@ pub(super) fn refuse(reason: impl AsRef<str>) -> Error {
     Error::Archive(one_line(reason.as_ref()))
 }
 
-/// Finds the images of an archive that suit `wanted`, or this machine when nothing is asked for.
-pub(super) fn resolve(members: &dyn Members, wanted: Option<&Platform>) -> Result<Vec<Found>, Error> {
+/// Finds the images of an archive for the platforms `wanted`. When nothing is asked for, what has a name is taken for all
+/// platforms that are there, and of what has none the image for this machine.
+pub(super) fn resolve(members: &dyn Members, wanted: &[Platform]) -> Result<Vec<Found>, Error> {
     let mut images = Images::default();
     let mut seen = Vec::new();
     let is_layout = layout::read(members, wanted, &mut images, &mut seen)?;
@@ -76,7 +77,7 @@ pub(super) fn resolve(members: &dyn Members, wanted: Option<&Platform>) -> Resul
     Ok(images.list)
 }
 
-fn none_found(members: &dyn Members, wanted: Option<&Platform>, is_image: bool, seen: &[String]) -> Error {
+fn none_found(members: &dyn Members, wanted: &[Platform], is_image: bool, seen: &[String]) -> Error {
     if !is_image {
         return match members.size("repositories") {
             Err(error) => error,
@@ -87,7 +88,8 @@ fn none_found(members: &dyn Members, wanted: Option<&Platform>, is_image: bool, 
     if seen.is_empty() {
         return refuse("it holds no image");
     }
-    let platform = wanted.map_or_else(|| Platform::native().to_string(), ToString::to_string);
+    let platforms: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+    let platform = if platforms.is_empty() { Platform::native().to_string() } else { platforms.join(", ") };
     let mut seen = seen.to_vec();
     seen.sort();
     seen.dedup();
@@ -99,7 +101,8 @@ fn none_found(members: &dyn Members, wanted: Option<&Platform>, is_image: bool, 
 #[derive(Debug, Default)]
 pub(super) struct Images {
     list: Vec<Found>,
-    names: BTreeMap<Reference, Digest>,
+    /// The images that a name means; several where these are for different platforms.
+    names: BTreeMap<Reference, Vec<Digest>>,
     bytes: u64,
 }
 
@@ -114,14 +117,24 @@ impl Images {
         self.list.iter_mut().find(|found| found.id == *id)
     }
 
-    /// Adds an image; one that is there already only gets the names.
-    pub(super) fn add(&mut self, found: Found) -> Result<(), Error> {
-        for name in &found.names {
-            let other = self.names.insert(name.clone(), found.id.clone());
-            if other.is_some_and(|other| other != found.id) {
+    /// Adds the images of one name for several platforms.
+    pub(super) fn add_all(&mut self, group: Vec<Found>) -> Result<(), Error> {
+        let ids: Vec<Digest> = group.iter().map(|found| found.id.clone()).collect();
+        for name in group.iter().flat_map(|found| &found.names) {
+            let known = self.names.entry(name.clone()).or_insert_with(|| ids.clone());
+            if ids.iter().any(|id| !known.contains(id)) {
                 return Err(refuse(format!("it gives the name {name} to two images")));
             }
         }
+        group.into_iter().try_for_each(|found| self.insert(found))
+    }
+
+    /// Adds an image; one that is there already only gets the names.
+    pub(super) fn add(&mut self, found: Found) -> Result<(), Error> {
+        self.add_all(vec![found])
+    }
+
+    fn insert(&mut self, found: Found) -> Result<(), Error> {
         if let Some(present) = self.get(&found.id) {
             if present.layers.len() != found.layers.len() {
                 return Err(refuse(format!("image {} has two lists of layers", found.id)));

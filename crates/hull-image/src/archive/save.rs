@@ -117,6 +117,31 @@ pub fn select(store: &Store, words: &[String]) -> Result<Vec<(Image, Vec<Referen
     Ok(selected)
 }
 
+/// Keeps of selected images those for some platforms; all of them when none is asked for.
+///
+/// # Errors
+/// [`Error::Platform`] when something that was selected has nothing for one of them.
+pub fn retain_platforms(images: &mut Vec<(Image, Vec<Reference>)>, platforms: &[Platform]) -> Result<(), Error> {
+    let suits = |image: &Image, wanted: &Platform| image.config.platform.suits(wanted).is_some();
+    for wanted in platforms {
+        for (image, names) in images.iter() {
+            // What it is on another platform may stand beside it.
+            let beside = |(other, of): &(Image, Vec<Reference>)| {
+                suits(other, wanted) && names.iter().any(|name| of.contains(name))
+            };
+            if !suits(image, wanted) && !images.iter().any(beside) {
+                let name = names.first().map_or_else(|| image.id.short().to_owned(), Reference::familiar);
+                let (wanted, actual) = (wanted.to_string(), image.config.platform.to_string());
+                return Err(Error::Platform { name, wanted, actual });
+            }
+        }
+    }
+    if !platforms.is_empty() {
+        images.retain(|(image, _)| platforms.iter().any(|wanted| suits(image, wanted)));
+    }
+    Ok(())
+}
+
 /// Writes images as one tar stream.
 ///
 /// # Errors

@@ -71,7 +71,7 @@ impl Memory {
     }
 
     fn images(&self) -> Result<Vec<Found>, String> {
-        resolve(self, None).map_err(|error| error.to_string())
+        resolve(self, &[]).map_err(|error| error.to_string())
     }
 
     fn refused(&self, with: &str) {
@@ -143,7 +143,8 @@ fn paths_of_old_archives_are_followed() {
     let found = archive.images().expect("what was saved by name is loaded on any machine");
     assert_eq!(found[0].layers[0].member, "abc/layer.tar");
     let wanted = Platform::parse("linux/arm64").expect("valid");
-    let error = resolve(&archive, Some(&wanted)).expect_err("another platform was asked for").to_string();
+    let error =
+        resolve(&archive, std::slice::from_ref(&wanted)).expect_err("another platform was asked for").to_string();
     assert!(error.contains("no image for linux/arm64, only linux/s390x"), "{error}");
 }
 
@@ -157,10 +158,22 @@ fn the_platform_is_chosen_among_what_is_there() {
     statement.annotations.insert("vnd.docker.reference.type".to_owned(), "attestation-manifest".to_owned());
     let nested = archive.index(&[absent.clone(), other.clone(), mine.clone(), statement]);
     archive.top(&[named(nested, NAME, "docker.io/library/a:1")]);
-    let found = archive.images().expect("an image");
-    assert_eq!((found.len(), found[0].manifest.as_ref().map(|(bytes, _)| Digest::of(bytes))), (1, Some(mine.digest)));
+    let digests = |found: &[Found]| {
+        let digest = |one: &Found| one.manifest.as_ref().map(|(bytes, _)| Digest::of(bytes));
+        found.iter().filter_map(digest).collect::<Vec<_>>()
+    };
+    let found = archive.images().expect("both that are there");
+    assert_eq!(digests(&found), [other.digest.clone(), mine.digest.clone()]);
+    assert!(found.iter().all(|one| names(one) == ["a:1"]));
+    let found = resolve(&archive, &[Platform::native()]).expect("an image");
+    assert_eq!(digests(&found), [mine.digest.clone()]);
+    // Without a name nothing would say that they belong together: it is this machine's.
+    let mut unnamed = Memory(archive.0.clone());
+    let nested = unnamed.index(&[other.clone(), mine.clone()]);
+    unnamed.top(&[nested]);
+    assert_eq!(digests(&unnamed.images().expect("an image")), [mine.digest]);
     let wanted = Platform::parse("linux/s390x").expect("valid");
-    let found = resolve(&archive, Some(&wanted)).expect("an image");
+    let found = resolve(&archive, std::slice::from_ref(&wanted)).expect("an image");
     assert_eq!(found[0].manifest.as_ref().map(|(bytes, _)| Digest::of(bytes)), Some(other.digest.clone()));
 
     let mut foreign = Memory(archive.0.clone());

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use clap::ValueEnum;
 use hull_engine::{Engine, Error};
+use hull_oci::image::Platform;
 
 use crate::commands::Failure;
 
@@ -25,7 +26,7 @@ pub(in crate::commands) enum Policy {
 pub(in crate::commands) struct Fetch {
     pub(super) image: Option<String>,
     pub(super) policy: Policy,
-    pub(super) platform: Option<String>,
+    pub(super) platform: Option<Platform>,
     pub(super) quiet: bool,
 }
 
@@ -43,9 +44,7 @@ impl Fetch {
         }
         if self.policy == Policy::Missing
             && let (Some(image), Some(platform)) = (&self.image, &self.platform)
-            && let Ok(wanted) = hull_oci::image::Platform::parse(platform)
-            && let Ok(found) = engine.images.find(image)
-            && found.config.platform.suits(&wanted).is_none()
+            && let Err(hull_image::Error::Platform { .. }) = engine.images.find_on(image, Some(platform))
         {
             // The image that is here is for another platform.
             if !self.quiet {
@@ -72,7 +71,7 @@ impl Fetch {
         let mut command = Command::new("/proc/self/exe");
         command.arg("--root").arg(engine.root()).arg("--state").arg(engine.state_root()).args(["pull", "--for-run"]);
         if let Some(platform) = &self.platform {
-            command.args(["--platform", platform]);
+            command.args(["--platform", &platform.to_string()]);
         }
         let failed = |reason: String| Failure::usage(format!("pull {image}: {reason}"));
         let output = if self.quiet {

@@ -8,6 +8,7 @@
 //! cargo xtask compare [OPTION...]          the same command lines against a real Docker and against Hull
 //! cargo xtask clients [OPTION...]          client libraries and Compose against Hull, and against a real Docker
 //! cargo xtask load [OPTION...]             many clients that mix all calls, against Hull
+//! cargo xtask screenshots [OPTION...]      the README's pictures, of a real terminal; writes docs/img
 //! cargo xtask start-order                  which functions a start runs, for the linker; writes crates/hull/start.ld
 //! ```
 
@@ -18,6 +19,7 @@ mod http;
 mod layers;
 mod load;
 mod release;
+mod screenshots;
 mod served;
 mod sources;
 mod start_order;
@@ -31,7 +33,7 @@ use std::process::{Command, ExitCode};
 /// What a developer command ends with: a message for a person.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-const USAGE: &str = "usage: cargo xtask test [NEXTEST ARGUMENT...] | layers | release | bench [--help] | compare | clients | load | start-order";
+const USAGE: &str = "usage: cargo xtask test [NEXTEST ARGUMENT...] | layers | release | bench [--help] | compare | clients | load | screenshots | start-order";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         "compare" => compare::run(&rest),
         "clients" => clients::run(&rest),
         "load" => load::run(&rest),
+        "screenshots" => screenshots::run(&rest),
         "start-order" => start_order::run(),
         "" | "help" | "--help" | "-h" => {
             println!("{USAGE}");

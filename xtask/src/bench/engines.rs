@@ -159,6 +159,17 @@ impl Engines {
         })
     }
 
+    /// What a shell asks Hull to complete.
+    pub(super) fn completion(&self, words: &str) -> Command {
+        let stage = self.stage.display();
+        command(&format!("{stage}/hull __complete --root {stage}/data --state /run/bench/engine {words}"))
+    }
+
+    /// The pause before each run.
+    pub(super) fn pause(&self) -> Duration {
+        self.pause
+    }
+
     /// Runs a command of an engine, from spawn to the end, and fails if it fails. Its output goes to files: a pipe that
     /// a container holds open would be waited for.
     pub(super) fn run(&self, engine: &str, words: &str) -> Result<Duration> {

@@ -13,6 +13,7 @@
 mod api;
 mod build;
 mod bundle;
+mod cli;
 mod engines;
 mod images;
 mod inside;
@@ -28,13 +29,14 @@ use std::process::{Command, Stdio};
 use crate::{Result, release, workspace};
 
 const USAGE: &str = "\
-usage: cargo xtask bench [images|pull|network|life|build|api] [OPTION...]
+usage: cargo xtask bench [images|pull|network|life|build|api|cli] [OPTION...]
   images             measure loading, removing and mounting images instead of starting containers
   pull               measure pulling an image from a registry on this machine
   network            measure containers on bridges beside docker and podman, in a network namespace
   life               measure detached containers: memory, exec, lists, a thousand at once
   build              measure builds beside BuildKit (docker's) and buildah
   api                measure Docker's client and plain requests through hull serve beside dockerd
+  cli                measure the command line's answers beside docker's and podman's
   --runs N           runs of each contender (default 40, at least 30)
   --pause MS         pause before each run (default 50)
   --peers-root DIR   a root directory with crun and runc in it (default $HULL_PEERS_ROOT, else those in PATH)
@@ -62,12 +64,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         Some("inside-network") => return network::inside(&arguments[1..]),
         Some("inside-build") => return build::inside(&arguments[1..]),
         Some("inside-api") => return api::inside(&arguments[1..]),
+        Some("inside-cli") => return cli::inside(&arguments[1..]),
         Some("inside-life") => return life::inside(&arguments[1..]),
         Some("serve") => return traffic::serve(&arguments[1..]),
         Some("talk") => return traffic::talk(&arguments[1..]),
         Some("network") => return network::run(&parse(&arguments[1..])?),
         Some("api") => return api::run(&parse(&arguments[1..])?),
         Some("build") => return build::run(&parse(&arguments[1..])?),
+        Some("cli") => return cli::run(&parse(&arguments[1..])?),
         Some("life") => return life::run(&parse(&arguments[1..])?),
         Some("pull") => return pull::run(&parse(&arguments[1..])?),
         Some("images") => return images::run(&parse(&arguments[1..])?),

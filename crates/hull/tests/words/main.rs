@@ -1,6 +1,7 @@
 //! The command line itself: parity, completion, settings, the terminal screen, bad surroundings.
 
 mod completion;
+mod everywhere;
 mod parity;
 mod settings;
 mod surroundings;

@@ -193,7 +193,8 @@ fn vm_the_clock_is_in_1970() {
         return;
     };
     let vm = vm.program("hull", Path::new(env!("CARGO_BIN_EXE_hull"))).program("probe", &probe());
-    let console = vm.run(
+    // Some thirty starts: on a machine that others use, too, these take minutes.
+    let console = vm.limit(std::time::Duration::from_secs(300)).run(
         r#"
 rootfs /tmp/rootfs
 h() { /run/vm/hull --root /tmp/data --state /tmp/live "$@"; }

@@ -1,0 +1,255 @@
+//! `cargo xtask screenshots`: the pictures of the README, of Hull as it is.
+//!
+//! Each command runs on a pseudo-terminal; what it writes goes through [`terminal`], and what would be seen is written to
+//! `docs/img/NAME.svg` by [`svg`]. Nothing is drawn that was not printed, but the prompt. Containers run in network and
+//! host name namespaces of this process, on a store that is removed at the end; the base image is composed first, from the
+//! distribution's archive, with the machine's network. It needs root and curl.
+
+mod svg;
+mod terminal;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use hull_sys::clone::CloneFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use crate::{Result, workspace};
+use terminal::Terminal;
+
+const USAGE: &str = "usage: cargo xtask screenshots [--hull PROGRAM]";
+
+/// What the machine is called in the pictures.
+const HOST: &str = "debian";
+/// A command that takes longer has failed.
+const MOST: Duration = Duration::from_secs(300);
+/// A picture of more bytes is not for a README.
+const LARGEST: usize = 60_000;
+
+/// A session on a terminal.
+struct Session<'a> {
+    stage: &'a Stage,
+    columns: u16,
+    rows: u16,
+    terminal: Terminal,
+}
+
+/// Where everything is, removed at the end.
+struct Stage {
+    directory: PathBuf,
+    program: PathBuf,
+    /// What the machine is really called.
+    host: String,
+}
+
+impl Stage {
+    fn new(program: &Path) -> Result<Self> {
+        let directory = std::env::temp_dir().join(format!("hull-screenshots-{}", std::process::id()));
+        let stage = Self {
+            program: program.canonicalize()?,
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            directory,
+        };
+        let work = stage.directory.join("work/examples/hello");
+        std::fs::create_dir_all(&work)?;
+        std::fs::create_dir(stage.directory.join("bin"))?;
+        std::fs::copy(workspace().join("examples/hello/Dockerfile"), work.join("Dockerfile"))?;
+        std::os::unix::fs::symlink(&stage.program, stage.directory.join("bin/hull"))?;
+        Ok(stage)
+    }
+
+    /// A shell's command line.
+    fn shell(&self, line: &str) -> Command {
+        let at = |name: &str| self.directory.join(name);
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", line]).current_dir(at("work"));
+        command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", at("bin").display()));
+        command.env("HULL_ROOT", at("data")).env("HULL_STATE", at("state")).env("HOME", at("home"));
+        command.env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8").env("HOSTNAME", HOST).env("TZ", "UTC");
+        for name in ["HULL_DEFAULT_NETWORK", "NO_COLOR", "COLUMNS", "LINES"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Runs what nobody sees.
+    fn quietly(&self, line: &str) -> Result<()> {
+        let output = self.shell(line).output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(format!("{line}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()).into())
+    }
+
+    fn session(&self, columns: u16, rows: u16) -> Session<'_> {
+        Session { stage: self, columns, rows, terminal: Terminal::new(columns, rows) }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let gone = self.quietly("hull rm --force $(hull ps -aq) && hull network prune --force");
+        if let Err(error) = gone.and_then(|()| Ok(std::fs::remove_dir_all(&self.directory)?)) {
+            eprintln!("{}: {error}", self.directory.display());
+        }
+    }
+}
+
+impl Session<'_> {
+    /// Runs a command line to its end, with the prompt before it.
+    fn run(&mut self, line: &str) -> Result<&mut Self> {
+        self.terminal.feed(format!("\x1b[1;36m$\x1b[0m \x1b[1m{line}\x1b[0m\r\n").as_bytes());
+        let (master, mut child) = self.start(line)?;
+        let begin = Instant::now();
+        let status = loop {
+            let ended = child.try_wait()?;
+            let said = self.read(&master)?;
+            match ended {
+                Some(status) if !said => break status,
+                None if begin.elapsed() > MOST => {
+                    child.kill()?;
+                    child.wait()?;
+                    return Err(format!("{line}: it did not end").into());
+                }
+                _ => {}
+            }
+        };
+        if !status.success() {
+            return Err(format!("{line}: {status}: {}", self.text().trim()).into());
+        }
+        Ok(self)
+    }
+
+    /// Runs a program that takes the whole screen for some time, presses keys, and leaves it.
+    fn look(&mut self, line: &str, time: Duration, keys: &str) -> Result<()> {
+        let (master, mut child) = self.start(line)?;
+        let begin = Instant::now();
+        while begin.elapsed() < time {
+            self.read(&master)?;
+        }
+        let press = |keys: &str| File::from(master.try_clone()?).write_all(keys.as_bytes());
+        press(keys)?;
+        while begin.elapsed() < time + Duration::from_secs(2) {
+            self.read(&master)?;
+        }
+        let seen = self.terminal.clone();
+        press("q")?;
+        while child.try_wait()?.is_none() && begin.elapsed() < MOST {
+            self.read(&master)?;
+        }
+        child.kill()?;
+        child.wait()?;
+        self.terminal = seen;
+        Ok(())
+    }
+
+    fn start(&self, line: &str) -> Result<(OwnedFd, Child)> {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        grantpt(&master)?;
+        unlockpt(&master)?;
+        let name = ptsname(&master, Vec::new())?;
+        let slave = rustix::fs::open(name.as_c_str(), OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
+        tcsetwinsize(&slave, Winsize { ws_row: self.rows, ws_col: self.columns, ws_xpixel: 0, ws_ypixel: 0 })?;
+        let end = || slave.try_clone();
+        let mut command = self.stage.shell(line);
+        command.stdin(end()?).stdout(end()?).stderr(end()?);
+        Ok((master, command.spawn()?))
+    }
+
+    /// Takes what has been written, if anything was.
+    fn read(&mut self, master: &OwnedFd) -> Result<bool> {
+        let mut files = [PollFd::from_borrowed_fd(master.as_fd(), PollFlags::IN)];
+        let most = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        if poll(&mut files, Some(&most))? == 0 {
+            return Ok(false);
+        }
+        let mut bytes = [0; 16 << 10];
+        // When nobody has the other end open any more, reading fails.
+        let length = rustix::io::read(master, &mut bytes).unwrap_or(0);
+        self.terminal.feed(&bytes[..length]);
+        Ok(length > 0)
+    }
+
+    fn text(&self) -> String {
+        let line =
+            |line: Vec<terminal::Cell>| line.iter().map(|(character, _)| *character).chain(['\n']).collect::<String>();
+        self.terminal.lines().into_iter().map(line).collect()
+    }
+
+    /// Writes the picture, unless it shows what is nobody's business.
+    fn write(&self, name: &str, title: &str) -> Result<()> {
+        let text = self.text();
+        let directory = self.stage.directory.to_string_lossy().into_owned();
+        let home = workspace().to_string_lossy().into_owned();
+        for secret in [&directory, &home, &self.stage.host] {
+            if text.contains(secret.as_str()) {
+                return Err(format!("{name}: it shows {secret:?}:\n{text}").into());
+            }
+        }
+        let svg = svg::picture(title, self.columns, &self.terminal.lines());
+        if svg.len() > LARGEST {
+            return Err(format!("{name}: the picture has {} bytes, at most {LARGEST} are wanted", svg.len()).into());
+        }
+        let path = workspace().join("docs/img").join(format!("{name}.svg"));
+        println!("{}: {} bytes\n{text}", path.display(), svg.len());
+        std::fs::create_dir_all(workspace().join("docs/img"))?;
+        Ok(std::fs::write(path, svg)?)
+    }
+}
+
+/// Makes the pictures.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let program = match arguments {
+        [] => crate::release::build()?,
+        [option, program] if option == "--hull" => program.into(),
+        _ => return Err(USAGE.into()),
+    };
+    let stage = Stage::new(&program)?;
+    let mut first = stage.session(100, 50);
+    first.run("hull bootstrap debian:bookworm --include busybox")?;
+    // From here on nothing reaches the machine's own network.
+    hull_sys::clone::unshare(CloneFlags::NEWNET | CloneFlags::NEWUTS)?;
+    rustix::system::sethostname(HOST.as_bytes())?;
+    crate::check(Command::new("ip").args(["link", "set", "lo", "up"]))?;
+    first
+        .run("hull build --tag hello examples/hello")?
+        .run("hull run -d --name hello -p 127.0.0.1:8080:80 --memory 64m --cpus 0.5 --pids-limit 50 hello")?;
+    // The server and the first health check take a moment.
+    std::thread::sleep(Duration::from_secs(3));
+    first
+        .run("hull ps --format 'table {{.Names}}\\t{{.Image}}\\t{{.Status}}\\t{{.Ports}}'")?
+        .run("curl --silent http://127.0.0.1:8080/")?
+        .run("hull stats --no-stream hello")?;
+    first.write("first-run", "hull bootstrap, build, run, ps and stats")?;
+
+    let mut explain = stage.session(100, 60);
+    explain.run("hull explain hello")?;
+    explain.write("explain", "hull explain: what a container may do, and what it uses")?;
+
+    let mut explore = stage.session(110, 60);
+    explore.run("hull image explore hello")?;
+    explore.write("explore", "hull image explore: what each layer holds and wastes")?;
+
+    stage.quietly("sed -i 's/Hello from a Hull container/Good evening from Hull/' examples/hello/Dockerfile")?;
+    let mut build = stage.session(100, 50);
+    build.run("hull build --explain --tag hello examples/hello")?;
+    build.write("build", "hull build --explain: why a step is done again")?;
+
+    let busy = "while :; do i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo batch done; sleep 0.3; done";
+    stage.quietly("hull network create backend")?;
+    stage.quietly("hull run -d --name db --network backend --memory 256m hello busybox sleep 100000")?;
+    stage.quietly(&format!(
+        "hull run -d --name worker --network backend --cpus 0.5 --memory 128m hello sh -c '{busy}'"
+    ))?;
+    stage.quietly("hull run -d --name cache --read-only --memory 64m hello busybox sleep 100000")?;
+    let mut top = stage.session(110, 26);
+    top.look("hull top", Duration::from_secs(5), "j")?;
+    top.write("top", "hull top: containers with their use, logs and processes")
+}

@@ -1,9 +1,9 @@
 //! `cargo xtask screenshots`: the pictures of the README, of Hull as it is.
 //!
 //! Each command runs on a pseudo-terminal; what it writes goes through [`terminal`], and what would be seen is written to
-//! `docs/img/NAME.svg` by [`svg`]. Nothing is drawn that was not printed, but the prompt. Containers run in network and
-//! host name namespaces of this process, on a store that is removed at the end; the base image is composed first, from the
-//! distribution's archive, with the machine's network. It needs root and curl.
+//! `docs/img/NAME.svg` by [`svg`]. Nothing is drawn that was not printed, but the prompt. Containers run in mount, network
+//! and host name namespaces of this process, on a store that is removed at the end and seems to be where users have theirs;
+//! the base image is composed first, from the distribution's archive, with the machine's network. It needs root and curl.
 
 mod svg;
 mod terminal;
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use hull_sys::clone::CloneFlags;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
@@ -28,6 +29,8 @@ const USAGE: &str = "usage: cargo xtask screenshots [--hull PROGRAM]";
 
 /// What the machine is called in the pictures.
 const HOST: &str = "debian";
+/// Where Hull keeps everything unless it is told otherwise.
+const DATA: &str = "/var/lib/hull";
 /// A command that takes longer has failed.
 const MOST: Duration = Duration::from_secs(300);
 /// A picture of more bytes is not for a README.
@@ -59,7 +62,17 @@ impl Stage {
         };
         let work = stage.directory.join("work/examples/hello");
         std::fs::create_dir_all(&work)?;
-        std::fs::create_dir(stage.directory.join("bin"))?;
+        for name in ["bin", "data", "home"] {
+            std::fs::create_dir(stage.directory.join(name))?;
+        }
+        // What is below these directories is this process's own.
+        hull_sys::clone::unshare(CloneFlags::NEWNS)?;
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        for over in ["/var/lib", "/run"] {
+            mount("tmpfs", over, "tmpfs", MountFlags::empty(), None)?;
+        }
+        std::fs::create_dir(DATA)?;
+        mount_bind(&stage.directory.join("data"), DATA)?;
         std::fs::copy(workspace().join("examples/hello/Dockerfile"), work.join("Dockerfile"))?;
         std::os::unix::fs::symlink(&stage.program, stage.directory.join("bin/hull"))?;
         Ok(stage)
@@ -71,9 +84,13 @@ impl Stage {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", line]).current_dir(at("work"));
         command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", at("bin").display()));
-        command.env("HULL_ROOT", at("data")).env("HULL_STATE", at("state")).env("HOME", at("home"));
-        command.env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8").env("HOSTNAME", HOST).env("TZ", "UTC");
-        for name in ["HULL_DEFAULT_NETWORK", "NO_COLOR", "COLUMNS", "LINES"] {
+        command
+            .env("HOME", at("home"))
+            .env("TERM", "xterm-256color")
+            .env("LC_ALL", "C.UTF-8")
+            .env("HOSTNAME", HOST)
+            .env("TZ", "UTC");
+        for name in ["HULL_DEFAULT_NETWORK", "HULL_ROOT", "HULL_STATE", "NO_COLOR", "COLUMNS", "LINES"] {
             command.env_remove(name);
         }
         command
@@ -96,6 +113,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         let gone = self.quietly("hull rm --force $(hull ps -aq) && hull network prune --force");
+        let gone = gone.and_then(|()| Ok(unmount(DATA, UnmountFlags::DETACH)?));
         if let Err(error) = gone.and_then(|()| Ok(std::fs::remove_dir_all(&self.directory)?)) {
             eprintln!("{}: {error}", self.directory.display());
         }
@@ -212,7 +230,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         _ => return Err(USAGE.into()),
     };
     let stage = Stage::new(&program)?;
-    let mut first = stage.session(100, 50);
+    let mut first = stage.session(110, 50);
     first.run("hull bootstrap debian:bookworm --include busybox")?;
     // From here on nothing reaches the machine's own network.
     hull_sys::clone::unshare(CloneFlags::NEWNET | CloneFlags::NEWUTS)?;
@@ -229,17 +247,21 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         .run("hull stats --no-stream hello")?;
     first.write("first-run", "hull bootstrap, build, run, ps and stats")?;
 
-    let mut explain = stage.session(100, 60);
-    explain.run("hull explain hello")?;
+    let mut explain = stage.session(110, 60);
+    explain.run("hull explain hello | head -n 32")?;
     explain.write("explain", "hull explain: what a container may do, and what it uses")?;
 
     let mut explore = stage.session(110, 60);
     explore.run("hull image explore hello")?;
     explore.write("explore", "hull image explore: what each layer holds and wastes")?;
 
-    stage.quietly("sed -i 's/Hello from a Hull container/Good evening from Hull/' examples/hello/Dockerfile")?;
+    let dockerfile = "FROM debian:bookworm\nENV THEME=dark\nCOPY pages /www\nRUN ls /www > /index\n";
+    std::fs::create_dir_all(stage.directory.join("work/site/pages"))?;
+    std::fs::write(stage.directory.join("work/site/Dockerfile"), dockerfile)?;
+    stage.quietly("echo hello > site/pages/index.html; echo about > site/pages/about.html; hull build -t site site")?;
+    stage.quietly("echo 'good evening' > site/pages/index.html; sed -i s/dark/light/ site/Dockerfile")?;
     let mut build = stage.session(100, 50);
-    build.run("hull build --explain --tag hello examples/hello")?;
+    build.run("hull build --explain --tag site site")?;
     build.write("build", "hull build --explain: why a step is done again")?;
 
     let busy = "while :; do i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo batch done; sleep 0.3; done";
@@ -249,7 +271,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         "hull run -d --name worker --network backend --cpus 0.5 --memory 128m hello sh -c '{busy}'"
     ))?;
     stage.quietly("hull run -d --name cache --read-only --memory 64m hello busybox sleep 100000")?;
-    let mut top = stage.session(110, 26);
+    let mut top = stage.session(110, 12);
     top.look("hull top", Duration::from_secs(5), "j")?;
     top.write("top", "hull top: containers with their use, logs and processes")
 }

@@ -156,6 +156,59 @@ fn root_build_several_platforms_out_of_the_store() {
 }
 
 #[test]
+fn root_build_a_name_keeps_its_platforms_on_every_way() {
+    let (Some(machine), Some(second)) = (Machine::with("text"), Machine::with("text")) else { return };
+    // Programs that run here, whatever the image says it is for.
+    let text = "FROM scratch\nARG TARGETARCH\nENV ARCH=$TARGETARCH\nCOPY probe /probe\nCMD [\"/probe\", \"env\"]\n";
+    let registry = Registry::start();
+    let name = registry.name("app:1");
+    machine.build(text, &[BOTH, "-t", &name, "--push"]).ok();
+    let runs = |machine: &Machine, words: &[&str], name: &str| {
+        let mut command = machine.home.hull(&["run", "--rm", "--pull=never", "--network=none", "--cgroup-parent"]);
+        let output = finish(command.arg(machine.home.name()).args(words).arg(name)).ok();
+        output.lines().iter().find_map(|line| line.strip_prefix("ARCH=")).unwrap_or_default().to_owned()
+    };
+    let foreign = format!("--platform=linux/{}", other());
+    let each = |machine: &Machine, name: &str| {
+        assert_eq!(runs(machine, &[], name), native());
+        assert_eq!(runs(machine, &[&foreign], name), other());
+        let rows = machine.text(&["history", "--format={{.CreatedBy}}", &foreign, name]);
+        assert!(rows.contains(&format!("ARCH={}", other())), "{rows}");
+    };
+    each(&machine, &name);
+    // One platform, then the other one beside it.
+    second.text(&["pull", "-q", &name]);
+    second.home.run(&["image", "inspect", &foreign, &name]).fails("does not match the specified platform");
+    second.text(&["pull", "-q", &foreign, &name]);
+    each(&second, &name);
+    let said = second.text(&["pull", "--platform=linux/amd64,linux/arm64", &name]);
+    assert!(said.contains("Image is up to date"), "{said}");
+    // Taken away one by one, and all at once again.
+    let removed = second.text(&["rmi", &foreign, &name]);
+    assert!(removed.contains("Deleted: sha256:"), "{removed}");
+    second.home.run(&["image", "inspect", &foreign, &name]).fails("does not match the specified platform");
+    assert_eq!(runs(&second, &[], &name), native());
+    second.text(&["pull", "-q", "--all-platforms", &name]);
+    each(&second, &name);
+    // Through an archive, where everything is taken unless one is asked for.
+    second.text(&["tag", &name, "app:2"]);
+    let saved = machine.path("saved.tar").display().to_string();
+    second.text(&["save", "-o", &saved, "app:2"]);
+    machine.text(&["rmi", &name]);
+    assert_eq!(machine.text(&["load", "-i", &saved]), "Loaded image: app:2");
+    each(&machine, "app:2");
+    machine.text(&["load", "-i", &saved, &foreign]);
+    assert_eq!(runs(&machine, &[], "app:2"), other());
+    // What a container uses stays.
+    second.text(&["create", "--name=user", "--network=none", &foreign, "app:2"]);
+    second.home.run(&["rmi", &foreign, "app:2"]).fails("is using it");
+    second.text(&["rm", "user"]);
+    for machine in [machine, second] {
+        machine.home.assert_clean();
+    }
+}
+
+#[test]
 fn root_build_for_a_processor_that_is_not_here() {
     let Some(machine) = Machine::with("text") else { return };
     let text = "FROM scratch\nCOPY f /\nCOPY probe /probe\nRUN [\"/probe\", \"echo\", \"x\"]\n";

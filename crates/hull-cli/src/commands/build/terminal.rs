@@ -23,6 +23,10 @@ const SHOWN: usize = 6;
 /// Last lines of a failed step.
 const LAST: usize = 50;
 
+/// How a reason of `--explain` begins, and how many are left in the picture.
+const REASON: &str = "not cached: ";
+const REASONS: usize = 21;
+
 #[derive(Debug)]
 pub(super) struct Terminal {
     shared: Arc<Shared>,
@@ -76,6 +80,8 @@ struct Step {
     outcome: Outcome,
     lines: Lines,
     last: VecDeque<String>,
+    /// What `--explain` says of it, before anything that it prints itself.
+    reasons: Vec<String>,
     parts: Vec<Part>,
 }
 
@@ -123,6 +129,7 @@ impl Step {
             Outcome::Canceled => "CANCELED ",
         };
         let mut rows = vec![row(&format!(" => {mark}{}", self.name), &seconds(self.took()), width)];
+        rows.extend(self.reasons.iter().map(|reason| cut(&format!(" => => {reason}"), width)));
         for part in &self.parts {
             let took = part.took.unwrap_or_else(|| part.began.elapsed());
             rows.push(row(&format!(" => => {}{}", part.name, part.bytes), &seconds(took), width));
@@ -191,6 +198,7 @@ impl State {
             outcome: Outcome::Running,
             lines: Lines::default(),
             last: VecDeque::new(),
+            reasons: Vec::new(),
             parts: Vec::new(),
         });
     }
@@ -211,6 +219,10 @@ impl State {
 }
 
 fn keep(step: &mut Step, line: String) {
+    if step.last.is_empty() && line.starts_with(REASON) && step.reasons.len() < REASONS {
+        step.reasons.push(line);
+        return;
+    }
     if step.last.len() == LAST {
         step.last.pop_front();
     }

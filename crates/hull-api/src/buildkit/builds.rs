@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
@@ -33,6 +33,9 @@ pub(crate) type Returned = Result<Option<String>, Failure>;
 pub(crate) struct State {
     /// What is to become of the result.
     pub(crate) request: Option<Arc<pb::SolveRequest>>,
+    pub(crate) began: Option<SystemTime>,
+    /// What will be remembered of it, once its frontend has been asked for.
+    pub(crate) record: Option<pb::HistoryRecord>,
     /// Everything that was said.
     pub(crate) said: Vec<Arc<pb::StatusResponse>>,
     /// By reference.
@@ -74,6 +77,13 @@ impl Builds {
 }
 
 impl Builds {
+    /// Records of builds that run.
+    pub(super) fn active(&self) -> Vec<pb::HistoryRecord> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = all.values().filter(|build| build.state.borrow().ended.is_none());
+        running.filter_map(|build| build.state.borrow().record.clone()).collect()
+    }
+
     /// What a result of a build that lives is made from.
     pub(super) fn kept(&self, reference: &str) -> Option<Arc<Kept>> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -85,6 +95,11 @@ impl Build {
     /// Changes what is known.
     pub(crate) fn change(&self, change: impl FnOnce(&mut State)) {
         self.state.send_modify(change);
+    }
+
+    /// Looks at what is known.
+    pub(super) fn look<T>(&self, of: impl FnOnce(&State) -> T) -> T {
+        of(&self.state.borrow())
     }
 
     /// Says something to everybody who follows.

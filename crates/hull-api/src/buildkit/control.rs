@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use hull_oci::image::Platform;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::builds::{Build, Made};
 use super::grpc::{Call, Connection, Failure, code, end};
-use super::{pb, solve};
+use super::{history, pb, solve};
 use crate::api::Api;
 
 /// What goes with each call of a client's frontend.
@@ -100,6 +100,8 @@ pub(super) async fn answer(api: Arc<Api>, mut call: Call) {
         }
         ("/moby.buildkit.v1.Control", "DiskUsage") => disk_usage(&api, call).await,
         ("/moby.buildkit.v1.Control", "Prune") => prune(&api, call).await,
+        ("/moby.buildkit.v1.Control", "ListenBuildHistory") => history::listen(&api, call).await,
+        ("/moby.buildkit.v1.Control", "UpdateBuildHistory") => history::update(&api, call).await,
         ("/moby.buildkit.v1.Control", "Session") => session(&api, call).await,
         ("/moby.buildkit.v1.Control", "Status") => status(&api, call).await,
         ("/moby.buildkit.v1.Control", "Solve") => {
@@ -136,13 +138,32 @@ impl Drop for Ending {
 /// `Solve`: the build itself, or what becomes of what the client's own frontend returns.
 async fn asked(api: &Arc<Api>, request: pb::SolveRequest) -> Result<Made, Failure> {
     let build = api.buildkit.of(&request.reference)?;
+    let reference = request.reference.clone();
     let ending = Ending(Arc::clone(&build));
+    let result = solved(api, &build, request).await;
+    if build.look(|state| state.record.is_none()) {
+        return result;
+    }
+    let (api, kept) = (Arc::clone(api), Arc::clone(&build));
+    let keep = move || {
+        history::keep(&api, &reference, &kept, &result);
+        result
+    };
+    let result = tokio::task::spawn_blocking(keep).await;
+    drop(ending);
+    result.map_err(|_| Failure::unknown("the build broke off"))?
+}
+
+async fn solved(api: &Arc<Api>, build: &Arc<Build>, request: pb::SolveRequest) -> Result<Made, Failure> {
     let request = Arc::new(request);
-    build.change(|state| state.request = Some(Arc::clone(&request)));
+    build.change(|state| {
+        state.request = Some(Arc::clone(&request));
+        state.began = Some(SystemTime::now());
+    });
     if request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty()) {
         return Err(Failure::new(code::UNIMPLEMENTED, "builds of raw LLB are not supported: give a Dockerfile"));
     }
-    let result = if request.frontend.is_empty() {
+    if request.frontend.is_empty() {
         let returned = build.wait(|state| state.returned.clone()).await??;
         let made = |reference: String| build.wait(move |state| Some(state.made.get(&reference).cloned()));
         match returned {
@@ -156,19 +177,29 @@ async fn asked(api: &Arc<Api>, request: pb::SolveRequest) -> Result<Made, Failur
             inputs: &request.frontend_inputs,
             imports: &[],
         };
-        solve::frontend(api, &build, &asked).await.map(|solved| solved.made)
-    };
-    drop(ending);
-    result
+        let record = history::begun(&request.reference, build, None);
+        build.change(|state| state.record = Some(record));
+        solve::frontend(api, build, &asked).await.map(|solved| solved.made)
+    }
 }
 
 /// `Status`: everything that a build says, from its beginning to its end.
 async fn status(api: &Arc<Api>, mut call: Call) {
-    let build = match call.message::<pb::StatusRequest>().await {
-        Ok(request) => api.buildkit.of(&request.reference),
-        Err(failure) => Err(failure),
+    let reference = match call.message::<pb::StatusRequest>().await {
+        Ok(request) => request.reference,
+        Err(failure) => return call.fail(&failure),
     };
-    let build = match build {
+    let own = (Arc::clone(api), reference.clone());
+    if let Ok(Some(said)) = tokio::task::spawn_blocking(move || history::said(&own.0, &own.1)).await {
+        let Ok(mut out) = call.begin() else { return };
+        for message in said {
+            if out.send(&message).await.is_err() {
+                return;
+            }
+        }
+        return end(&mut out, &Ok(()));
+    }
+    let build = match api.buildkit.of(&reference) {
         Ok(build) => build,
         Err(failure) => return call.fail(&failure),
     };
@@ -311,7 +342,7 @@ async fn bridge(api: &Arc<Api>, mut call: Call, method: &str) {
                     () = call.abandoned() => return,
                     // When the build's own call ends, nobody wants this one's result.
                     _ = build.wait(|state| state.ended) => return,
-                    result = bridged(api, &build, request) => result,
+                    result = bridged(api, &build, &name, request) => result,
                 },
             };
             call.answer(result).await;
@@ -348,6 +379,7 @@ async fn bridge(api: &Arc<Api>, mut call: Call, method: &str) {
 async fn bridged(
     api: &Arc<Api>,
     build: &Arc<Build>,
+    name: &str,
     request: pb::BridgeSolveRequest,
 ) -> Result<pb::BridgeSolveResponse, Failure> {
     if request.frontend.is_empty() {
@@ -363,6 +395,11 @@ async fn bridged(
         inputs: &request.frontend_inputs,
         imports: &request.cache_imports,
     };
+    // What is only asked for something is no build.
+    if request.frontend_opt.get("requestid").is_none_or(String::is_empty) {
+        let record = history::begun(name, build, Some((&request.frontend, &request)));
+        build.change(|state| state.record = Some(record));
+    }
     let solved = solve::frontend(api, build, &asked).await?;
     let definition = solved.kept.as_ref().map(|_| super::result::definition(&solved.reference));
     let reference = pb::BridgeRef { id: solved.reference.clone(), definition };

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! * [`grpc`]: calls; [`pb`]: messages; [`receive`], [`send`]: directories from and to the client.
-//! * [`session`]: clients that serve; [`control`]: calls of clients; [`builds`]: what is known of each build.
+//! * [`session`]: clients that serve; [`control`]: calls of clients; [`builds`]: what is known of each build;
+//!   [`history`]: of those that have ended.
 //! * [`solve`], [`needs`]: the frontend `dockerfile.v0`, which is the only one; [`result`]: results as inputs of other
 //!   builds. Other raw LLB is refused.
 //!
@@ -18,6 +19,7 @@ pub(crate) mod builds;
 mod content;
 mod control;
 mod grpc;
+mod history;
 mod needs;
 pub(crate) mod pb;
 mod receive;
@@ -45,6 +47,7 @@ pub(crate) fn understand(bytes: &[u8]) {
     use prost::Message as _;
     let _ = pb::SolveRequest::decode(bytes);
     let _ = pb::Definition::decode(bytes).map(|definition| result::reference(&definition));
+    let _ = pb::HistoryRequest::decode(bytes);
     let _ = pb::Packet::decode(bytes);
 }
 

@@ -222,6 +222,77 @@ pub(crate) struct SolveResponse {
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct HistoryRequest {
+    #[prost(bool, tag = "1")]
+    pub(crate) active_only: bool,
+    #[prost(string, tag = "2")]
+    pub(crate) reference: String,
+    #[prost(bool, tag = "3")]
+    pub(crate) early_exit: bool,
+    #[prost(string, repeated, tag = "4")]
+    pub(crate) filter: Vec<String>,
+    #[prost(int32, tag = "5")]
+    pub(crate) limit: i32,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct UpdateHistoryRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) reference: String,
+    #[prost(bool, tag = "2")]
+    pub(crate) pinned: bool,
+    #[prost(bool, tag = "3")]
+    pub(crate) delete: bool,
+}
+
+/// Kinds of [`HistoryEvent`].
+pub(crate) mod history {
+    pub(crate) const STARTED: i32 = 0;
+    pub(crate) const COMPLETE: i32 = 1;
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct HistoryEvent {
+    #[prost(int32, tag = "1")]
+    pub(crate) kind: i32,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) record: Option<HistoryRecord>,
+}
+
+/// `BuildHistoryRecord`.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct HistoryRecord {
+    #[prost(string, tag = "1")]
+    pub(crate) reference: String,
+    #[prost(string, tag = "2")]
+    pub(crate) frontend: String,
+    #[prost(btree_map = "string, string", tag = "3")]
+    pub(crate) frontend_attrs: BTreeMap<String, String>,
+    #[prost(message, repeated, tag = "4")]
+    pub(crate) exporters: Vec<Exporter>,
+    #[prost(message, optional, tag = "5")]
+    pub(crate) error: Option<Status>,
+    #[prost(message, optional, tag = "6")]
+    pub(crate) created: Option<Timestamp>,
+    #[prost(message, optional, tag = "7")]
+    pub(crate) completed: Option<Timestamp>,
+    #[prost(btree_map = "string, string", tag = "9")]
+    pub(crate) exporter_response: BTreeMap<String, String>,
+    #[prost(int32, tag = "12")]
+    pub(crate) generation: i32,
+    #[prost(bool, tag = "14")]
+    pub(crate) pinned: bool,
+    #[prost(int32, tag = "15")]
+    pub(crate) cached_steps: i32,
+    #[prost(int32, tag = "16")]
+    pub(crate) total_steps: i32,
+    #[prost(int32, tag = "17")]
+    pub(crate) completed_steps: i32,
+    #[prost(int32, tag = "19")]
+    pub(crate) warnings: i32,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
 pub(crate) struct StatusRequest {
     #[prost(string, tag = "1")]
     pub(crate) reference: String,

@@ -31,7 +31,7 @@ pub(super) fn picture(title: &str, columns: u16, lines: &[Vec<Cell>]) -> String 
     let height = BAR + lines.len() * HEIGHT + MARGIN;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
-         role=\"img\" aria-label=\"{title}\">\n\
+         xml:space=\"preserve\" role=\"img\" aria-label=\"{title}\">\n\
          <style>text{{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;white-space:pre;\
          fill:{PLAIN}}}.b{{font-weight:bold}}.d{{opacity:.65}}</style>\n\
          <rect width=\"{width}\" height=\"{height}\" rx=\"8\" fill=\"{BACKGROUND}\"/>\n",

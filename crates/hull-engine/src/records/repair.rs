@@ -26,10 +26,13 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Processes that were seen alive, with their start times, and when: a list of containers begins with a repair, and looking
 /// at a process is most of what a running container costs in it.
 #[derive(Debug, Default)]
-pub(super) struct Seen(Mutex<Option<(Instant, Vec<(i32, u64)>)>>);
+pub(super) struct Seen(Mutex<Option<(Instant, Processes)>>);
+
+/// IDs and start times.
+type Processes = Vec<(i32, u64)>;
 
 impl Seen {
-    fn put(&self, mut list: Vec<(i32, u64)>) {
+    fn put(&self, mut list: Processes) {
         list.sort_unstable();
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), list));
     }

@@ -40,6 +40,9 @@ const MIGRATIONS: [&str; VERSION as usize] = [
 /// The log is folded into the database once it is this long.
 const MAX_LOG: u64 = 192 << 10;
 
+/// Once it is this long by whoever nobody waits for: what a start reads of it is some dozen pages then.
+const REST_LOG: u64 = 32 << 10;
+
 /// How often a lock is asked for before giving up: about half a minute.
 const MAX_TRIES: i32 = 3000;
 
@@ -290,8 +293,19 @@ impl Database {
 
     /// Folds a long log into the database, unless somebody is reading.
     pub fn tidy(&self) {
+        self.fold(MAX_LOG);
+    }
+
+    /// The same for whoever nobody waits for, and closes the connection. Who opens the database when nobody else has it
+    /// open reads the whole log: somebody must keep it short, and a start has no time for that.
+    pub fn rest(&self) {
+        self.fold(REST_LOG);
+        self.close();
+    }
+
+    fn fold(&self, longest: u64) {
         let log = self.root.join("hull.db-wal");
-        if fs::metadata(&log).is_ok_and(|metadata| metadata.len() > MAX_LOG) {
+        if fs::metadata(&log).is_ok_and(|metadata| metadata.len() > longest) {
             let mut guard = self.lock();
             if let Ok(open) = self.connected(&mut guard) {
                 // Nobody waits for this: it is tried again after the next write.
@@ -330,6 +344,30 @@ mod tests {
         let names: Vec<_> =
             fs::read_dir(root.path().join("data")).unwrap().flatten().map(|one| one.file_name()).collect();
         assert!(!names.iter().any(|name| name.to_string_lossy().contains("new")), "{names:?}");
+    }
+
+    #[test]
+    fn the_log_is_short_after_a_rest_and_nothing_is_lost() {
+        let root = tempfile::tempdir().unwrap();
+        let database = Database::new(root.path());
+        let log = || fs::metadata(root.path().join("hull.db-wal")).map_or(0, |metadata| metadata.len());
+        for number in 0..100 {
+            let insert = |transaction: &Transaction<'_>| -> Result<usize, Error> {
+                Ok(transaction.execute("INSERT INTO settings VALUES (?1, 'b')", [number.to_string()])?)
+            };
+            database.write(Sync::Normal, insert).unwrap();
+        }
+        assert!(log() > REST_LOG, "{}", log());
+        // Somebody else has it open, and reads nothing.
+        let other = Database::new(root.path());
+        let count = |connection: &Connection| -> Result<u32, Error> {
+            Ok(connection.query_row("SELECT count(*) FROM settings", (), |row| row.get(0))?)
+        };
+        assert_eq!(other.read(count).unwrap(), 100);
+        database.rest();
+        assert_eq!(log(), 0);
+        assert_eq!(other.read(count).unwrap(), 100);
+        assert_eq!(Database::new(root.path()).read(count).unwrap(), 100);
     }
 
     #[test]

@@ -205,9 +205,8 @@ impl Networks {
             self.make_devices(&mut host, network, endpoint, namespace, published, said)?;
         }
         let endpoints: Vec<&Endpoint> = plan.endpoints.iter().collect();
-        dress(namespace, &plan.networks, &endpoints)?;
+        let mut inside = dress(namespace, &plan.networks, &endpoints)?;
         if let Some(index) = plan.gateway {
-            let mut inside = Socket::open_in(namespace)?;
             set_gateway(&mut inside, &plan.networks[index], &plan.endpoints[index])?;
         }
         self.open_ports(&mut host, plan, said)
@@ -511,8 +510,11 @@ fn place(
     Ok(endpoint)
 }
 
-/// Brings devices inside up, with their addresses.
-fn dress(namespace: BorrowedFd<'_>, networks: &[Network], endpoints: &[&Endpoint]) -> Result<(), Error> {
+/// Brings devices inside up, with their addresses; gives the socket inside. The loopback device too: the container's process
+/// may not have come to that yet.
+fn dress(namespace: BorrowedFd<'_>, networks: &[Network], endpoints: &[&Endpoint]) -> Result<Socket, Error> {
+    /// The loopback device of every namespace.
+    const LOOPBACK: u32 = 1;
     let has_ipv6 = |network: &Network| network.pool(false).is_some();
     let entered = in_namespace(namespace, || {
         for (network, endpoint) in networks.iter().zip(endpoints) {
@@ -529,6 +531,7 @@ fn dress(namespace: BorrowedFd<'_>, networks: &[Network], endpoints: &[&Endpoint
         Ok::<_, Error>(Socket::open()?)
     })?;
     let mut inside = entered?;
+    inside.change(LOOPBACK, Change { up: Some(true), ..Change::default() })?;
     for (network, endpoint) in networks.iter().zip(endpoints) {
         let link = inside.link(&endpoint.interface)?;
         inside.change(link.index, Change { up: Some(true), no_link_local: true, ..Change::default() })?;
@@ -539,7 +542,7 @@ fn dress(namespace: BorrowedFd<'_>, networks: &[Network], endpoints: &[&Endpoint
             inside.add_address(link.index, &Address::global(*address, *prefix))?;
         }
     }
-    Ok(())
+    Ok(inside)
 }
 
 fn set_gateway(inside: &mut Socket, network: &Network, endpoint: &Endpoint) -> Result<(), Error> {

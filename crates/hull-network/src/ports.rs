@@ -107,10 +107,17 @@ fn unknown(errno: Errno) -> bool {
     matches!(errno, Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT)
 }
 
+/// Whether the kernel has no sockets of a protocol.
+pub(crate) fn unknown_to_kernel(protocol: Protocol) -> bool {
+    bind(protocol, IpAddr::from([127, 0, 0, 1]), false, 0).is_err_and(unknown)
+}
+
 /// What was found for a wish: the port and the sockets that keep it, which may be none where the kernel knows none.
 #[derive(Debug)]
 pub(crate) struct Reserved {
     pub(crate) port: u16,
+    /// Nothing was asked for: the container's own port is what is reached.
+    pub(crate) routed: bool,
     pub(crate) sockets: Vec<(OwnedFd, IpAddr, bool)>,
 }
 
@@ -126,19 +133,20 @@ pub(crate) fn reserve(wish: &Publish, host: Option<IpAddr>, ipv4: bool, ipv6: bo
             None => (ANY4, false),
         };
         match bind(wish.protocol, address, both, port) {
-            Ok((socket, port)) => return Ok(Reserved { port, sockets: vec![(socket, address, both)] }),
+            Ok((socket, port)) => return Ok(Reserved { port, routed: false, sockets: vec![(socket, address, both)] }),
             // A machine without IPv6.
             Err(errno) if unknown(errno) || (errno == Errno::ADDRNOTAVAIL && host.is_none()) => {
                 if host.is_some() || address.is_ipv4() || !ipv4 {
-                    return if port == 0 {
+                    // Its port is chosen among Hull's own.
+                    return if port == 0 && wish.protocol != Protocol::Sctp {
                         Err(refused(wish, address, port, errno))
                     } else {
-                        Ok(Reserved { port, sockets: Vec::new() })
+                        Ok(Reserved { port, routed: false, sockets: Vec::new() })
                     };
                 }
                 match bind(wish.protocol, ANY4, false, port) {
-                    Ok((socket, port)) => return Ok(Reserved { port, sockets: vec![(socket, ANY4, false)] }),
-                    Err(errno) if unknown(errno) && port != 0 => return Ok(Reserved { port, sockets: Vec::new() }),
+                    Ok((socket, port)) => return Ok(Reserved { port, routed: false, sockets: vec![(socket, ANY4, false)] }),
+                    Err(errno) if unknown(errno) && (port != 0 || wish.protocol == Protocol::Sctp) => return Ok(Reserved { port, routed: false, sockets: Vec::new() }),
                     Err(Errno::ADDRINUSE) if !single => taken = Some(port),
                     Err(errno) => return Err(refused(wish, ANY4, port, errno)),
                 }

@@ -59,7 +59,7 @@ impl Networks {
             };
             let (ipv4, ipv6) = (ipv4 && !routed(true), ipv6 && !routed(false));
             let reserved = if (host.is_none() && !ipv4 && !ipv6) || host.is_some_and(|host| routed(host.is_ipv4())) {
-                ports::Reserved { port: 0, sockets: Vec::new() }
+                ports::Reserved { port: 0, sockets: Vec::new(), routed: true }
             } else {
                 ports::reserve(wish, host, ipv4, ipv6).map_err(|error| self.name_owner(error, wish.protocol))?
             };
@@ -195,6 +195,40 @@ pub(crate) fn forget(connection: &Connection, endpoint: &Endpoint) -> Result<Clo
     Ok(Closing { elements, flows: flows(&published).collect() })
 }
 
+/// Ports that are chosen where no socket can be asked for one.
+const DYNAMIC: std::ops::RangeInclusive<u16> = 49153..=65535;
+
+/// A port of a protocol that the kernel has no sockets of, which is SCTP: the first that no other container has. Nobody but
+/// containers can have one on such a machine. In a transaction that writes, so that two never choose the same.
+fn choose(
+    connection: &Connection,
+    wish: &Publish,
+    host: Option<IpAddr>,
+    own: &[Published],
+) -> Result<u16, Error> {
+    let publishers = store::publishers(connection)?;
+    let in_conflict = |one: &Published, port: u16| {
+        let all = one.host.is_unspecified() || host.is_none();
+        (one.protocol, one.host_port) == (wish.protocol, port) && (all || Some(one.host) == host)
+    };
+    let mut taken = None;
+    for port in wish.host_ports.clone().unwrap_or(DYNAMIC) {
+        let others = publishers.iter().find(|(.., list)| list.iter().any(|one| in_conflict(one, port)));
+        match others {
+            None if !own.iter().any(|one| in_conflict(one, port)) => return Ok(port),
+            other => taken = Some((port, other.map(|(_, name, _)| name.clone()))),
+        }
+    }
+    let (port, owner) = taken.unwrap_or_default();
+    let any = if wish.host.is_some_and(|host| host.is_ipv6()) { IpAddr::from([0; 16]) } else { IpAddr::from([0; 4]) };
+    Err(Error::PortTaken {
+        address: host.unwrap_or(any),
+        port,
+        protocol: wish.protocol.as_str(),
+        owner: owner.map_or_else(|| " by the same container".to_owned(), |name| format!(" by container {name}")),
+    })
+}
+
 /// Puts published ports down and makes reservations of the sockets.
 pub(crate) fn publish_ports(
     connection: &Connection,
@@ -216,6 +250,8 @@ pub(crate) fn publish_ports(
             (None, Some(host)) => vec![any(host.is_ipv4())],
             (None, None) => vec![any(true), any(false)],
         };
+        let unkept = wish.protocol == Protocol::Sctp && taken.sockets.is_empty() && !taken.routed;
+        let port = if unkept { choose(connection, &wish, host, &published)? } else { taken.port };
         for host in versions {
             let Some(address) = target(host.is_ipv4()) else { continue };
             let routed = options.gateway(host.is_ipv4()) == GatewayMode::Routed && address.is_ipv4() == host.is_ipv4();
@@ -224,7 +260,7 @@ pub(crate) fn publish_ports(
             if !routed && host.is_ipv6() && !taken.sockets.is_empty() && !taken.sockets.iter().any(held) {
                 continue;
             }
-            let host_port = if routed { 0 } else { taken.port };
+            let host_port = if routed { 0 } else { port };
             published.push(Published { protocol: wish.protocol, host, host_port, address, port: wish.port });
         }
         for socket in taken.sockets {

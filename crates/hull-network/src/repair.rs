@@ -11,7 +11,7 @@ use crate::endpoints::sweep;
 use crate::firewall::{self, foreign};
 use crate::host::{self, Host};
 use crate::networks::Networks;
-use crate::record::Driver;
+use crate::record::{Driver, Protocol};
 use crate::{Error, bridge, store};
 
 /// How long after a change of the firewall it is looked at: whoever made it is often not done.
@@ -123,6 +123,17 @@ impl Networks {
                  no way out"
                     .to_owned(),
                 "iptables-legacy -S FORWARD",
+            );
+        }
+        let sctp = contents.ports.iter().filter(|(_, one)| one.protocol == Protocol::Sctp).count();
+        if sctp > 0 && crate::ports::unknown_to_kernel(Protocol::Sctp) {
+            find(
+                false,
+                format!(
+                    "{sctp} published ports are SCTP's, of which the kernel has no sockets: they are kept from other \
+                     containers by Hull's records, and no program of the machine can have them"
+                ),
+                "modprobe sctp, where the kernel has it",
             );
         }
         let uplinks = host.uplinks()?;

@@ -435,3 +435,32 @@ fn root_the_last_costs_no_more_than_twice_the_first() {
         drop((warm, held));
     });
 }
+
+/// Whether the kernel has sockets of SCTP or not: where it has none, Hull's records keep its ports.
+#[test]
+fn root_ports_of_sctp_are_taken_once() {
+    in_lab(|lab| {
+        lab.create("n", |_| ());
+        let sctp = |ports: Option<std::ops::RangeInclusive<u16>>| hull_network::Publish {
+            protocol: hull_network::Protocol::Sctp,
+            host: None,
+            host_ports: ports,
+            port: 3868,
+        };
+        let ports = |container: &lab::Container| {
+            let mut ports: Vec<u16> = container.plan.published.iter().map(|one| one.host_port).collect();
+            ports.dedup();
+            ports
+        };
+        let first = lab.start("first", &["n"], &[sctp(Some(3868..=3868))]);
+        let error = lab.try_start("late", &["n"], &[sctp(Some(3868..=3868))]).map(drop).unwrap_err().to_string();
+        assert!(error.contains("3868/sctp") && error.contains("already allocated by container first"), "{error}");
+        assert!(lab.networks.endpoints_of("late").unwrap().is_empty());
+        let second = lab.start("second", &["n"], &[sctp(Some(3868..=3870)), sctp(None)]);
+        assert_eq!(ports(&second)[0], 3869);
+        assert!(ports(&second)[1] > 3870, "{:?}", second.plan.published);
+        lab.networks.detach("first").unwrap();
+        drop(first);
+        assert_eq!(ports(&lab.start("third", &["n"], &[sctp(Some(3868..=3868))])), [3868]);
+    });
+}

@@ -242,6 +242,87 @@ fn root_beside_a_firewall_that_drops() {
     });
 }
 
+/// Other programs' rules, as they were recorded.
+const DOCKERD: &str = include_str!("lab/dockerd.nft");
+const FIREWALLD: &str = include_str!("lab/firewalld.nft");
+
+/// The matrix beside another program, before and after it has made its rules anew, with bridged packets filtered too.
+fn beside(rules: &'static str, tables: &'static [&'static str], who: &'static str) {
+    if !needs_nft() {
+        return;
+    }
+    in_lab(move |lab| {
+        for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            set_switch(switch, "1");
+        }
+        set_switch("bridge/bridge-nf-call-iptables", "1");
+        set_switch("bridge/bridge-nf-call-ip6tables", "1");
+        nft(&["-f", "-"], rules);
+        let world = world(lab);
+        check(lab, &world, &format!("beside {who}"));
+        for table in tables {
+            let mut words = vec!["delete", "table"];
+            words.extend(table.split(' '));
+            nft(&words, "");
+        }
+        nft(&["-f", "-"], rules);
+        lab.networks.mend(&mut Vec::new()).unwrap();
+        check(lab, &world, &format!("after {who} has made its rules anew"));
+        nft(&["flush", "ruleset"], "");
+        nft(&["-f", "-"], rules);
+        lab.networks.mend(&mut Vec::new()).unwrap();
+        check(lab, &world, &format!("beside {who}, after everything was flushed"));
+    });
+}
+
+#[test]
+fn root_beside_dockerd() {
+    beside(DOCKERD, &["ip nat", "ip filter", "ip6 nat", "ip6 filter"], "dockerd");
+}
+
+#[test]
+fn root_beside_firewalld() {
+    beside(FIREWALLD, &["inet firewalld"], "firewalld");
+}
+
+#[test]
+fn root_after_the_monitors_were_killed() {
+    if !needs_nft() {
+        return;
+    }
+    in_lab(|lab| {
+        let mut world = world(lab);
+        // What dies with a monitor: the sockets that keep its ports. Nobody here has a proxy or a watch.
+        for container in [&mut world.web, &mut world.mute] {
+            assert!(!container.plan.reservations.is_empty());
+            container.plan.reservations.clear();
+        }
+        check(lab, &world, "after kill -9 of the monitors");
+    });
+}
+
+#[test]
+fn root_a_megabyte_passes_a_link_of_1400_bytes() {
+    in_lab(|lab| {
+        let network = lab.create("n", |wish| wish.ipv6 = Some(true));
+        let both = Publish { host: None, ..tcp(None, 8080, 80) };
+        let container = lab.start("c", &["n"], &[both]);
+        let bridge = hull_netlink::Socket::open().unwrap().link(&network.device).unwrap();
+        assert_eq!(bridge.mtu, 1400);
+        let bytes: Vec<u8> = (0..1_u32 << 20).map(|number| u8::try_from(number % 251).unwrap()).collect();
+        lab::serve_bytes(container.as_fd(), 80, bytes.clone());
+        lab::serve_bytes(lab.remote.as_fd(), 7777, bytes.clone());
+        for (from, host, port) in [
+            (lab.remote.as_fd(), MACHINE, 8080),
+            (lab.remote.as_fd(), MACHINE6, 8080),
+            (container.as_fd(), REMOTE, 7777),
+            (container.as_fd(), REMOTE6, 7777),
+        ] {
+            assert!(lab::fetch(from, ip(host), port) == bytes, "{host} {port}");
+        }
+    });
+}
+
 #[test]
 fn root_after_the_firewall_was_emptied() {
     if !needs_nft() {

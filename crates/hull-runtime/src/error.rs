@@ -25,6 +25,9 @@ pub enum Error {
         /// What is missing.
         reason: String,
     },
+    /// What the caller had to do meanwhile failed; the caller knows why.
+    #[error("what was to be done while the container was made failed")]
+    Meanwhile,
     /// A document could not be parsed.
     #[error("{path}: {source}")]
     Parse {

@@ -33,4 +33,4 @@ pub use error::Error;
 pub use exec::exec;
 pub use options::{CreateOptions, ExecOptions, Rootfs, Streams};
 pub use seal::seal;
-pub use start::{Container, Running, create, start};
+pub use start::{Container, Running, create, create_with, start};

@@ -27,6 +27,14 @@ const IPC: [&str; 10] = [
 ];
 
 impl Sysctls {
+    /// Whether there are switches that network devices come by when they are made.
+    pub(crate) fn of_network(&self) -> bool {
+        let switch = |path: &str| {
+            path.contains("net/") && ["/conf/", "/neigh/", "/core/"].iter().any(|part| path.contains(part))
+        };
+        self.0.iter().any(|(path, _)| switch(path))
+    }
+
     /// Checks each parameter against the namespaces that the container has for itself.
     pub(crate) fn plan(spec: &Spec) -> Result<Self, Error> {
         let Some(linux) = &spec.linux else { return Ok(Self::default()) };

@@ -469,15 +469,22 @@ impl Engine {
             signals_blocked: container.config.init,
             filter,
         };
-        let created = hull_runtime::create(spec, options)?;
+        // Devices and names, while the container's process makes its mounts.
+        let (mut plan, mut joined) = (plan.map(|plan| (plan, settings)), Ok(Reach::default()));
+        let created = hull_runtime::create_with(spec, options, &mut |pid| {
+            if let Some((plan, settings)) = plan.take() {
+                joined = self.join_network(&container, plan, settings, pid, warn);
+            }
+            joined.is_ok()
+        });
+        let (created, reach) = match created {
+            Err(hull_runtime::Error::Meanwhile) => return joined.and(Err(hull_runtime::Error::Meanwhile.into())),
+            created => (created?, joined?),
+        };
         for warning in created.warnings() {
             warn(warning);
         }
         let pid_start = created.record().pid_start_time;
-        let reach = match plan {
-            Some(plan) => self.join_network(&container, plan, settings, created.pid(), warn)?,
-            None => Reach::default(),
-        };
         let running = created.start()?;
         let started = Started { container, state: State::default(), running, ends, reach, lower };
         self.started(started, pid_start, restarts)
@@ -499,8 +506,6 @@ impl Engine {
         self.save(id, &state)?;
         events::emit_surroundings(self, &started.container, true);
         events::emit(self, &started.container, "start", &[]);
-        // Nothing of the store is needed until the end, which may be far.
-        self.images.close();
         Ok(Started { state, ..started })
     }
 }

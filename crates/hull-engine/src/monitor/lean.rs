@@ -73,6 +73,10 @@ impl Monitor<'_> {
     /// Gives back what memory watching does not need; what is needed at no time but when something happens is given back
     /// by the wait itself ([`hull_sys::memory::poll_at_rest`]).
     pub(super) fn rest(&mut self, program: Option<&Program>) {
+        if !self.lean {
+            // Nothing of the store is needed until the end, which may be far.
+            self.engine.images.database().rest();
+        }
         if !self.lean
             && let Some(program) = program
             && program.pending.is_empty()

@@ -309,6 +309,8 @@ impl Monitor<'_> {
             // Nobody is left to tell if it is not.
             let _ = self.lower.map(Lower::release);
         }
+        // All clients are gone: nobody waits for the disk.
+        self.engine.images.database().rest();
     }
 
     /// The program has ended: its exit code, what the kernel says about memory, and everything of it removed or

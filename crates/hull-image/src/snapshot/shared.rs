@@ -149,6 +149,26 @@ impl Locked {
         self.stale |= before != self.lines.len();
     }
 
+    /// The mount, of the holder that came last and has it still. Those that are met before and are dead are dropped; of
+    /// hundreds the others are not looked at.
+    fn borrow(&mut self, processes: &mut Processes) -> Option<OwnedFd> {
+        for index in (0..self.lines.len()).rev() {
+            let line = self.lines[index];
+            match processes.get(line.holder) {
+                Some(pidfd) => {
+                    if let Some(fd) = take(pidfd, line) {
+                        return Some(fd);
+                    }
+                }
+                None => {
+                    self.lines.remove(index);
+                    self.stale = true;
+                }
+            }
+        }
+        None
+    }
+
     fn add(&mut self, line: Line) -> Result<(), Error> {
         self.lines.push(line);
         if self.stale {
@@ -245,15 +265,7 @@ impl Mounts {
             other => other?,
         };
         let Some(file) = &mut file else { return mount(name) };
-        file.drop_dead(processes);
-        let mut found = None;
-        for line in &file.lines {
-            found = processes.get(line.holder).and_then(|pidfd| take(pidfd, *line));
-            if found.is_some() {
-                break;
-            }
-        }
-        let result = match found {
+        let result = match file.borrow(processes) {
             Some(fd) => Ok(fd),
             None => mount(name),
         };

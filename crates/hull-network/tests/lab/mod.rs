@@ -187,6 +187,26 @@ pub fn serve(namespace: BorrowedFd<'_>, port: u16, name: &str) {
     });
 }
 
+/// Sends the same bytes to everybody who connects to a TCP port of a namespace.
+pub fn serve_bytes(namespace: BorrowedFd<'_>, port: u16, bytes: Vec<u8>) {
+    let tcp = in_namespace(namespace, || TcpListener::bind(SocketAddr::new(ip("::"), port)).unwrap()).unwrap();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = tcp.accept() {
+            let _ = stream.write_all(&bytes);
+        }
+    });
+}
+
+/// All that is sent on a TCP port.
+pub fn fetch(namespace: BorrowedFd<'_>, address: IpAddr, port: u16) -> Vec<u8> {
+    let mut stream =
+        in_namespace(namespace, || TcpStream::connect_timeout(&SocketAddr::new(address, port), LONG)).unwrap().unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
 /// What is answered on a TCP port, if anything.
 pub fn ask(namespace: BorrowedFd<'_>, address: IpAddr, port: u16) -> Option<String> {
     let to = SocketAddr::new(address, port);

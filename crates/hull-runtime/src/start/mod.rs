@@ -69,7 +69,20 @@ impl Running {
 /// # Errors
 /// Any [`Error`]; nothing is left behind then.
 pub fn create(spec: Spec, options: CreateOptions) -> Result<Container, Error> {
-    parent::create(&spec, options)
+    parent::create(&spec, options, &mut |_| true)
+}
+
+/// [`create`], with something to do in the new namespaces while the container's process prepares itself there: `meanwhile`
+/// gets the process's ID once its namespaces are made, and says whether it could be done.
+///
+/// # Errors
+/// As [`create`]; [`Error::Meanwhile`] when `meanwhile` could not, and nothing else was wrong.
+pub fn create_with(
+    spec: Spec,
+    options: CreateOptions,
+    meanwhile: &mut dyn FnMut(i32) -> bool,
+) -> Result<Container, Error> {
+    parent::create(&spec, options, meanwhile)
 }
 
 impl Container {

@@ -25,7 +25,11 @@ use crate::sync::{self, Kind};
 use crate::terminal;
 
 /// `create`, in the parent.
-pub(super) fn create(spec: &Spec, mut options: CreateOptions) -> Result<Container, Error> {
+pub(super) fn create(
+    spec: &Spec,
+    mut options: CreateOptions,
+    meanwhile: &mut dyn FnMut(i32) -> bool,
+) -> Result<Container, Error> {
     let mut plan = Plan::new(spec, &mut options)?;
     let mut creation = Creation::begin(&options.root, &options.id)?;
     let mut record = Record {
@@ -45,7 +49,7 @@ pub(super) fn create(spec: &Spec, mut options: CreateOptions) -> Result<Containe
     };
     // From the record on, whoever finds this creation abandoned can undo all of it.
     record.save(&options.root)?;
-    let made = make(&mut plan, &mut creation, &mut record, spec, &options);
+    let made = make(&mut plan, &mut creation, &mut record, spec, &options, meanwhile);
     // Until it is undone the creation stays: dropping it would take the record that says what to undo.
     let made = match made {
         Ok(pidfd) => creation.commit().map(|()| pidfd),
@@ -80,6 +84,7 @@ fn make(
     record: &mut Record,
     spec: &Spec,
     options: &CreateOptions,
+    meanwhile: &mut dyn FnMut(i32) -> bool,
 ) -> Result<OwnedFd, Error> {
     let directory = creation.directory();
     keep_configuration(&directory, spec, plan)?;
@@ -111,7 +116,7 @@ fn make(
     };
     drop((tasks, child_socket, start_fifo, result_fifo));
     let mut init = Process1 { pid: first_pid, pidfd: first_pidfd };
-    match plan.namespaces.leave_pid().and_then(|()| answer(plan, record, options, &socket, &mut init)) {
+    match plan.namespaces.leave_pid().and_then(|()| answer(plan, record, options, &socket, &mut init, meanwhile)) {
         Ok(()) => Ok(init.pidfd),
         Err(error) => {
             init.reap();
@@ -181,6 +186,7 @@ fn answer(
     options: &CreateOptions,
     socket: &OwnedFd,
     init: &mut Process1,
+    meanwhile: &mut dyn FnMut(i32) -> bool,
 ) -> Result<(), Error> {
     let send = |kind| sync::send(socket, sync::Record::of(kind)).map_err(Error::system("write", "sync socket"));
     if plan.namespaces.new_user() || plan.namespaces.joined_user() {
@@ -199,6 +205,10 @@ fn answer(
         move_devices(plan, init.pid)?;
     }
     let _ = send(Kind::Attached);
+    // Switches of the network are set by the child: what devices get of them must not depend on who comes first. A process
+    // that joins a user namespace is not the last one yet.
+    let early = !plan.namespaces.joined_user() && !plan.sysctls.of_network();
+    let mut done = early.then(|| meanwhile(init.pid));
     loop {
         let Some(message) = sync::receive(socket).map_err(Error::system("read", "sync socket"))? else {
             return Err(died(init));
@@ -230,6 +240,10 @@ fn answer(
             Kind::Ready => break,
             _ => return Err(died(init)),
         }
+    }
+    // A child that failed has said why above: that comes first.
+    if !*done.get_or_insert_with(|| meanwhile(init.pid)) {
+        return Err(Error::Meanwhile);
     }
     record.pid_start_time = state::process_start_time(init.pid).ok_or_else(|| died(init))?;
     record.save(&options.root)?;

@@ -160,3 +160,49 @@ fn root_networks_come_and_go_while_a_container_runs() {
     lab.run(&["network", "rm", "late"]).ok();
     lab.home.assert_clean();
 }
+
+#[test]
+fn root_a_killed_monitor_leaves_ports_and_isolation_and_the_next_command_brings_names_back() {
+    let Some(lab) = lab() else { return };
+    lab.run(&["network", "create", "backend"]).ok();
+    lab.run(&["network", "create", "other"]).ok();
+    let published = ["-d", "--name", "db", "--network", "backend", "-p", "127.0.0.1:8082:7", "--restart", "always"];
+    lab.shell(&published, SERVE).ok();
+    lab.shell(&["-d", "--name", "peer", "--network", "backend"], "/bin/busybox sleep 300").ok();
+    lab.shell(&["-d", "--name", "stranger", "--network", "other"], "/bin/busybox sleep 300").ok();
+    let pid = |name: &str| lab.run(&["inspect", "--format", "{{.State.Pid}}", name]).ok().text().to_owned();
+    let template = "{{.NetworkSettings.Networks.backend.IPAddress}}";
+    let address = lab.run(&["inspect", "--format", template, "db"]).ok().text().to_owned();
+    let (db, peer, stranger) = (pid("db"), pid("peer"), pid("stranger"));
+    let port = || finish(&mut lab.inside(&["busybox", "nc", "-w", "2", "127.0.0.1", "8082"])).stdout.contains("answer");
+    // By no command of Hull's, which would repair.
+    let reaches = |from: &str| {
+        let net = format!("--net=/proc/{from}/ns/net");
+        let out = finish(Command::new("nsenter").args([&net, "busybox", "nc", "-w", "2", &address, "7"]));
+        out.stdout.contains("answer")
+    };
+    lab.home.until("the port answers", port);
+    let stat = std::fs::read_to_string(format!("/proc/{db}/stat")).expect("stat");
+    let monitor = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)).expect("parent").to_owned();
+    finish(Command::new("kill").args(["-9", &monitor])).ok();
+    let gone = || !std::path::Path::new(&format!("/proc/{monitor}/cmdline")).exists();
+    lab.home.until("the monitor is gone", || gone() || is_zombie(&monitor));
+    lab.home.until("the port answers still", port);
+    lab.home.until("its network reaches it", || reaches(&peer));
+    assert!(!reaches(&stranger));
+    // The next command finds the monitor gone: the container is started again, with its port and its names.
+    lab.run(&["ps"]).ok();
+    lab.home.until("its name is known again", || {
+        lab.run(&["exec", "peer", "/bin/busybox", "sh", "-c", &ask("db")]).code == 0
+    });
+    lab.home.until("the port answers again", port);
+    assert_ne!(pid("db"), db);
+    lab.run(&["rm", "-f", "db", "peer", "stranger"]).ok();
+    assert!(!port());
+    lab.run(&["network", "rm", "backend", "other"]).ok();
+    lab.home.assert_clean();
+}
+
+fn is_zombie(pid: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+}

@@ -145,8 +145,12 @@ pub(crate) fn reserve(wish: &Publish, host: Option<IpAddr>, ipv4: bool, ipv6: bo
                     };
                 }
                 match bind(wish.protocol, ANY4, false, port) {
-                    Ok((socket, port)) => return Ok(Reserved { port, routed: false, sockets: vec![(socket, ANY4, false)] }),
-                    Err(errno) if unknown(errno) && (port != 0 || wish.protocol == Protocol::Sctp) => return Ok(Reserved { port, routed: false, sockets: Vec::new() }),
+                    Ok((socket, port)) => {
+                        return Ok(Reserved { port, routed: false, sockets: vec![(socket, ANY4, false)] });
+                    }
+                    Err(errno) if unknown(errno) && (port != 0 || wish.protocol == Protocol::Sctp) => {
+                        return Ok(Reserved { port, routed: false, sockets: Vec::new() });
+                    }
                     Err(Errno::ADDRINUSE) if !single => taken = Some(port),
                     Err(errno) => return Err(refused(wish, ANY4, port, errno)),
                 }

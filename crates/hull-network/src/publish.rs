@@ -200,12 +200,7 @@ const DYNAMIC: std::ops::RangeInclusive<u16> = 49153..=65535;
 
 /// A port of a protocol that the kernel has no sockets of, which is SCTP: the first that no other container has. Nobody but
 /// containers can have one on such a machine. In a transaction that writes, so that two never choose the same.
-fn choose(
-    connection: &Connection,
-    wish: &Publish,
-    host: Option<IpAddr>,
-    own: &[Published],
-) -> Result<u16, Error> {
+fn choose(connection: &Connection, wish: &Publish, host: Option<IpAddr>, own: &[Published]) -> Result<u16, Error> {
     let publishers = store::publishers(connection)?;
     let in_conflict = |one: &Published, port: u16| {
         let all = one.host.is_unspecified() || host.is_none();

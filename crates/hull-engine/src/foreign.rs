@@ -99,6 +99,10 @@ impl Foreign {
         let mut command = Command::new(&self.program);
         command.arg("--root").arg(&self.root).arg("--log").arg(&self.log).args(["--log-format", "json", verb]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+        // Which sockets the container gets is said by a flag, and its specification tells it; some runtimes add these.
+        for name in ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
+            command.env_remove(name);
+        }
         command
     }
 
@@ -109,6 +113,8 @@ impl Foreign {
         let running = match clone3(CloneFlags::empty(), None).map_err(Error::io("clone", &self.program))? {
             Cloned::Child => {
                 reset_signals(u64::MAX);
+                // What it would make after this process's death, nobody would undo.
+                let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
                 let _ = command.exec();
                 exit_now(127)
             }
@@ -249,6 +255,9 @@ impl Engine {
             command.arg("--console-socket").arg(&listener.name);
         } else if let Some([input, output, error]) = streams.stdio {
             command.stdin(input).stdout(output).stderr(error);
+        }
+        if streams.preserve_fds > 0 {
+            command.arg("--preserve-fds").arg(streams.preserve_fds.to_string());
         }
         command.arg(&container.id);
         // What the runtime leaves behind is this process's child.

@@ -77,3 +77,4 @@ pub use config::RunConfig;
 pub use error::Error;
 pub use launch::Outcome;
 pub use records::{Container, Engine, State};
+pub use rootfs::can_map_owners;

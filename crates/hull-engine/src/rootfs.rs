@@ -228,3 +228,16 @@ fn make_overlay(layers: &[Arc<OwnedFd>], writable: Option<(&Path, &Path)>) -> Re
     };
     mount().map_err(|errno: Errno| Error::io("mount overlay of", format!("{} layers", layers.len()))(errno))
 }
+/// Whether a directory of the user's can be the root of a container with users of its own.
+///
+/// # Errors
+/// A sentence that says why not.
+pub fn can_map_owners(path: &Path) -> Result<(), String> {
+    hull_runtime::rootfs::can_map_owners(path).map_err(|errno| {
+        let path = hull_oci::spec::one_line(&path.to_string_lossy());
+        match errno {
+            Errno::INVAL => format!("{path}: what is mounted there cannot map owners (no idmapped mounts)"),
+            errno => format!("{path}: its owners cannot be mapped: {errno}"),
+        }
+    })
+}

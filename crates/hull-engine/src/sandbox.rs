@@ -167,7 +167,7 @@ impl Engine {
         }
         self.write_name_files(&container, None, place)?;
         let lower = image.map(|(_, lower)| lower);
-        let rootfs = self.overlay(lower.as_ref(), self.upper(&container.id), place, false)?;
+        let rootfs = self.root_of(&container.config, lower.as_ref(), self.upper(&container.id), place, false)?;
         self.ready_volumes(&container, lower.as_ref().map(Lower::layers), false)?;
         let trees = self.attach_mounts(&container, &mut spec)?;
         let options = CreateOptions {

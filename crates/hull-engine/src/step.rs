@@ -481,8 +481,15 @@ fn forget_target(changes: &mut Changes, upper: &Path, target: &Path) {
 /// # Errors
 /// When something cannot be read or made.
 pub fn copy_files(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Error> {
-    use crate::copy::place::{Existing, Policy};
-    let policy = Policy { existing: Existing::Keep, owners: true, devices: false, raw: false, owner: None };
+    use crate::copy::place::{Existing, Policy, Users};
+    let policy = Policy {
+        existing: Existing::Keep,
+        owners: true,
+        devices: false,
+        raw: false,
+        owner: None,
+        users: Users { from: 0, to: 0 },
+    };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let to = rustix::fs::openat(to, c".", flags, Mode::empty()).map_err(Error::io("open", "directory"))?;
     crate::copy::contents(from, to.as_fd(), policy).map(drop)

@@ -12,6 +12,9 @@ pub enum Rootfs {
     /// `root.path` of the configuration.
     #[default]
     Config,
+    /// `root.path` of the configuration, whose owners are mapped into the container's own users: an idmapped mount, so that
+    /// nothing on the disk changes.
+    Mapped,
     /// An overlay that the child mounts in the container's own mount namespace, so that no mount is left on the host.
     Overlay {
         /// Read-only layers, uppermost first: directories or detached mounts. Shared, because whoever looks after the

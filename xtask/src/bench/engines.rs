@@ -173,7 +173,13 @@ impl Engines {
     /// Runs a command of an engine, from spawn to the end, and fails if it fails. Its output goes to files: a pipe that
     /// a container holds open would be waited for.
     pub(super) fn run(&self, engine: &str, words: &str) -> Result<Duration> {
+        self.run_words(engine, words, &[])
+    }
+
+    /// The same with words at the end that may have spaces in them.
+    pub(super) fn run_words(&self, engine: &str, words: &str, more: &[&str]) -> Result<Duration> {
         let mut command = self.command(engine, words);
+        command.args(more);
         command.stdout(File::create("stdout")?).stderr(File::create("stderr")?);
         command.env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1");
         let begin = Instant::now();

@@ -55,6 +55,7 @@ pub(super) fn inside(arguments: &[String]) -> Result<()> {
     for name in engines.names() {
         engines.run(name, "rm -f one")?;
     }
+    super::neighbours::measure(&engines, runs)?;
     batches(&engines)?;
     created(&engines)?;
     running(&engines)?;

@@ -18,6 +18,7 @@ mod engines;
 mod images;
 mod inside;
 mod life;
+mod neighbours;
 mod network;
 mod pull;
 mod report;

@@ -359,6 +359,8 @@ fn isolation(config: &mut RunConfig, host: &HostConfig) -> Made<()> {
         "" if config.security.level == Level::Hardened && !config.security.privileged => {
             let spaces = &config.namespaces;
             let alone = [&spaces.pid, &spaces.ipc, &spaces.uts].iter().all(|one| **one == NamespaceChoice::Private);
+            // Another runtime cannot; named by itself, the mode is refused at the start.
+            let alone = alone && config.runtime.is_none();
             if alone && matches!(host.network_mode.as_str(), "" | "default" | "bridge") {
                 config.namespaces.user = UserChoice::Private;
             }

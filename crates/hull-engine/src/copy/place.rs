@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 use hull_fs::Procfs;
+use hull_layer::tar::walk::{inside, outside};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 
@@ -53,6 +54,15 @@ pub(crate) struct Policy {
     pub(crate) raw: bool,
     /// User and group of everything, whatever the source says.
     pub(crate) owner: Option<(u32, u32)>,
+    /// Whose numbers owners are.
+    pub(crate) users: Users,
+}
+
+/// First of the IDs that the source's and the destination's users have on this machine; 0 where they are the machine's.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Users {
+    pub(crate) from: u32,
+    pub(crate) to: u32,
 }
 
 /// What a file has beside its content.
@@ -301,7 +311,9 @@ impl Place {
         let mut mode = attributes.mode;
         if self.policy.owners {
             let (uid, gid) = self.policy.owner.unwrap_or((attributes.uid, attributes.gid));
-            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            let Users { from, to } = self.policy.users;
+            let number = |id| outside(inside(id, from), to);
+            let (uid, gid) = (Uid::from_raw(number(uid)), Gid::from_raw(number(gid)));
             match rustix::fs::chownat(file, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH) {
                 // An ordinary user makes what is his.
                 Err(Errno::PERM) if !rustix::process::geteuid().is_root() => mode &= 0o1777,

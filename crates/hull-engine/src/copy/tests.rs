@@ -1,9 +1,16 @@
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 
-use super::place::Existing;
+use super::place::{Existing, Users};
 use super::*;
 
-const REPLACE: Policy = Policy { existing: Existing::Replace, owners: true, devices: true, raw: false, owner: None };
+const REPLACE: Policy = Policy {
+    existing: Existing::Replace,
+    owners: true,
+    devices: true,
+    raw: false,
+    owner: None,
+    users: Users { from: 0, to: 0 },
+};
 
 fn open(path: &Path) -> OwnedFd {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

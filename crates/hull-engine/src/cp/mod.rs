@@ -30,7 +30,7 @@ use hull_layer::tar::{Writer, walk};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::copy::place::{Existing, Policy};
+use crate::copy::place::{Existing, Policy, Users};
 use crate::copy::{self, Report, extract};
 use crate::error::Error;
 use crate::records::{Container, Engine};
@@ -74,14 +74,22 @@ impl From<Report> for Copied {
 }
 
 /// Into a container.
-fn inwards() -> Policy {
+fn inwards(first_id: u32) -> Policy {
     let root = rustix::process::geteuid().is_root();
-    Policy { existing: Existing::Replace, owners: true, devices: root, raw: false, owner: None }
+    Policy {
+        existing: Existing::Replace,
+        owners: true,
+        devices: root,
+        raw: false,
+        owner: None,
+        users: Users { from: 0, to: first_id },
+    }
 }
 
 /// Onto the host.
-fn outwards(options: Options) -> Policy {
-    Policy { existing: Existing::Replace, owners: options.archive, devices: false, raw: false, owner: None }
+fn outwards(options: Options, first_id: u32) -> Policy {
+    let users = Users { from: first_id, to: 0 };
+    Policy { existing: Existing::Replace, owners: options.archive, devices: false, raw: false, owner: None, users }
 }
 
 fn refused(reason: impl Into<String>) -> Error {
@@ -135,9 +143,20 @@ pub struct PathStat {
 struct Side<'c> {
     container: &'c Container,
     root: OwnedFd,
+    /// First of its users' IDs; 0 where they are the machine's.
+    first_id: u32,
 }
 
 impl Side<'_> {
+    /// Makes files: the file systems of a container with users of its own take only these as owners.
+    fn as_root<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        if self.first_id == 0 {
+            return work();
+        }
+        let done = hull_runtime::rootfs::as_somebody((self.first_id, self.first_id), || Ok::<_, Errno>(work()));
+        done.map_err(|errno| Error::io("become root of", &self.container.name)(errno))?
+    }
+
     fn missing(&self, path: &str) -> Error {
         refused(format!("Could not find the file {path} in container {}", self.container.name))
     }
@@ -198,7 +217,7 @@ impl Side<'_> {
         let name = if means_content(path) { Vec::new() } else { base(path).into_vec() };
         let name = if name == b"/" { Vec::new() } else { name };
         let mut writer = Writer::new(BufWriter::with_capacity(256 << 10, output));
-        let options = walk::Options { root: true, ..walk::Options::default() };
+        let options = walk::Options { root: true, first_id: self.first_id, ..walk::Options::default() };
         let report = walk::write_found(&mut writer, found, &name, &options)?;
         let finished = writer.finish().and_then(|mut output| output.flush());
         finished.map_err(hull_layer::Error::file("write", "archive"))?;
@@ -351,16 +370,21 @@ fn explain(error: Error, container: &Container) -> Error {
 }
 
 impl Engine {
+    fn side<'c>(&self, container: &'c Container) -> Result<Side<'c>, Error> {
+        let (root, first_id) = self.view(container)?;
+        Ok(Side { container, root, first_id })
+    }
+
     /// Copies a file or directory of a container to the host.
     ///
     /// # Errors
     /// [`Error::Copy`] in Docker's words; what was copied before stays.
     pub fn copy_from(&self, container: &Container, path: &str, local: &str, options: Options) -> Result<Copied, Error> {
-        let side = Side { container, root: self.view(container)? };
+        let side = self.side(container)?;
         let found = side.source(path, options)?;
         let directory = is_directory(found.as_fd()).map_err(Error::io("look at", path))?;
         let to = local_destination(local, directory)?;
-        copy_found(&found, path, to, outwards(options)).map(Copied::from)
+        copy_found(&found, path, to, outwards(options, side.first_id)).map(Copied::from)
     }
 
     /// Copies a file or directory of the host into a container.
@@ -386,9 +410,10 @@ impl Engine {
             None if means_content(local) => local.to_owned(),
             None => fs::canonicalize(local).map_err(Error::io("open", local))?.to_string_lossy().into_owned(),
         };
-        let side = Side { container, root: self.view(container)? };
+        let side = self.side(container)?;
         let to = side.destination(path, directory)?;
-        copy_found(&found, &name, to, inwards()).map(Copied::from).map_err(|error| explain(error, container))
+        let report = side.as_root(|| copy_found(&found, &name, to, inwards(side.first_id)));
+        report.map(Copied::from).map_err(|error| explain(error, container))
     }
 
     /// Writes a file or directory of a container as a tar archive.
@@ -402,7 +427,7 @@ impl Engine {
         options: Options,
         output: impl Write,
     ) -> Result<walk::Report, Error> {
-        let side = Side { container, root: self.view(container)? };
+        let side = self.side(container)?;
         let found = side.source(path, options)?;
         side.stream(found, path, output)
     }
@@ -412,7 +437,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Copy`] in Docker's words.
     pub fn path_stat(&self, container: &Container, path: &str) -> Result<PathStat, Error> {
-        let side = Side { container, root: self.view(container)? };
+        let side = self.side(container)?;
         side.stat(&side.source(path, Options::default())?, path)
     }
 
@@ -427,7 +452,7 @@ impl Engine {
         describe: &mut dyn FnMut(&PathStat),
         output: impl Write,
     ) -> Result<walk::Report, Error> {
-        let side = Side { container, root: self.view(container)? };
+        let side = self.side(container)?;
         let found = side.source(path, Options::default())?;
         describe(&side.stat(&found, path)?);
         side.stream(found, path, output)
@@ -445,7 +470,7 @@ impl Engine {
         extraction: Extraction,
         input: impl Read,
     ) -> Result<Copied, Error> {
-        let side = Side { container, root: self.view(container)? };
+        let side = self.side(container)?;
         let whole = Path::new("/").join(path);
         match side.open(&whole, OFlags::DIRECTORY) {
             Ok(_) => {}
@@ -454,8 +479,8 @@ impl Engine {
         }
         let existing = if extraction.keep_kinds { Existing::Replace } else { Existing::Force };
         let owner = if extraction.own { side.user(self)? } else { None };
-        let policy = Policy { existing, owner, ..inwards() };
-        let report = extract::extract(input, side.root.as_fd(), &whole, false, policy);
+        let policy = Policy { existing, owner, ..inwards(side.first_id) };
+        let report = side.as_root(|| extract::extract(input, side.root.as_fd(), &whole, false, policy));
         report.map(Copied::from).map_err(|error| explain(error, container))
     }
 
@@ -464,12 +489,13 @@ impl Engine {
     /// # Errors
     /// As [`Self::copy_to`]; when the archive is damaged, what came before stays.
     pub fn stream_to(&self, container: &Container, path: &str, input: impl Read) -> Result<Copied, Error> {
-        let side = Side { container, root: self.view(container)? };
+        let side = self.side(container)?;
         let whole = Path::new("/").join(path);
         if path.is_empty() || side.open(&whole, OFlags::DIRECTORY).is_err() {
             return Err(refused(format!("destination \"{}:{path}\" must be a directory", container.name)));
         }
-        let report = extract::extract(input, side.root.as_fd(), &whole, false, inwards());
+        let policy = inwards(side.first_id);
+        let report = side.as_root(|| extract::extract(input, side.root.as_fd(), &whole, false, policy));
         report.map(Copied::from).map_err(|error| explain(error, container))
     }
 }

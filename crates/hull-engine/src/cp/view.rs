@@ -14,9 +14,9 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 
-use crate::config::{MountConfig, Source};
+use crate::config::{MountConfig, Source, UserChoice};
 use crate::error::Error;
-use crate::records::{Container, Engine, Phase};
+use crate::records::{Container, Engine, Phase, State};
 use crate::rootfs;
 use crate::volumes::attach::Opened;
 use crate::volumes::mounts::clean;
@@ -34,16 +34,23 @@ fn read_only(mount: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
 impl Engine {
     /// The root directory of a container. When it does not run, this process is in another mount namespace from then
     /// on, and keeps the container from being started until it ends.
-    pub(super) fn view(&self, container: &Container) -> Result<OwnedFd, Error> {
+    ///
+    /// With it the first of the IDs that the container's users have in what is seen, 0 where it is the machine's.
+    pub(super) fn view(&self, container: &Container) -> Result<(OwnedFd, u32), Error> {
         let state = self.state(&container.id)?;
+        let running = |state: &State| {
+            let private = container.config.namespaces.user == UserChoice::Private;
+            let first = if private { self.block(&container.id)? } else { 0 };
+            Ok((running(container, state.pid, state.pid_start)?, first))
+        };
         if state.phase == Phase::Running {
-            return running(container, state.pid, state.pid_start);
+            return running(&state);
         }
         let lock = self.lock(&container.id)?;
         let state = self.state(&container.id)?;
         self.await_monitor(&container.id, &state);
         match state.phase {
-            Phase::Running => return running(container, state.pid, state.pid_start),
+            Phase::Running => return running(&state),
             Phase::Created | Phase::Exited if !self.starting(&container.id) => {}
             _ => {
                 let status = "being started".to_owned();
@@ -52,7 +59,7 @@ impl Engine {
         }
         // Held until the process ends, as the mounts are.
         std::mem::forget(lock);
-        self.stopped(container)
+        Ok((self.stopped(container)?, 0))
     }
 
     fn stopped(&self, container: &Container) -> Result<OwnedFd, Error> {

@@ -24,7 +24,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::attach::{self, Client};
-use crate::config::{RestartPolicy, RunConfig};
+use crate::config::{RestartPolicy, RunConfig, UserChoice};
 use crate::error::Error;
 use crate::monitor::{self, Ends, protocol};
 use crate::network::{self, Reach};
@@ -402,6 +402,21 @@ impl Engine {
         Ok(Rootfs::Overlay { lower: layers, upper, work: place.join("work"), target: place.join("rootfs"), volatile })
     }
 
+    /// [`Self::overlay`], or the directory that the container runs on.
+    pub(crate) fn root_of(
+        &self,
+        config: &RunConfig,
+        lower: Option<&Lower>,
+        upper: PathBuf,
+        place: &Path,
+        volatile: bool,
+    ) -> Result<Rootfs, Error> {
+        match self.overlay(lower, upper, place, volatile)? {
+            Rootfs::Config if config.namespaces.user == UserChoice::Private => Ok(Rootfs::Mapped),
+            other => Ok(other),
+        }
+    }
+
     fn make(&self, prepared: Prepared, warn: &mut dyn FnMut(&str)) -> Result<Started, Error> {
         let Prepared { container, mut spec, filter, image, defaults, known, restarts } = prepared;
         let directory = if known {
@@ -417,7 +432,8 @@ impl Engine {
         let plan = self.plan_network(&container, &defaults)?;
         let settings = self.write_name_files(&container, plan.as_ref(), &directory)?;
         let lower = image.map(|(_, lower)| lower);
-        let rootfs = self.overlay(lower.as_ref(), directory.join("upper"), &directory, container.config.remove)?;
+        let (upper, volatile) = (directory.join("upper"), container.config.remove);
+        let rootfs = self.root_of(&container.config, lower.as_ref(), upper, &directory, volatile)?;
         self.ready_volumes(&container, lower.as_ref().map(Lower::layers), !known)?;
         let mut trees = self.attach_mounts(&container, &mut spec)?;
         if container.config.runtime.is_none() {
@@ -438,7 +454,7 @@ impl Engine {
             }
             let layers = match &rootfs {
                 Rootfs::Overlay { lower, .. } => Some(lower.as_slice()),
-                Rootfs::Config => None,
+                Rootfs::Config | Rootfs::Mapped => None,
             };
             let mut created = self.create_foreign(name, &container, &spec, layers, streams)?;
             if let Some(terminal) = created.terminal.take() {

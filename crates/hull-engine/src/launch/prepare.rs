@@ -87,8 +87,11 @@ impl Engine {
         self.resolve_namespaces(&mut config)?;
         make_bind_sources(&config.mounts)?;
         if config.namespaces.user == UserChoice::Private {
-            if image.is_none() {
-                return Err(Error::flag("--userns", "a directory of the user's cannot get users of its own"));
+            if config.runtime.is_some() {
+                return Err(Error::flag("--userns", "users of its own need Hull's own runtime: use --userns=host"));
+            }
+            if let Source::Directory(path) = &config.source {
+                rootfs::can_map_owners(path).map_err(|reason| Error::flag("--userns", reason))?;
             }
             context.first_id = Some(self.block(known.as_ref().map_or(&id, |container| &container.id))?);
         }

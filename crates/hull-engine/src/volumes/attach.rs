@@ -16,13 +16,20 @@ use super::mounts::clean;
 use super::{ANONYMOUS, Volume, device, transfer};
 use crate::config::{MountConfig, Source, VolumeConfig};
 use crate::copy;
-use crate::copy::place::{Existing, Policy};
+use crate::copy::place::{Existing, Policy, Users};
 use crate::error::Error;
 use crate::records::{Container, Engine, own_pid};
 use crate::rootfs;
 
 /// Goes on where an interrupted copy ended.
-const FILL: Policy = Policy { existing: Existing::Keep, owners: true, devices: true, raw: false, owner: None };
+const FILL: Policy = Policy {
+    existing: Existing::Keep,
+    owners: true,
+    devices: true,
+    raw: false,
+    owner: None,
+    users: Users { from: 0, to: 0 },
+};
 
 /// Under which a container holds an image that it mounts.
 pub(crate) fn image_owner(id: &str, index: usize) -> String {

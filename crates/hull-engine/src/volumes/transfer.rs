@@ -10,15 +10,21 @@ use rustix::fs::{Mode, OFlags};
 
 use super::stage::Stage;
 use super::{ANONYMOUS, Volume};
-use crate::copy::place::{Existing, Policy};
+use crate::copy::place::{Existing, Policy, Users};
 use crate::copy::{self, extract};
 use crate::error::Error;
 use crate::flags;
 use crate::records::{Engine, now};
 
 /// Everything as it is.
-pub(super) const EXACT: Policy =
-    Policy { existing: Existing::Replace, owners: true, devices: true, raw: true, owner: None };
+pub(super) const EXACT: Policy = Policy {
+    existing: Existing::Replace,
+    owners: true,
+    devices: true,
+    raw: true,
+    owner: None,
+    users: Users { from: 0, to: 0 },
+};
 
 pub(super) fn open(path: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

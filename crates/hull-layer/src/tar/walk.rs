@@ -72,8 +72,29 @@ pub struct Options<'a> {
     pub exclude: Option<&'a Exclude<'a>>,
     /// What is written of regular files that have one name.
     pub amend: Option<&'a Amend<'a>>,
+    /// The first of the IDs that the container's users have here, if they have some of their own: owners are written as the
+    /// container numbers them, and others as nobody.
+    pub first_id: u32,
     /// How many entries, and bytes of names and attributes, there may be.
     pub limits: Limits,
+}
+
+/// IDs that a container with users of its own has.
+const BLOCK: u32 = 1 << 16;
+
+/// Who has no number in a container.
+const NOBODY: u32 = 65_534;
+
+/// What a container, the first of whose IDs this is, calls an owner; with 0 its IDs are the machine's.
+#[must_use]
+pub fn inside(id: u32, first: u32) -> u32 {
+    if first == 0 { id } else { id.checked_sub(first).filter(|id| *id < BLOCK).unwrap_or(NOBODY) }
+}
+
+/// The reverse of [`inside`].
+#[must_use]
+pub fn outside(id: u32, first: u32) -> u32 {
+    if first == 0 { id } else { first + if id < BLOCK { id } else { NOBODY } }
 }
 
 /// [`write_directory`] of what a descriptor refers to, a directory or any other file, under a name of its own. Without
@@ -384,8 +405,8 @@ impl<W: Write> Walk<'_, W> {
             path: prefixed(self.prefix, path),
             kind,
             mode: u16::try_from(stat.st_mode & 0o7777).unwrap_or(0),
-            uid: stat.st_uid,
-            gid: stat.st_gid,
+            uid: inside(stat.st_uid, self.options.first_id),
+            gid: inside(stat.st_gid, self.options.first_id),
             mtime: stat.st_mtime,
             mtime_nsec: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
             xattrs,

@@ -49,9 +49,9 @@ pub fn restore(spec: &Spec, mut options: CreateOptions, restore: &RestoreOptions
     let names = descriptor_names(&directories.image)?;
     let filter = linux.seccomp.as_ref().map(hull_seccomp::compile).transpose()?;
     let rootfs = match (&options.rootfs, &spec.root) {
-        (Rootfs::Config, Some(root)) => options.bundle.join(&root.path),
+        (Rootfs::Config | Rootfs::Mapped, Some(root)) => options.bundle.join(&root.path),
         (Rootfs::Overlay { target, .. }, _) => target.clone(),
-        (Rootfs::Config, None) => return Err(Error::config("root", "is missing")),
+        (Rootfs::Config | Rootfs::Mapped, None) => return Err(Error::config("root", "is missing")),
     };
     let hierarchies = Hierarchies::probe()?;
     let rootless = crate::namespaces::without_privilege();

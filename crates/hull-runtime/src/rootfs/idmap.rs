@@ -57,7 +57,7 @@ impl<'a> Mappings<'a> {
     }
 }
 
-fn make(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd, Errno> {
+pub(super) fn make(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd, Errno> {
     let (wait, release) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (pid, pidfd) = match clone3(CloneFlags::NEWUSER, None)? {
         Cloned::Child => {

@@ -21,6 +21,8 @@ mod overlay;
 mod pivot;
 mod plan;
 
+pub use overlay::{as_somebody, can_map_owners};
+
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -84,6 +86,8 @@ pub struct RootfsPlan {
 enum RootSource {
     /// A directory of the host, mounted over itself.
     Directory(CString),
+    /// A detached mount that the parent has made, and where it is attached.
+    Tree(Option<OwnedFd>, CString),
     Overlay(overlay::OverlayPlan),
 }
 
@@ -118,7 +122,9 @@ impl RootfsPlan {
         Some(match failure.step {
             Step::RootPropagation => "set propagation of the root mount".to_owned(),
             Step::RootMount => match &self.root {
-                RootSource::Directory(path) => format!("mount root file system {}", path.to_string_lossy()),
+                RootSource::Directory(path) | RootSource::Tree(_, path) => {
+                    format!("mount root file system {}", path.to_string_lossy())
+                }
                 RootSource::Overlay(overlay) => format!("mount overlay on {}", overlay.target.to_string_lossy()),
             },
             Step::Mount => self.mounts.get(index)?.describe(failure.errno),

@@ -18,6 +18,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use hull_oci::spec::IdMapping;
 use hull_sys::mount::{Attributes, Lookup, mount_setattr};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -95,7 +96,7 @@ impl OverlayPlan {
         if let Some(mapping) = mapping {
             let made = plan.mount_mapped(mounts, [upper, work], mapping);
             plan.made = Some(made.map_err(Error::system("mount overlay of idmapped layers for", target.display()))?);
-            if let Some(reachable) = REACHABLE.into_iter().find(|path| rustix::fs::stat(*path).is_ok()) {
+            if let Some(reachable) = reachable() {
                 reachable.clone_into(&mut plan.target);
             }
         } else if userns {
@@ -139,15 +140,15 @@ impl OverlayPlan {
         let top = upper.parent().ok_or(Errno::INVAL)?;
         let inside = |path: &Path| path.strip_prefix(top).map(Path::to_path_buf).map_err(|_| Errno::INVAL);
         let (upper, work) = (inside(upper)?, inside(work)?);
-        let top = mapped(CWD, top, mapping)?;
+        let top = mapped(CWD, top, mapping, false)?;
         let open = |path: &Path| {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             rustix::fs::openat(&top, path, flags, Mode::empty())
         };
         let (upper, work) = (open(&upper)?, open(&work)?);
         let lower: Vec<OwnedFd> =
-            lower.iter().map(|layer| mapped(layer.as_fd(), Path::new(""), mapping)).collect::<Result<_, _>>()?;
-        as_somebody(mapping.root, || {
+            lower.iter().map(|layer| mapped(layer.as_fd(), Path::new(""), mapping, false)).collect::<Result<_, _>>()?;
+        as_somebody::<_, Errno>(mapping.root, || {
             let context = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
             rustix::mount::fsconfig_set_string(&context, c"source", c"overlay")?;
             for layer in &lower {
@@ -192,6 +193,10 @@ impl OverlayPlan {
     }
 }
 
+pub(super) fn reachable() -> Option<&'static CStr> {
+    REACHABLE.into_iter().find(|path| rustix::fs::stat(*path).is_ok())
+}
+
 /// Whose IDs a container's are.
 #[derive(Debug)]
 pub(super) struct Mapping {
@@ -201,17 +206,42 @@ pub(super) struct Mapping {
     pub(super) root: (u32, u32),
 }
 
-/// A detached, idmapped copy of a mount.
-fn mapped(directory: BorrowedFd<'_>, path: &Path, mapping: &Mapping) -> Result<OwnedFd, Errno> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+/// A detached, idmapped copy of a mount, or of all that is mounted below too.
+pub(super) fn mapped(
+    directory: BorrowedFd<'_>,
+    path: &Path,
+    mapping: &Mapping,
+    recursive: bool,
+) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let mut lookup = Lookup::EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+        lookup |= Lookup::RECURSIVE;
+    }
     let tree = rustix::mount::open_tree(directory, path, flags)?;
     let namespace = Some(mapping.namespace.as_fd());
-    mount_setattr(tree.as_fd(), c"", Lookup::EMPTY_PATH, Attributes::IDMAP, Attributes::empty(), None, namespace)?;
+    mount_setattr(tree.as_fd(), c"", lookup, Attributes::IDMAP, Attributes::empty(), None, namespace)?;
     Ok(tree)
 }
 
+/// Whether the owners of all files below a directory can be mapped: what is mounted there must know idmapped mounts (ext4,
+/// XFS and Btrfs do since Linux 5.15, tmpfs since 6.3; overlays do not).
+///
+/// # Errors
+/// `EINVAL` when it cannot; what keeps the caller from trying.
+pub fn can_map_owners(directory: &Path) -> Result<(), Errno> {
+    // Any IDs but the machine's own; none is ever stored.
+    let maps = [IdMapping { container_id: 0, host_id: 1 << 20, size: 1 << 16 }];
+    let namespace = Rc::new(super::idmap::make(&maps, &maps)?);
+    mapped(CWD, directory, &Mapping { namespace, root: (0, 0) }, true).map(drop)
+}
+
 /// Does something as another user and group with all of root's capabilities, and is root again.
-fn as_somebody<T>((uid, gid): (u32, u32), work: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+///
+/// # Errors
+/// What the work fails with, or what keeps this thread from changing who it is.
+pub fn as_somebody<T, E: From<Errno>>((uid, gid): (u32, u32), work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     use rustix::process::{Gid, Uid};
     let dumpable = rustix::process::dumpable_behavior()?;
     let sets = rustix::thread::capabilities(None)?;
@@ -224,6 +254,7 @@ fn as_somebody<T>((uid, gid): (u32, u32), work: impl FnOnce() -> Result<T, Errno
     rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::from_raw(gid), Gid::ROOT)?;
     let done = rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::from_raw(uid), Uid::ROOT)
         .and_then(|()| rustix::thread::set_capabilities(None, sets))
+        .map_err(E::from)
         .and_then(|()| work());
     back()?;
     done

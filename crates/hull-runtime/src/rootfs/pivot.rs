@@ -54,7 +54,7 @@ impl RootfsPlan {
     fn isolate(&self) -> Result<(), Errno> {
         match self.propagation {
             Some((Propagation::Shared, _)) => make_parent_private(match &self.root {
-                RootSource::Directory(path) => path,
+                RootSource::Directory(path) | RootSource::Tree(_, path) => path,
                 RootSource::Overlay(overlay) => &overlay.target,
             }),
             Some((Propagation::Private, true)) => propagation_of_root(Propagation::Private),
@@ -68,6 +68,7 @@ impl RootfsPlan {
         let shared = self.is_shared();
         let (tree, path) = match &mut self.root {
             RootSource::Directory(path) => (mount::open_source(path, true, false)?, &*path),
+            RootSource::Tree(tree, path) => (tree.take().ok_or(Errno::BADF)?, &*path),
             RootSource::Overlay(overlay) => (overlay.take_or_mount()?, &overlay.target),
         };
         if shared {

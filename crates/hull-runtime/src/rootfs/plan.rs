@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use hull_oci::spec::{IdMapping, Mount, Spec};
 use hull_sys::mount::Attributes;
+use rustix::fs::CWD;
 
 use super::cgroup::CgroupPlan;
 use super::idmap::Mappings;
 use super::mount::{Kind, MountPlan, Source};
 use super::options::{self, MountOptions, Parameter};
-use super::overlay::{Mapping, OverlayPlan};
+use super::overlay::{Mapping, OverlayPlan, mapped, reachable};
 use super::{RootSource, RootfsContext, RootfsPlan, dev, mount, normalize};
 use crate::error::Error;
 use crate::options::{CreateOptions, Rootfs};
@@ -41,7 +42,7 @@ impl RootfsPlan {
         let linux = spec.linux.clone().unwrap_or_default();
         let mut mappings = Mappings::new(context.uid_mappings, context.gid_mappings);
         let source = match &options.rootfs {
-            Rootfs::Config => {
+            Rootfs::Config | Rootfs::Mapped => {
                 if root.path.is_empty() {
                     return Err(Error::config("root.path", "is empty, expected a directory"));
                 }
@@ -50,20 +51,20 @@ impl RootfsPlan {
                 if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
                     return Err(Error::config("root.path", format!("{} is not a directory", path.display())));
                 }
-                RootSource::Directory(c_path("root.path", &path)?)
+                match new_mapping(context, &mut mappings)?.filter(|_| matches!(options.rootfs, Rootfs::Mapped)) {
+                    Some(mapping) => {
+                        let tree = mapped(CWD, &path, &mapping, true);
+                        let tree = tree.map_err(Error::system("map the owners of root file system", path.display()))?;
+                        let target =
+                            reachable().map_or_else(|| c_path("root.path", &path), |path| Ok(path.to_owned()))?;
+                        RootSource::Tree(Some(tree), target)
+                    }
+                    None => RootSource::Directory(c_path("root.path", &path)?),
+                }
             }
             Rootfs::Overlay { lower, upper, work, target, volatile } => {
                 let userns = context.new_userns || context.joined_userns || context.rootless;
-                let mapping = if context.new_userns && !context.rootless {
-                    let root =
-                        |maps: &[IdMapping]| maps.iter().find(|one| one.container_id == 0).map(|one| one.host_id);
-                    let root = root(context.uid_mappings).zip(root(context.gid_mappings)).ok_or_else(|| {
-                        Error::config("linux.uidMappings", "maps no ID 0, whom the writable layer would belong to")
-                    })?;
-                    Some(Mapping { namespace: mappings.user_namespace("linux.uidMappings", &[], &[])?, root })
-                } else {
-                    None
-                };
+                let mapping = new_mapping(context, &mut mappings)?;
                 let paths: [&Path; 3] = [upper, work, target];
                 RootSource::Overlay(OverlayPlan::new(lower, paths, *volatile, userns, mapping.as_ref())?)
             }
@@ -121,6 +122,18 @@ impl RootfsPlan {
             null: None,
         })
     }
+}
+
+/// The mapping of a user namespace that is made for the container by root.
+fn new_mapping(context: &RootfsContext<'_>, mappings: &mut Mappings<'_>) -> Result<Option<Mapping>, Error> {
+    if !context.new_userns || context.rootless {
+        return Ok(None);
+    }
+    let root = |maps: &[IdMapping]| maps.iter().find(|one| one.container_id == 0).map(|one| one.host_id);
+    let root = root(context.uid_mappings)
+        .zip(root(context.gid_mappings))
+        .ok_or_else(|| Error::config("linux.uidMappings", "maps no ID 0, whom the writable layer would belong to"))?;
+    Ok(Some(Mapping { namespace: mappings.user_namespace("linux.uidMappings", &[], &[])?, root }))
 }
 
 fn has_mount_namespace(spec: &Spec) -> bool {

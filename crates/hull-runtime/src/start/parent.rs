@@ -74,7 +74,9 @@ pub(super) fn create(
 fn rootfs_path(spec: &Spec, options: &CreateOptions) -> PathBuf {
     match &options.rootfs {
         Rootfs::Overlay { target, .. } => target.clone(),
-        Rootfs::Config => options.bundle.join(spec.root.as_ref().map(|root| root.path.as_str()).unwrap_or_default()),
+        Rootfs::Config | Rootfs::Mapped => {
+            options.bundle.join(spec.root.as_ref().map(|root| root.path.as_str()).unwrap_or_default())
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! How far a container is kept apart, its first process, programs that join it or its files, and flags that cannot be.
 
-use std::process::Stdio;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hull_testkit::{Finished, Home, finish, home, tier};
@@ -265,6 +266,122 @@ fn root_flags_that_cannot_be_leave_nothing() {
     }
     assert_eq!(containers(&h), 0);
     assert!(h.entries("data/containers").is_empty() && h.entries("data/names").is_empty());
+    h.assert_clean();
+}
+
+#[test]
+fn root_a_directory_gets_users_of_its_own() {
+    let Some(h) = home() else { return };
+    if !users_of_its_own() {
+        return;
+    }
+    let rootfs = h.rootfs().display().to_string();
+    let look = |flags: &[&str], words: &[&str]| {
+        let mut command = h.hull(&["run", "--rm", "--network=none"]);
+        finish(command.args(flags).args(["--rootfs", &rootfs, "/probe"]).args(words))
+    };
+    let owner = |name: &str| std::fs::metadata(h.rootfs().join(name)).expect("made inside").uid();
+    let out = look(&["--security=hardened"], &["cat", "/proc/self/uid_map", "+", "write", "/made", "x"]).ok();
+    let map: Vec<&str> = out.lines()[0].split_whitespace().collect();
+    assert!(map[0] == "0" && map[1] != "0" && map[2] == "65536", "{map:?}");
+    assert_eq!(owner("made"), 0, "the disk keeps the container's numbers");
+    // Its own again when it runs on, and when it is looked into while it does not.
+    let flags = ["run", "-d", "--network=none", "--name=aa", "--userns=private", "--rootfs", &rootfs, "/probe"];
+    finish(h.hull(&flags).args(["sleep", "120"])).ok();
+    let _ = h.run(&["exec", "aa", "/probe", "write", "/more", "x"]).ok();
+    let _ = h.run(&["stop", "-t", "0", "aa"]).ok();
+    let _ = h.run(&["exec", "aa", "/probe", "write", "/stopped", "x"]).ok();
+    assert_eq!((owner("more"), owner("stopped")), (0, 0));
+    let _ = h.run(&["rm", "aa"]).ok();
+    // What cannot map owners says so, and a level gives way.
+    let out = look(&["--userns=private", "--runtime=/bin/true"], &["pid"]);
+    assert!(
+        out.code == 125 && out.stderr.contains("--userns: users of its own need Hull's own runtime"),
+        "{}",
+        out.stderr
+    );
+    let overlay = h.at("merged");
+    let script = "mkdir -p \"$2/upper\" \"$2/work\" \"$3\" && shift && \
+        mount -t overlay -o \"lowerdir=$ROOTFS,upperdir=$1/upper,workdir=$1/work\" over \"$2\" && shift 2 && exec \"$@\"";
+    let on_overlay = |flags: &[&str]| {
+        let hull = h.hull(&["run", "--rm", "--network=none"]);
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh", "-"]);
+        command.arg(h.at("layers")).arg(&overlay).arg(hull.get_program()).args(hull.get_args()).args(flags);
+        command.arg("--rootfs").arg(&overlay).args(["/probe", "cat", "/proc/self/uid_map"]).env("ROOTFS", &rootfs);
+        for (name, value) in hull.get_envs() {
+            value.map(|value| command.env(name, value));
+        }
+        finish(&mut command)
+    };
+    let out = on_overlay(&["--security=hardened"]);
+    assert!(out.code == 0 && out.stdout.split_whitespace().nth(1) == Some("0"), "{}{}", out.stdout, out.stderr);
+    assert!(out.stderr.contains("WARNING: the container has the machine's users: "), "{}", out.stderr);
+    let out = on_overlay(&["--userns=private"]);
+    assert!(out.code == 125 && out.stderr.contains("cannot map owners"), "{}", out.stderr);
+    assert!(h.entries("data/users").iter().all(|name| name == "lock"), "{:?}", h.entries("data/users"));
+    h.assert_clean();
+}
+
+#[test]
+fn root_files_go_in_and_out_of_users_of_its_own() {
+    let Some(h) = home() else { return };
+    if !users_of_its_own() {
+        return;
+    }
+    sleeper(&h, "aa", &["--userns=private"]);
+    h.write("from/file", "content");
+    std::os::unix::fs::chown(h.at("from/file"), Some(33), Some(44)).expect("chown");
+    let from = h.at("from").display().to_string();
+    let _ = h.run(&["cp", &from, "aa:/tmp/"]).ok();
+    let inside = h.run(&["exec", "aa", "/probe", "stat", "/tmp/from/file", "+", "cat", "/tmp/from/file"]).ok();
+    assert!(inside.stdout.contains("33") && inside.stdout.contains("44"), "{}", inside.stdout);
+    let to = h.at("to").display().to_string();
+    let _ = h.run(&["cp", "-a", "aa:/tmp/from", &to]).ok();
+    let meta = std::fs::metadata(h.at("to/file")).expect("copied back");
+    assert_eq!((meta.uid(), meta.gid(), h.text("to/file").as_str()), (33, 44, "content"));
+    let tar = h.run(&["cp", "aa:/tmp/from/file", "-"]).ok();
+    // Owners of the first header, in octal.
+    assert_eq!(tar.stdout.get(108..115), Some("0000041"));
+    let _ = h.run(&["rm", "-f", "aa"]).ok();
+    h.assert_clean();
+}
+
+/// A runtime under another name: this binary, called as the one that all others are measured by.
+#[test]
+fn root_another_runtime_does_what_its_own_does() {
+    let Some(h) = home() else { return };
+    let runtime = h.at("runc");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_hull"), &runtime).expect("symlink");
+    let runtime = format!("--runtime={}", runtime.display());
+    h.write("passed", "by descriptor");
+    let line = format!(
+        "exec 3<{}; export LISTEN_FDS=1 LISTEN_FDNAMES=one LISTEN_PID=$$; exec \"$@\"",
+        h.at("passed").display()
+    );
+    let hull =
+        h.hull(&["run", "--rm", "--network=none", &runtime, "probe", "/probe", "cat", "/proc/self/fd/3", "+", "env"]);
+    let mut command = Command::new("sh");
+    command.args(["-c", &line, "sh"]).arg(hull.get_program()).args(hull.get_args());
+    for (name, value) in hull.get_envs() {
+        value.map(|value| command.env(name, value));
+    }
+    let out = finish(&mut command).ok();
+    for wanted in ["by descriptor", "LISTEN_FDS=1", "LISTEN_PID=1", "LISTEN_FDNAMES=one"] {
+        assert!(out.stdout.contains(wanted), "{wanted}: {}", out.stdout);
+    }
+    let check = ["--health-cmd", "/probe exit 0", "--health-interval", "100ms"];
+    sleeper(&h, "aa", &[&[runtime.as_str()], &check[..]].concat());
+    h.until("healthy", || h.field("aa", "{{.State.Health.Status}}") == "healthy");
+    assert_eq!(h.run(&["exec", "aa", "/probe", "exit", "7"]).code, 7);
+    assert_eq!(h.run(&["stats", "--no-stream", "--format", "{{.PIDs}}", "aa"]).ok().text(), "1");
+    let _ = h.run(&["pause", "aa"]).ok();
+    assert!(h.run(&["ps"]).ok().stdout.contains("(Paused)"));
+    h.run(&["exec", "aa", "/probe", "pid"]).fails("is paused");
+    let _ = h.run(&["unpause", "aa"]).ok();
+    assert!(!h.run(&["ps"]).ok().stdout.contains("(Paused)"));
+    let _ = h.run(&["exec", "aa", "/probe", "pid"]).ok();
+    let _ = h.run(&["rm", "-f", "aa"]).ok();
     h.assert_clean();
 }
 

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use clap::ArgAction;
 use hull_engine::config::{IpcMode, Level, NamespaceChoice, Namespaces, RunConfig, Security, Source, UserChoice};
-use hull_engine::{cdi, flags, seccomp};
+use hull_engine::{can_map_owners, cdi, flags, seccomp};
 
 use super::{all, named, optional, read_text};
 use crate::commands::Failure;
+use crate::output;
 
 /// Flags of isolation.
 #[derive(Debug, clap::Args)]
@@ -123,9 +124,7 @@ impl Isolation {
         }
         let spaces = &config.namespaces;
         let other = |choice: &NamespaceChoice| *choice != NamespaceChoice::Private;
-        let reason = if matches!(config.source, Source::Directory(_)) {
-            "a directory of the user's cannot get users of its own"
-        } else if config.security.privileged {
+        let reason = if config.security.privileged {
             "privileged mode is incompatible with user namespaces: use --userns=host"
         } else if other(&spaces.network) {
             "cannot share the host's or another's network namespace when user namespaces are enabled"
@@ -134,6 +133,17 @@ impl Isolation {
         } else if other(&spaces.ipc) || other(&spaces.uts) {
             "cannot share the host's or another's namespaces when user namespaces are enabled"
         } else {
+            let possible = match &config.source {
+                _ if config.runtime.is_some() => Err("users of its own need Hull's own runtime".to_owned()),
+                Source::Directory(path) => can_map_owners(path),
+                Source::Image(_) => Ok(()),
+            };
+            if told.is_none()
+                && let Err(reason) = possible
+            {
+                output::warning(format!("WARNING: the container has the machine's users: {reason}"));
+                return Ok(());
+            }
             config.namespaces.user = UserChoice::Private;
             return Ok(());
         };

@@ -31,6 +31,21 @@ pub(super) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Only what the neighbours of greedy containers notice.
+pub(super) fn neighbours(options: &Options) -> Result<()> {
+    let (output, size) = engines::measure(options, "inside-neighbours")?;
+    println!("{}", report::life(&report::read(&output)?, options, size));
+    Ok(())
+}
+
+/// `bench inside-neighbours ROOT STAGE RUNS PAUSE`.
+pub(super) fn inside_neighbours(arguments: &[String]) -> Result<()> {
+    let [root, stage, runs, pause] = arguments else { return Err("inside-neighbours: wrong arguments".into()) };
+    let engines = Engines::enter(root, stage, pause)?;
+    super::neighbours::measure(&engines, runs.parse()?)?;
+    engines.versions()
+}
+
 /// `bench inside-life ROOT STAGE RUNS PAUSE`, in a network namespace of its own.
 pub(super) fn inside(arguments: &[String]) -> Result<()> {
     let [root, stage, runs, pause] = arguments else { return Err("inside-life: wrong arguments".into()) };

@@ -30,11 +30,12 @@ use std::process::{Command, Stdio};
 use crate::{Result, release, workspace};
 
 const USAGE: &str = "\
-usage: cargo xtask bench [images|pull|network|life|build|api|cli] [OPTION...]
+usage: cargo xtask bench [images|pull|network|life|neighbours|build|api|cli] [OPTION...]
   images             measure loading, removing and mounting images instead of starting containers
   pull               measure pulling an image from a registry on this machine
   network            measure containers on bridges beside docker and podman, in a network namespace
   life               measure detached containers: memory, exec, lists, a thousand at once
+  neighbours         of these only what a container's requests take beside greedy ones; nothing is written
   build              measure builds beside BuildKit (docker's) and buildah
   api                measure Docker's client and plain requests through hull serve beside dockerd
   cli                measure the command line's answers beside docker's and podman's
@@ -73,6 +74,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         Some("api") => return api::run(&parse(&arguments[1..])?),
         Some("build") => return build::run(&parse(&arguments[1..])?),
         Some("cli") => return cli::run(&parse(&arguments[1..])?),
+        Some("inside-neighbours") => return life::inside_neighbours(&arguments[1..]),
+        Some("neighbours") => return life::neighbours(&parse(&arguments[1..])?),
         Some("life") => return life::run(&parse(&arguments[1..])?),
         Some("pull") => return pull::run(&parse(&arguments[1..])?),
         Some("images") => return images::run(&parse(&arguments[1..])?),

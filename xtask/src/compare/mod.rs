@@ -156,7 +156,7 @@ fn print_difference(what: &str, docker: &str, hull: &str) {
         text.push_str(&format!("    hull   {what}: {line}\n"));
     }
     if text.is_empty() {
-        text = format!("    {what}: the same lines in another order or number\n");
+        text = format!("    {what}: the same lines in another order or number: docker {before:?}, hull {after:?}\n");
     }
     print!("{}", text.chars().take(SHOWN).collect::<String>());
 }

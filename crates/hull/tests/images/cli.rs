@@ -318,7 +318,7 @@ fn archives_go_out_and_come_back() {
         (&["save", "-o", "/nonexistent/x", "app:v2"], "stat /nonexistent: no such file"),
         (&["load", "-i", "/nonexistent"], "/nonexistent"),
         (&["load", "-i", "/etc/passwd"], "archive"),
-        (&["save", "--platform", "linux/s390x", "-o", "/nonexistent/x", "app:v2"], "not for linux/s390x"),
+        (&["save", "--platform", "linux/s390x", "-o", "/nonexistent/x", "app:v2"], "wanted linux/s390x"),
         (&["import", "/nonexistent", "x"], "/nonexistent"),
         (&["import", "/etc/passwd", "BAD!"], "invalid reference format"),
         (&["squash", "app:v2"], "cannot be squashed"),

@@ -164,7 +164,7 @@ fn build_noted(
     };
     let (file, _) = hull_dockerfile::parse(&definition.text).map_err(|error| of_it(error.into()))?;
     let report = call::warnings(engine, request, &sources, &definition.text);
-    let warnings: Vec<observer::Warning> = report.findings.iter().map(call::warning).collect();
+    let mut warnings: Vec<observer::Warning> = report.findings.iter().map(call::warning).collect();
     warnings.iter().for_each(|warning| observer.warning(warning));
     let exports = remote::Exports::new(request, observer)?;
     let imports = remote::Imports::new(&request.cache_from, &request.platforms, observer)?;
@@ -177,7 +177,9 @@ fn build_noted(
     };
     let certificates = request.certificates.as_deref().map(run::certificates).transpose()?;
     let cache = cache::Cache::new(&engine.images);
-    let watcher = record::Watcher::new(locked.as_ref(), cache.clone());
+    // Looking at names again takes time that a build in which nothing changed does not have.
+    let thorough = writes.is_some() || request.explain || request.lock.locked;
+    let watcher = record::Watcher::new(locked.as_ref(), cache.clone(), thorough);
     let solver = Solver {
         engine,
         defaults,
@@ -221,6 +223,10 @@ fn build_noted(
             config = remote::inline(&transfer, &steps, &snapshot.layers, config)?;
         }
         ready.push(output::Ready { planned, layers: snapshot.layers, config });
+    }
+    if let Some(warning) = watcher.warning() {
+        observer.warning(&warning);
+        warnings.push(warning);
     }
     let mut inputs = watcher.inputs();
     let store = &engine.images;
@@ -272,8 +278,8 @@ fn build_noted(
         predicates: &predicates,
     };
     let output::Exported { images, index, pushed } = exporter.export(&ready).map_err(of_it)?;
-    let results = remote::Steps { graph: &plan.graph, keys: &keys, results: &asked };
-    exports.write(&transfer, &results, &sources, observer)?;
+    let done = remote::Steps { graph: &plan.graph, keys: &keys, results: &asked };
+    exports.write(&remote::Results { transfer: &transfer, steps: &done, sources: &sources, observer })?;
     let date = plan.results.first().map_or(plan::NO_DATE, |planned| planned.created);
     if let Some(path) = writes {
         let mut lock = record::Lock::new(request, &definition.text, date, inputs.clone());

@@ -27,9 +27,10 @@ use hull_oci::Digest;
 
 use crate::cache::Cache;
 use crate::graph::{Graph, NodeId, Op};
+use crate::observer::Warning;
 use crate::plan::Planned;
 use crate::request::{BuildRequest, Context};
-use crate::solve::{Known, Watch};
+use crate::solve::{Known, Taken, Watch};
 use crate::{Error, files};
 
 /// A longer instruction is cut off.
@@ -100,17 +101,27 @@ pub(crate) fn describe(inputs: &mut Inputs, request: &BuildRequest, head: Option
 pub(crate) struct Watcher<'a> {
     locked: Option<&'a Lock>,
     cache: Cache,
-    noted: Mutex<Inputs>,
+    /// What was taken is looked at by its names too.
+    thorough: bool,
+    noted: Mutex<(Inputs, bool)>,
 }
 
 impl<'a> Watcher<'a> {
-    pub(crate) fn new(locked: Option<&'a Lock>, cache: Cache) -> Self {
-        Self { locked, cache, noted: Mutex::default() }
+    pub(crate) fn new(locked: Option<&'a Lock>, cache: Cache, thorough: bool) -> Self {
+        Self { locked, cache, thorough, noted: Mutex::default() }
     }
 
     /// What came.
     pub(crate) fn inputs(&self) -> Inputs {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// What should be said of it: a repository's own files differ from clone to clone.
+    pub(crate) fn warning(&self) -> Option<Warning> {
+        let taken = self.noted.lock().unwrap_or_else(PoisonError::into_inner).1;
+        let message = "the context's .git is copied: it differs from clone to clone, and so does what is built";
+        let detail = "Add .git to .dockerignore, or copy less than the whole context.";
+        taken.then(|| Warning { message: message.to_owned(), detail: Some(detail.to_owned()), url: None, lines: None })
     }
 }
 
@@ -133,7 +144,15 @@ impl Watch for Watcher<'_> {
                 return Err(lock::refused(&differences));
             }
         }
-        *self.noted.lock().unwrap_or_else(PoisonError::into_inner) = inputs;
+        let own = |(path, _): &(String, String)| {
+            path.split('/').find(|name| !name.is_empty() && *name != ".") == Some(".git")
+        };
+        let of_git = |taken: &&Taken| {
+            taken.context(known.graph) == Some("context")
+                && (known.listing)(taken).is_some_and(|list| list.iter().any(own))
+        };
+        let git = self.thorough && known.taken.iter().any(|taken| of_git(&taken));
+        *self.noted.lock().unwrap_or_else(PoisonError::into_inner) = (inputs, git);
         Ok(())
     }
 }

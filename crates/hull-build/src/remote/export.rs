@@ -33,6 +33,15 @@ pub(crate) struct Steps<'a> {
     pub(crate) results: &'a [NodeId],
 }
 
+/// What is written, and who hears of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Results<'a> {
+    pub(crate) transfer: &'a Transfer,
+    pub(crate) steps: &'a Steps<'a>,
+    pub(crate) sources: &'a Sources<'a>,
+    pub(crate) observer: &'a dyn Observer,
+}
+
 impl Exports {
     /// What a request wants.
     ///
@@ -54,19 +63,13 @@ impl Exports {
     }
 
     /// Writes them all.
-    pub(crate) fn write(
-        &self,
-        transfer: &Transfer,
-        steps: &Steps<'_>,
-        sources: &Sources<'_>,
-        observer: &dyn Observer,
-    ) -> Result<(), Error> {
+    pub(crate) fn write(&self, built: &Results<'_>) -> Result<(), Error> {
         for export in &self.places {
-            match export.write(transfer, steps, sources, observer) {
+            match export.write(built) {
                 Err(error) if export.lenient => {
                     let reason = hull_oci::spec::one_line(&error.to_string());
                     let message = format!("cache is not exported to {}: {reason}", export.place);
-                    observer.warning(&Warning { message, detail: None, url: None, lines: None });
+                    built.observer.warning(&Warning { message, detail: None, url: None, lines: None });
                 }
                 result => result?,
             }
@@ -76,13 +79,8 @@ impl Exports {
 }
 
 impl Export {
-    fn write(
-        &self,
-        transfer: &Transfer,
-        steps: &Steps<'_>,
-        sources: &Sources<'_>,
-        observer: &dyn Observer,
-    ) -> Result<(), Error> {
+    fn write(&self, built: &Results<'_>) -> Result<(), Error> {
+        let Results { transfer, steps, sources, observer } = *built;
         let all: Vec<NodeId> = if self.all { steps.keys.keys().copied().collect() } else { steps.results.to_vec() };
         let words = match &self.place {
             Place::Registry { .. } => "exporting cache to registry",

@@ -26,7 +26,7 @@ mod document;
 mod export;
 mod import;
 
-pub(crate) use export::{Exports, Steps, inline};
+pub(crate) use export::{Exports, Results, Steps, inline};
 pub(crate) use import::Expected;
 pub use import::Imports;
 

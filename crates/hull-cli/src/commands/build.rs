@@ -94,10 +94,11 @@ pub(super) struct Args {
     /// As --output=type=registry
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
     push: bool,
-    /// Where results of other builds are taken from
+    /// Results of other builds: NAME, type=registry,ref=NAME, type=local,src=DIRECTORY or type=gha[,scope=NAME]
     #[arg(long, value_name = "CACHE")]
     cache_from: Vec<String>,
-    /// Where results are put for other builds
+    /// Where results are put for other builds: type=registry,ref=NAME, type=local,dest=DIRECTORY, type=gha or type=inline,
+    /// each with mode=max for all steps
     #[arg(long, value_name = "CACHE")]
     cache_to: Vec<String>,
     /// Merge the layers that this build adds into one

@@ -3,6 +3,8 @@
 //! `hull-probe ACTION [ARG...] [+ ACTION [ARG...]]...` does one action after the other. A failed action prints
 //! `errno:N` (a number, because no C library tells names here) and the next one is still done. Actions that answer a
 //! question print the answer alone, so that a test compares whole lines. It is static and needs no file beside it.
+//!
+//! As the interpreter of another program, which the kernel then names first, it does what that one is told to do.
 
 #![expect(clippy::exit, reason = "`exit N` and the end of `main` are this program's contract")]
 
@@ -17,7 +19,8 @@ use rustix::fs::{CWD, FileType, Mode, RenameFlags};
 
 fn main() {
     let arguments: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
-    for words in arguments.split(|word| word == "+") {
+    let interpreted = usize::from(arguments.first().is_some_and(|first| first.starts_with('/')));
+    for words in arguments[interpreted..].split(|word| word == "+") {
         let Some((action, rest)) = words.split_first() else { continue };
         let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
         match act(action, &rest) {

@@ -3,6 +3,7 @@
 
 mod attest;
 mod caches;
+mod emulation;
 mod examples;
 mod flags;
 mod hostile;

@@ -267,3 +267,17 @@ fn root_build_explains_another_base() {
     let said = build.build(&["--explain", "--progress=plain"]);
     assert!(said.stderr.contains("not cached: the base image box is another one: now sha256:"), "{}", said.stderr);
 }
+
+#[test]
+fn root_build_warns_of_a_repository_in_the_image() {
+    let Some(build) = Build::new("context") else { return };
+    build.write("Dockerfile", "FROM scratch\nCOPY . /all\n");
+    build.write(".git/index", "differs from clone to clone");
+    build.write("f", "1");
+    let warned = |words: &[&str]| build.build(words).ok().stderr.contains("the context's .git is copied");
+    assert!(warned(&["--lock"]) && warned(&["--explain", "--progress=plain"]));
+    std::fs::remove_file(build.context.join("hull.lock")).expect("remove");
+    assert!(!warned(&[]), "a build as any other is not slowed down by looking");
+    build.write(".dockerignore", ".git\n");
+    assert!(!warned(&["--lock"]));
+}

@@ -46,12 +46,15 @@ pub(super) fn ndb(bytes: &[u8]) -> Vec<Package> {
     }
     let pages = word(12).filter(|pages| *pages <= MAX_PAGES).unwrap_or(0);
     let slots = (pages as usize * 256).saturating_sub(2);
+    // Slots may name one blob, and it may be long.
+    let mut left = bytes.len();
     let one = |slot: usize| {
         let at = 32 + slot * 16;
         let index = word(at + 4).filter(|index| *index != 0)?;
         let blob = (bytes.get(at..at + 4)? == b"Slot").then_some(word(at + 8)? as usize)?.checked_mul(16)?;
         (bytes.get(blob..blob + 4)? == b"BlbS" && word(blob + 4)? == index).then_some(())?;
         let length = word(blob + 12)? as usize;
+        left = left.checked_sub(length)?;
         package(bytes.get(blob + 16..(blob + 16).checked_add(length)?)?)
     };
     (0..slots).filter_map(one).collect()

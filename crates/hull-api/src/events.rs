@@ -37,6 +37,12 @@ fn follow(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     }
     let moment = |name: &str| crate::containers::moment(request.query.text(name));
     let query = Query { since: moment("since")?, until: moment("until")?, filters: values };
+    if let (Some(since), Some(until)) = (query.since, query.until)
+        && since > until
+    {
+        let [since, until] = ["since", "until"].map(|name| hull_oci::spec::one_line(request.query.text(name)));
+        return Err(Refusal::bad(format!("`since` time ({since}) cannot be after `until` time ({until})")));
+    }
     let api = Arc::clone(api);
     Ok(Reply::stream("application/json", move |stream| {
         let stream = std::cell::RefCell::new(stream);

@@ -118,7 +118,11 @@ impl Request {
 
 /// A document of a body; `null` is an empty one.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], whole: &str) -> Result<T, Refusal> {
-    crate::wire::unreadable::read(bytes, whole).map_err(Refusal::bad)
+    let read = |bytes| crate::wire::unreadable::read(bytes, whole);
+    // As Go: null leaves everything as it is.
+    let is_null = bytes.trim_ascii() == b"null";
+    let document = read(bytes).or_else(|why| if is_null { read(b"{}") } else { Err(why) });
+    document.map_err(Refusal::bad)
 }
 
 /// A request's body, as a reader.

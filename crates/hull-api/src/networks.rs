@@ -321,7 +321,7 @@ fn joinable(network: &Network, wish: &NetworkConfig) -> Result<(), Refusal> {
 }
 
 fn connect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
-    let wanted: ConnectRequest = request.json("network.ConnectOptions")?;
+    let wanted: ConnectRequest = request.optional_json("network.ConnectOptions")?.unwrap_or_default();
     let engine = &api.engine;
     let container = api.container(&wanted.container)?;
     let network = api.network(request.param("id"))?;
@@ -333,7 +333,7 @@ fn connect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
 }
 
 fn disconnect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
-    let wanted: DisconnectRequest = request.json("network.DisconnectOptions")?;
+    let wanted: DisconnectRequest = request.optional_json("network.DisconnectOptions")?.unwrap_or_default();
     let engine = &api.engine;
     let container = match api.container(&wanted.container) {
         // Its records on networks go when it is repaired.

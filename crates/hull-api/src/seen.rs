@@ -11,6 +11,19 @@ use hull_oci::spec::one_line;
 use crate::api::Api;
 use crate::refusal::{Refusal, tagged};
 
+/// Docker's words for a name that no image can have.
+pub(crate) fn lower(name: &str) -> Result<(), Refusal> {
+    let last = name.rfind('/').map_or(0, |at| at + 1);
+    let end = name[last..].find([':', '@']).map_or(name.len(), |at| last + at);
+    let repository = &name[..end];
+    if repository.contains(|one: char| one.is_ascii_uppercase()) {
+        let shown = if repository.contains('/') { repository.to_owned() } else { format!("library/{repository}") };
+        let shown = one_line(&shown);
+        return Err(Refusal::bad(format!("invalid reference format: repository name ({shown}) must be lowercase")));
+    }
+    Ok(())
+}
+
 impl Api {
     /// An image by name or ID, if this socket sees it.
     pub(crate) fn image(&self, name: &str) -> Result<Image, Refusal> {
@@ -19,6 +32,7 @@ impl Api {
 
     /// The same for a platform.
     pub(crate) fn image_on(&self, name: &str, platform: Option<&Platform>) -> Result<Image, Refusal> {
+        lower(name)?;
         let image = self.engine.images.find_on(name, platform)?;
         if self.sees(&image.config.config.labels) {
             return Ok(image);

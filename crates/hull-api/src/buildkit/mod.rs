@@ -54,12 +54,12 @@ pub(crate) fn understand(bytes: &[u8]) {
 /// Stack of the thread of a connection.
 const STACK: usize = 2 << 20;
 
-/// Refuses what does not want HTTP/2.
-fn wants_http2(request: &Request) -> Result<(), Refusal> {
+/// Refuses what does not want HTTP/2; with the status that Docker has for this path when it wants nothing.
+fn wants_http2(request: &Request, status: u16) -> Result<(), Refusal> {
     match request.upgrade().as_deref() {
         Some("h2c") => Ok(()),
         Some(other) => Err(Refusal::bad(format!("protocol {} not supported", hull_oci::spec::one_line(other)))),
-        None => Err(Refusal::failed("no upgrade proto in request")),
+        None => Err(Refusal::new(status, "no upgrade proto in request")),
     }
 }
 
@@ -77,7 +77,7 @@ fn live<F: Future<Output = ()>>(hijacked: Hijacked, life: impl FnOnce(Hijacked) 
 }
 
 fn serve_control(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
-    wants_http2(request)?;
+    wants_http2(request, 500)?;
     let api = Arc::clone(api);
     Ok(Reply::hijack("application/grpc", move |hijacked| {
         live(hijacked, move |hijacked| async move {
@@ -112,7 +112,7 @@ async fn client(api: &Api, connection: grpc::Connection, id: String, methods: BT
 }
 
 fn serve_session(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
-    wants_http2(request)?;
+    wants_http2(request, 400)?;
     let (id, methods) = offer(&request.headers)?;
     let api = Arc::clone(api);
     Ok(Reply::hijack("application/grpc", move |hijacked| {

@@ -38,17 +38,12 @@ fn some(text: &str) -> Option<String> {
     Some(text.to_owned()).filter(|text| !text.is_empty())
 }
 
-/// Docker's words for a name that no image can have.
-fn lower(name: &str) -> Made<()> {
-    let last = name.rfind('/').map_or(0, |at| at + 1);
-    let end = name[last..].find([':', '@']).map_or(name.len(), |at| last + at);
-    let repository = &name[..end];
-    if repository.contains(|one: char| one.is_ascii_uppercase()) {
-        let shown = if repository.contains('/') { repository.to_owned() } else { format!("library/{repository}") };
-        let shown = one_line(&shown);
-        return Err(Refusal::bad(format!("invalid reference format: repository name ({shown}) must be lowercase")));
+/// Windows has others.
+fn technology(name: &str) -> Made<()> {
+    if name.is_empty() || name.eq_ignore_ascii_case("default") {
+        return Ok(());
     }
-    Ok(())
+    Err(Refusal::bad(format!("invalid isolation ({}): linux only supports 'default'", one_line(name))))
 }
 
 /// Makes a container.
@@ -62,7 +57,7 @@ pub(super) fn create(api: &Arc<Api>, request: &mut Request) -> Made<Reply> {
     }
     // An image that this socket does not see is not there.
     let platform = crate::images::platform(request.query.text("platform"))?;
-    let image = api.image(&body.image).map_err(|refusal| match lower(&body.image) {
+    let image = api.image(&body.image).map_err(|refusal| match crate::seen::lower(&body.image) {
         Err(wrong) if refusal.status == 404 => wrong,
         _ => refusal,
     })?;
@@ -180,6 +175,7 @@ pub(crate) fn config(body: Create) -> Made<RunConfig> {
         runtime: some(&host.runtime).filter(|name| !["hull", "runc", "io.containerd.runc.v2"].contains(&name.as_str())),
         ..RunConfig::default()
     };
+    technology(&host.isolation)?;
     isolation(&mut config, &host)?;
     network(&mut config, &host, &body.networking_config.endpoints_config, &body.mac_address, body.network_disabled)?;
     let exposed: Vec<String> = body.exposed_ports.into_keys().collect();

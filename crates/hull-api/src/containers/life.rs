@@ -42,7 +42,8 @@ fn signal_of(request: &Request) -> Result<Option<i32>, Refusal> {
 
 /// How long to wait before killing; `None` is for ever.
 fn grace(api: &Api, request: &Request, container: &Container) -> Result<Option<Duration>, Refusal> {
-    Ok(match request.query.number::<i64>("t")? {
+    let seconds = request.query.number::<i64>("t").map_err(|refusal| Refusal { status: 500, ..refusal })?;
+    Ok(match seconds {
         None => api.engine.grace(container),
         Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
     })
@@ -157,7 +158,7 @@ struct Update {
 
 pub(super) fn update(api: &Arc<Api>, request: &mut Request) -> Answer {
     let container = api.container(request.param("id"))?;
-    let body: Update = request.json("container.UpdateConfig")?;
+    let body: Update = request.optional_json("container.UpdateConfig")?.unwrap_or_default();
     let restart = match body.restart.filter(|policy| !policy.name.is_empty()) {
         Some(policy) => Some(create::restart(&policy.name, policy.maximum_retry_count)?),
         None => None,

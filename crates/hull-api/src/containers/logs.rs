@@ -44,7 +44,8 @@ pub(crate) fn moment(text: &str) -> Result<Option<u64>, Refusal> {
         let seconds: u64 = seconds.parse().unwrap_or(u64::MAX);
         return Ok(Some(seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)));
     }
-    crate::images::moment(text).map(Some)
+    let wrong = |_| Refusal::failed(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"));
+    crate::images::moment(text).map(Some).map_err(wrong)
 }
 
 pub(super) fn logs(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {

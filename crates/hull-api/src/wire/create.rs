@@ -150,6 +150,8 @@ pub(crate) struct HostConfig {
     #[serde(deserialize_with = "null_default")]
     pub(crate) runtime: String,
     #[serde(deserialize_with = "null_default")]
+    pub(crate) isolation: String,
+    #[serde(deserialize_with = "null_default")]
     pub(crate) mounts: Vec<Mount>,
     pub(crate) masked_paths: Option<Vec<String>>,
     pub(crate) readonly_paths: Option<Vec<String>>,

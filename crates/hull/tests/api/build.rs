@@ -124,12 +124,16 @@ impl<'s> Buildx<'s> {
 
     #[track_caller]
     fn build(&self, words: &[&str]) -> Finished {
+        self.run(&[&["build", "--progress=plain", "--cgroup-parent", self.server.home.name()], words].concat())
+    }
+
+    #[track_caller]
+    fn run(&self, words: &[&str]) -> Finished {
         let mut command = Command::new(&self.program);
         command.env("DOCKER_HOST", format!("unix://{}", self.server.socket().display()));
         command.env("BUILDX_CONFIG", self.server.home.path().join("buildx"));
         command.env("DOCKER_CONFIG", self.server.home.path().join("config"));
-        command.args(["build", "--progress=plain", "--cgroup-parent", self.server.home.name()]).args(words);
-        finish(command.stdin(Stdio::null()).current_dir("/"))
+        finish(command.args(words).stdin(Stdio::null()).current_dir("/"))
     }
 }
 
@@ -162,6 +166,41 @@ fn root_api_buildx_builds_local_contexts() {
     let wrong = buildx.build(&["--target", "nosuch", directory]);
     assert!(wrong.code != 0 && wrong.stderr.contains("nosuch"), "{}", wrong.stderr);
     server.finish();
+}
+
+#[test]
+fn root_api_buildx_bakes_from_other_targets_and_remembers() {
+    let Some(server) = Server::with_image(&[]) else { return };
+    let Some(buildx) = Buildx::new(&server) else { return };
+    let bake = "target \"base\" {\n dockerfile-inline = \"FROM probe\\nCOPY given /given\\nENV of=base\\n\"\n\
+                output = [\"type=cacheonly\"]\n}\n\
+                target \"app\" {\n dockerfile-inline = \"FROM base\\nCOPY --from=base /given /copied\\n\"\n\
+                contexts = { base = \"target:base\" }\n tags = [\"app\"]\n}\n";
+    let directory = context(&server, "c", &[("docker-bake.hcl", bake), ("given", "hello")]);
+    let path = directory.join("docker-bake.hcl");
+    let (file, place) = (path.to_str().expect("UTF-8"), directory.to_str().expect("UTF-8"));
+    let context = format!("*.context={place}");
+    buildx.run(&["bake", "--progress=plain", "--allow=fs=*", "-f", file, "--set", &context, "app"]).ok();
+    let document = server.get("/images/app/json").is(200).json();
+    let env = document["Config"]["Env"].to_string();
+    assert!(env.contains("of=base"), "the other target's configuration goes on: {env}");
+    assert_eq!(document["RootFS"]["Layers"].as_array().map(Vec::len), Some(3), "{document}");
+    let failed = context_of_failure(&server);
+    assert!(buildx.build(&[&failed]).code != 0);
+    let list = buildx.run(&["history", "ls", "--format", "{{.Status}}"]).ok().stdout;
+    let mut states: Vec<&str> = list.lines().collect();
+    states.sort_unstable();
+    assert_eq!(states, ["Completed", "Completed", "Error"]);
+    let logs = buildx.run(&["history", "logs", "--progress=plain"]).ok();
+    assert!(logs.stderr.contains("exit code: 7"), "{}", logs.stderr);
+    buildx.run(&["history", "rm", "--all"]).ok();
+    assert_eq!(buildx.run(&["history", "ls", "--format", "{{.Status}}"]).ok().text(), "");
+    server.finish();
+}
+
+fn context_of_failure(server: &Server) -> String {
+    let directory = context(server, "failure", &[("Dockerfile", "FROM probe\nRUN [\"/probe\", \"exit\", \"7\"]\n")]);
+    directory.to_str().expect("UTF-8").to_owned()
 }
 
 #[test]

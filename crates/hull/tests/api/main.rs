@@ -5,6 +5,8 @@ mod containers;
 mod docker;
 mod entitlements;
 mod images;
+mod killed;
+mod refusals;
 mod schema;
 mod server;
 mod streams;

@@ -72,7 +72,7 @@ impl Stage {
             mount("tmpfs", over, "tmpfs", MountFlags::empty(), None)?;
         }
         std::fs::create_dir(DATA)?;
-        mount_bind(&stage.directory.join("data"), DATA)?;
+        mount_bind(stage.directory.join("data"), DATA)?;
         std::fs::copy(workspace().join("examples/hello/Dockerfile"), work.join("Dockerfile"))?;
         std::os::unix::fs::symlink(&stage.program, stage.directory.join("bin/hull"))?;
         Ok(stage)

@@ -17,6 +17,9 @@ use crate::{Error, bridge, store};
 /// How long after a change of the firewall it is looked at: whoever made it is often not done.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// So many endpoints are forgotten at once where nobody waits for it; others may wait for the database.
+const MANY: u32 = 64;
+
 /// Something that is wrong, in words, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -56,6 +59,18 @@ impl Networks {
             errors.extend(swept.err());
         }
         Error::collect(errors)
+    }
+
+    /// Frees addresses of containers that have ended, as far as the kernel has removed their devices by now. For whoever
+    /// nobody waits for: those that start free some too, but only a few.
+    ///
+    /// # Errors
+    /// [`Error::Database`], [`Error::Netlink`].
+    pub fn sweep(&self) -> Result<(), Error> {
+        if self.db.read(|connection| store::leaving(connection, 1))?.is_empty() {
+            return Ok(());
+        }
+        self.db.write(Sync::Normal, |connection| sweep(&mut Host::default(), connection, MANY))
     }
 
     /// Looks at the firewall with all its elements and makes it whole. Gives whether anything was missing.

@@ -464,3 +464,31 @@ fn root_ports_of_sctp_are_taken_once() {
         assert_eq!(ports(&lab.start("third", &["n"], &[sctp(Some(3868..=3868))])), [3868]);
     });
 }
+
+#[test]
+fn root_addresses_are_free_once_their_devices_are_gone() {
+    in_lab(|lab| {
+        lab.create("n", |_| ());
+        let taken = || {
+            let count = |connection: &_| -> Result<u32, hull_db::Error> { rows(connection, "addresses") };
+            hull_db::Database::new(&lab.data.path().join("data")).read(count).unwrap()
+        };
+        for number in 0..20 {
+            let id = format!("c{number}");
+            let container = lab.start(&id, &["n"], &[]);
+            lab.networks.sweep().unwrap();
+            lab.networks.detach(&id).unwrap();
+            // Its namespace is there still, and so its address.
+            lab.networks.sweep().unwrap();
+            assert!(taken() > 0);
+            drop(container);
+        }
+        settled();
+        lab.networks.sweep().unwrap();
+        assert_eq!(taken(), 0);
+    });
+}
+
+fn rows(connection: &rusqlite::Connection, table: &str) -> Result<u32, hull_db::Error> {
+    Ok(connection.query_row(&format!("SELECT count(*) FROM {table}"), (), |row| row.get(0))?)
+}

@@ -254,6 +254,7 @@ impl Monitor<'_> {
 
     /// Until the container has ended for good.
     fn live(mut self, program: Program) {
+        let networked = self.firewall.is_some();
         let mut program = Some(program);
         let mut due = None;
         loop {
@@ -309,7 +310,10 @@ impl Monitor<'_> {
             // Nobody is left to tell if it is not.
             let _ = self.lower.map(Lower::release);
         }
-        // All clients are gone: nobody waits for the disk.
+        // All clients are gone: nobody waits for this, nor for the disk.
+        if networked {
+            let _ = self.engine.networks().sweep();
+        }
         self.engine.images.database().rest();
     }
 

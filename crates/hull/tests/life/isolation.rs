@@ -343,7 +343,7 @@ fn root_files_go_in_and_out_of_users_of_its_own() {
     assert_eq!(std::fs::read_to_string(h.at("to/file")).expect("text"), "content");
     let tar = h.run(&["cp", "aa:/tmp/from/file", "-"]).ok();
     // The owners in the header, in octal.
-    assert!(tar.stdout.contains("0000041\00000054\0"), "{:?}", tar.stdout);
+    assert!(tar.stdout.contains("0000041\x000000054\0"), "{:?}", tar.stdout);
     let _ = h.run(&["rm", "-f", "aa"]).ok();
     h.assert_clean();
 }

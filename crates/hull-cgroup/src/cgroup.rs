@@ -42,7 +42,7 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    fn new(hierarchy: &Hierarchy, path: String) -> Self {
+    pub(crate) fn new(hierarchy: &Hierarchy, path: String) -> Self {
         Self {
             version: hierarchy.version,
             controllers: hierarchy.controllers.clone(),

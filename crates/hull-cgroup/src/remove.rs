@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::cgroup::{Cgroup, DEFAULT_PARENT, Driver};
+use crate::cgroup::{Cgroup, DEFAULT_PARENT, Driver, Group};
 use crate::error::Error;
+use crate::hierarchies::Hierarchies;
 use crate::io;
 
 /// A group stays busy for a moment after its last process: 10 tries, 1 ms doubling, about half a second in all.
@@ -65,6 +66,25 @@ impl Cgroup {
             }
         }
         Error::collect(errors)
+    }
+}
+
+impl Cgroup {
+    /// Removes what another runtime made under the container's path in hierarchies that this plan leaves alone (the named
+    /// ones of v1, and v2 beside v1): it takes its own group away, but not the default parent, and neither when it is killed.
+    pub fn delete_elsewhere(&self, hierarchies: &Hierarchies) {
+        let Some(path) = self.groups.first().map(|group| &group.path) else { return };
+        for hierarchy in hierarchies.list() {
+            let directory = Group::new(hierarchy, path.clone()).directory();
+            if self.groups.iter().any(|group| group.mount == hierarchy.mount) {
+                continue;
+            }
+            // What is in use, or was never made, stays as it is.
+            let _ = rustix::fs::rmdir(&directory);
+            if let Some(parent) = directory.parent().filter(|parent| parent.ends_with(DEFAULT_PARENT)) {
+                let _ = rustix::fs::rmdir(parent);
+            }
+        }
     }
 }
 

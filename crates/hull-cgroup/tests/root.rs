@@ -234,3 +234,26 @@ fn root_device_program_on_unified() {
         assert!(!in_group("/dev/kmsg"));
     }
 }
+
+#[test]
+fn root_what_another_runtime_made_elsewhere_is_removed() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let hierarchies = Hierarchies::probe().unwrap();
+    let top = format!("hull-test-{}-elsewhere", std::process::id());
+    let cgroup = Cgroup::plan(&hierarchies, Driver::Cgroupfs, &format!("/{top}/hull/one"), "one", false).unwrap();
+    let own = cgroup.paths();
+    let other = |mount: &PathBuf| !own.values().any(|path| path.starts_with(mount));
+    let others: Vec<PathBuf> = hierarchies.list().iter().map(|one| one.mount.clone()).filter(other).collect();
+    for mount in &others {
+        std::fs::create_dir_all(mount.join(&top).join("hull/one")).unwrap();
+    }
+    cgroup.delete_elsewhere(&hierarchies);
+    let left: Vec<_> = others.iter().filter(|mount| mount.join(&top).join("hull").exists()).collect();
+    for mount in &others {
+        std::fs::remove_dir(mount.join(&top)).unwrap();
+    }
+    assert!(left.is_empty(), "{left:?}");
+}

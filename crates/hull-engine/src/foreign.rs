@@ -281,6 +281,9 @@ impl Engine {
         let Some(foreign) = self.foreign(id) else { return };
         // One that it never had, or that is gone already: our own record says what is left to clean up.
         let _ = foreign.call("delete", &["--force", id]);
+        if let (Ok(record), Ok(hierarchies)) = (Record::load(&self.oci_root(), id), Hierarchies::probe()) {
+            record.cgroup.delete_elsewhere(&hierarchies);
+        }
         let _ = fs::remove_file(self.foreign_directory().join(id));
     }
 

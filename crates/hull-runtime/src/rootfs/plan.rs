@@ -51,7 +51,11 @@ impl RootfsPlan {
                 if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
                     return Err(Error::config("root.path", format!("{} is not a directory", path.display())));
                 }
-                match new_mapping(context, &mut mappings)?.filter(|_| matches!(options.rootfs, Rootfs::Mapped)) {
+                let mapping = match options.rootfs {
+                    Rootfs::Mapped => new_mapping(context, &mut mappings)?,
+                    _ => None,
+                };
+                match mapping {
                     Some(mapping) => {
                         let tree = mapped(CWD, &path, &mapping, true);
                         let tree = tree.map_err(Error::system("map the owners of root file system", path.display()))?;

@@ -25,7 +25,7 @@ const ENDS: usize = 10;
 const PORT_RUNS: usize = 2;
 
 /// Rounds of the traffic.
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 25;
 
 const LAN_HOST: &str = "192.0.2.1";
 const LAN_PEER: &str = "192.0.2.2";

@@ -2,10 +2,15 @@
 //!
 //! The first byte of a connection says what it is for: `b`, bytes that are counted and not kept, one byte back at their
 //! end; `p`, every byte is sent back.
+//!
+//! Who sends has the first processor and who answers the last: left to the scheduler, the same engine's bytes vary by a
+//! factor of two with where the two happen to run.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::Result;
 
@@ -15,10 +20,24 @@ const SENDING: Duration = Duration::from_millis(500);
 /// Round trips of one measurement.
 const TRIPS: u32 = 4000;
 
+/// Keeps this thread on the first of its processors, or on the last.
+fn pin(first: bool) -> std::io::Result<()> {
+    let all = sched_getaffinity(None)?;
+    let mut own = (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu));
+    let chosen = if first { own.next() } else { own.next_back() };
+    let mut set = CpuSet::new();
+    if let Some(cpu) = chosen {
+        set.set(cpu);
+        sched_setaffinity(None, &set)?;
+    }
+    Ok(())
+}
+
 /// `bench serve PORT`: answers until it is killed.
 pub(super) fn serve(arguments: &[String]) -> Result<()> {
     let [port] = arguments else { return Err("serve: wrong arguments".into()) };
     let listener = TcpListener::bind(("0.0.0.0", port.parse::<u16>()?))?;
+    pin(false)?;
     for stream in listener.incoming() {
         let stream = stream?;
         std::thread::spawn(move || {
@@ -59,6 +78,7 @@ pub(super) fn talk(arguments: &[String]) -> Result<()> {
         stream.write_all(kind)?;
         Ok(stream)
     };
+    pin(true)?;
     let mut stream = connect(b"b")?;
     let buffer = vec![0; 256 << 10];
     let (begin, mut sent) = (Instant::now(), 0.0);

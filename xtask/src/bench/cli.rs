@@ -1,9 +1,9 @@
 //! `cargo xtask bench cli`: how long the command line takes to answer, beside docker's and podman's.
 //!
 //! ```text
-//! --version            nothing but the program's own start
-//! ps                   of a hundred containers that run
-//! __complete rm many-  what a shell asks for these names when somebody presses the tabulator
+//! --version              nothing but the program's own start
+//! ps                     of a hundred containers that run
+//! __complete stop many-  what a shell asks for these names when somebody presses the tabulator
 //! ```
 
 use std::fs::{self, File};
@@ -85,7 +85,7 @@ fn works(engines: &Engines) -> Vec<Work> {
         works.push(Work { name: format!("{engine}-ps"), command, lines: CONTAINERS + 1 });
     }
     for engine in engines.names() {
-        let words = format!("rm {PREFIX}");
+        let words = format!("stop {PREFIX}");
         let command = match engine {
             "hull" => engines.completion(&words),
             _ => engines.command(engine, &format!("__complete {words}")),

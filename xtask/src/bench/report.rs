@@ -278,9 +278,9 @@ const COMMAND_LINE_ROWS: &[(&str, &str, &str, &str)] = &[
     ("hull-ps", "`hull ps` of 100 containers that run", "hull-ps", "10 ms"),
     ("docker-ps", "`docker ps`", "hull-ps", ""),
     ("podman-ps", "`podman ps`", "hull-ps", ""),
-    ("hull-complete", "completion of `hull rm` with these 100 names", "hull-complete", "20 ms"),
-    ("docker-complete", "of `docker rm`", "hull-complete", ""),
-    ("podman-complete", "of `podman rm`", "hull-complete", ""),
+    ("hull-complete", "completion of `hull stop` with these 100 names", "hull-complete", "20 ms"),
+    ("docker-complete", "of `docker stop`", "hull-complete", ""),
+    ("podman-complete", "of `podman stop`", "hull-complete", ""),
 ];
 
 /// The Markdown table about the command line.

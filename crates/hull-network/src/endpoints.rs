@@ -234,7 +234,14 @@ impl Networks {
             peer_address: endpoint.mac.0,
             namespace,
         };
-        host.route()?.create_veth_across(&veth).map_err(|error| {
+        let mut made = host.route()?.create_veth_across(&veth);
+        if matches!(made, Err(hull_netlink::Error::Refused { errno: Errno::EXIST, .. })) {
+            // Nobody has this name by the records: it is left of an earlier life of this container, whose start was given up
+            // before its device was there.
+            host.remove_link(&endpoint.link)?;
+            made = host.route()?.create_veth_across(&veth);
+        }
+        made.map_err(|error| {
             let error = Error::from(error);
             if error.is(Errno::XFULL) {
                 let bridge = firewall::bridge_name(&network.device, endpoint.bridge);

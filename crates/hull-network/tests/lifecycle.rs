@@ -380,6 +380,25 @@ fn root_devices_on_a_device_of_the_machine() {
     });
 }
 
+/// A start that is given up may make its device after its records are gone.
+#[test]
+fn root_a_device_of_a_start_that_was_given_up_is_in_nobody_s_way() {
+    in_lab(|lab| {
+        lab.create("n", |_| ());
+        let other = lab.start("other", &["n"], &[]);
+        let plan = lab.networks.plan(Who { id: "again", name: "again" }, &[attachment("n")], &[]).unwrap();
+        lab.networks.detach("again").unwrap();
+        let third = lab.start("third", &["n"], &[]);
+        let late = lab::new_namespace();
+        lab.networks.attach(&plan, late.as_fd(), &mut Vec::new()).unwrap();
+        let again = lab.start("again", &["n"], &[]);
+        other.serve(80);
+        for one in [&again, &third] {
+            assert_eq!(ask_name(one.as_fd(), other.ipv4(0), 80).as_deref(), Some("other"));
+        }
+    });
+}
+
 /// How long a container's network takes, for the reader: `HULL_TEST_LOOPS=500` shows what the five hundredth costs.
 #[test]
 fn root_the_last_costs_no_more_than_twice_the_first() {

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::engines::{self, Engines, Server, has, micros, show};
+use super::Bench;
+use super::engines::{self, Engines, Server};
 use super::images::command;
-use super::{Options, report};
+use super::report::{Row, Table};
+use super::stage::{Place, alternately, has, micros, show};
+use crate::Result;
 use crate::http::Client;
-use crate::{Result, workspace};
 
 /// Containers that lists are of.
 const LISTED: usize = 50;
@@ -21,15 +23,40 @@ const CALLS: usize = 300;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) fn run(options: &Options) -> Result<()> {
-    let (output, size) = engines::measure(options, "inside-api")?;
-    let table = report::api(&report::read(&output)?, options, size);
-    println!("{table}");
-    if !options.dry {
-        report::write(&workspace().join("docs/benchmarks.md"), "api", &table)?;
-    }
-    Ok(())
-}
+/// The Engine API, beside dockerd.
+pub(super) const BENCH: Bench = Bench {
+    word: "api",
+    fill: engines::fill,
+    measure,
+    apart: true,
+    table: Table { programs: &["hull", "docker", "podman"], rows: ROWS },
+    section: Some("api"),
+};
+
+const ROWS: &[Row] = &[
+    ("hull-cli-run", "`docker run --rm` through `hull serve`", "hull-cli-run", ""),
+    ("docker-cli-run", "through dockerd", "hull-cli-run", "ratio 5"),
+    ("hull-cli-run-none", "`docker run --rm --network none` through `hull serve`", "hull-cli-run-none", ""),
+    ("docker-cli-run-none", "through dockerd", "hull-cli-run-none", "ratio 5"),
+    ("hull-cli-exec", "`docker exec` through `hull serve`", "hull-cli-exec", ""),
+    ("docker-cli-exec", "through dockerd", "hull-cli-exec", ""),
+    ("hull-cli-ps", "`docker ps -a` through `hull serve`", "hull-cli-ps", ""),
+    ("docker-cli-ps", "through dockerd", "hull-cli-ps", ""),
+    ("hull-api-run", "requests to create, start, wait for and remove a container: `hull serve`", "hull-api-run", ""),
+    ("docker-api-run", "dockerd", "hull-api-run", "ratio 5"),
+    ("hull-api-ping", "`GET /_ping`: `hull serve`", "hull-api-ping", ""),
+    ("docker-api-ping", "dockerd", "hull-api-ping", ""),
+    ("hull-api-list", "`GET /containers/json?all=1` of 50: `hull serve`", "hull-api-list", ""),
+    ("docker-api-list", "dockerd", "hull-api-list", ""),
+    ("hull-api-inspect", "`GET /containers/ID/json`: `hull serve`", "hull-api-inspect", ""),
+    ("docker-api-inspect", "dockerd", "hull-api-inspect", ""),
+    ("hull-api-image", "`GET /images/NAME/json`: `hull serve`", "hull-api-image", ""),
+    ("docker-api-image", "dockerd", "hull-api-image", ""),
+    ("hull-serve-idle", "anonymous memory of `hull serve` before the first request", "", ""),
+    ("hull-serve", "after all of them", "hull-serve", ""),
+    ("docker-dockerd", "of dockerd", "hull-serve", ""),
+    ("docker-containerd", "of its containerd", "hull-serve", ""),
+];
 
 fn socket(engine: &str) -> PathBuf {
     match engine {
@@ -38,15 +65,12 @@ fn socket(engine: &str) -> PathBuf {
     }
 }
 
-/// `bench inside-api ROOT STAGE RUNS PAUSE`, in a network namespace of its own.
-pub(super) fn inside(arguments: &[String]) -> Result<()> {
-    let [root, stage, runs, pause] = arguments else { return Err("inside-api: wrong arguments".into()) };
-    let runs: usize = runs.parse()?;
-    let pause_for = Duration::from_millis(pause.parse()?);
-    let mut engines = Engines::enter(root, stage, pause)?;
+fn measure(place: &Place) -> Result<()> {
+    let mut engines = Engines::enter(place)?;
     if !has("docker") {
         return Err("the client `docker` is not here: --peers-root names a root that has it".into());
     }
+    let stage = place.stage.display();
     let words =
         format!("{stage}/hull --root {stage}/data --state /run/bench/engine serve -H unix:///run/bench/hull.sock");
     let listens = |_| UnixStream::connect("/run/bench/hull.sock").is_ok();
@@ -54,9 +78,9 @@ pub(super) fn inside(arguments: &[String]) -> Result<()> {
     show("hull-serve-idle", "KiB", &[private(server.id())?]);
     engines.peers()?;
     let names: Vec<&str> = engines.names().into_iter().filter(|name| *name != "podman").collect();
-    docker(&names, runs, pause_for)?;
+    docker(&names, place)?;
     for name in &names {
-        requests(name, runs, pause_for)?;
+        requests(name, place)?;
     }
     std::thread::sleep(Duration::from_secs(5));
     show("hull-serve", "KiB", &[private(server.id())?]);
@@ -87,14 +111,13 @@ fn of_name(name: &str) -> Vec<u32> {
 }
 
 /// Docker's command line, alternately.
-fn docker(names: &[&str], runs: usize, pause: Duration) -> Result<()> {
+fn docker(names: &[&str], place: &Place) -> Result<()> {
     let works = [
         ("run", "run --rm app:1 true"),
         ("run-none", "run --rm --network none app:1 true"),
         ("exec", "exec one true"),
         ("ps", "ps -a"),
     ];
-    let mut took: Vec<Vec<f64>> = vec![Vec::new(); works.len() * names.len()];
     let said = |engine: &str, words: &str| -> Result<Duration> {
         let mut command = command(&format!("docker -H unix://{} {words}", socket(engine).display()));
         command.stdout(fs::File::create("stdout")?).stderr(fs::File::create("stderr")?);
@@ -111,18 +134,9 @@ fn docker(names: &[&str], runs: usize, pause: Duration) -> Result<()> {
     for name in names {
         said(name, "run -d --name one app:1 sleep 100000")?;
     }
-    for round in 0..=runs {
-        for offset in 0..took.len() {
-            let index = (round + offset) % took.len();
-            let (work, engine) = (works[index / names.len()].1, names[index % names.len()]);
-            std::thread::sleep(pause);
-            let time = said(engine, work)?;
-            // The first round fills caches.
-            if round > 0 {
-                took[index].push(micros(time));
-            }
-        }
-    }
+    let took = alternately(works.len() * names.len(), place.runs, place.pause, |index| {
+        said(names[index % names.len()], works[index / names.len()].1)
+    })?;
     for (index, took) in took.iter().enumerate() {
         show(&format!("{}-cli-{}", names[index % names.len()], works[index / names.len()].0), "us", took);
     }
@@ -133,12 +147,12 @@ fn docker(names: &[&str], runs: usize, pause: Duration) -> Result<()> {
 }
 
 /// Requests without a program in between.
-fn requests(engine: &str, runs: usize, pause: Duration) -> Result<()> {
+fn requests(engine: &str, place: &Place) -> Result<()> {
     let socket = socket(engine);
     let mut client = Client::new(&socket, PATIENCE)?;
     let mut took = Vec::new();
-    for _ in 0..=runs {
-        std::thread::sleep(pause);
+    for _ in 0..=place.runs {
+        std::thread::sleep(place.pause);
         took.push(micros(one_run(&mut client)?));
     }
     show(&format!("{engine}-api-run"), "us", &took[1..]);

@@ -17,10 +17,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::engines::{self, Engines, has, micros, show};
+use super::Bench;
+use super::engines::{self, Engines};
 use super::images::command;
-use super::{Options, report};
-use crate::{Result, workspace};
+use super::report::{Row, Table};
+use super::stage::{Place, has, micros, show, version};
+use crate::Result;
 
 /// Rounds of what takes seconds.
 const ROUNDS: usize = 3;
@@ -31,34 +33,51 @@ const LARGE: (usize, usize, usize) = (100, 100, 10_000);
 /// Bytes that each of the ten stages computes the digest of, in megabytes.
 const WORK: usize = 60;
 
-pub(super) fn run(options: &Options) -> Result<()> {
-    let (output, size) = engines::measure(options, "inside-build")?;
-    let table = report::builds(&report::read(&output)?, options, size);
-    println!("{table}");
-    if !options.dry {
-        report::write(&workspace().join("docs/benchmarks.md"), "build", &table)?;
-    }
-    Ok(())
-}
+/// Builds, beside others.
+pub(super) const BENCH: Bench = Bench {
+    word: "build",
+    fill: engines::fill,
+    measure,
+    apart: true,
+    table: Table { programs: &["hull", "docker", "buildah"], rows: ROWS },
+    section: Some("build"),
+};
 
-/// `bench inside-build ROOT STAGE RUNS PAUSE`, in a network namespace of its own.
-pub(super) fn inside(arguments: &[String]) -> Result<()> {
-    let [root, stage, runs, pause] = arguments else { return Err("inside-build: wrong arguments".into()) };
-    let runs = runs.parse()?;
-    let mut engines = Engines::enter(root, stage, pause)?;
+const ROWS: &[Row] = &[
+    ("hull-small", "small project, nothing changed: `hull build`", "hull-small", "30 ms"),
+    ("docker-small", "`docker build` (BuildKit)", "hull-small", "ratio 10"),
+    ("buildah-small", "`buildah build --layers`", "hull-small", ""),
+    ("hull-first", "10 000 files of 100 MB, first build: `hull build`", "hull-first", ""),
+    ("docker-first", "`docker build`", "hull-first", "ratio 3"),
+    ("buildah-first", "`buildah build --layers`", "hull-first", ""),
+    ("hull-again", "the same, nothing changed: `hull build`", "hull-again", "150 ms"),
+    ("docker-again", "`docker build`", "hull-again", ""),
+    ("buildah-again", "`buildah build --layers`", "hull-again", ""),
+    ("hull-one", "the same, one file changed: `hull build`", "hull-one", "500 ms"),
+    ("docker-one", "`docker build`", "hull-one", ""),
+    ("buildah-one", "`buildah build --layers`", "hull-one", ""),
+    ("hull-ten", "ten independent stages that compute: `hull build`", "hull-ten", ""),
+    ("docker-ten", "`docker build`", "hull-ten", ""),
+    ("buildah-ten", "`buildah build --layers --jobs 10`", "hull-ten", ""),
+    ("hull-lone", "one of these stages alone: `hull build`", "hull-lone", ""),
+    ("docker-lone", "`docker build`", "hull-lone", ""),
+    ("buildah-lone", "`buildah build --layers`", "hull-lone", ""),
+];
+
+fn measure(place: &Place) -> Result<()> {
+    let mut engines = Engines::enter(place)?;
     engines.peers()?;
     let builders = Builders { engines: &engines, names: builders(&engines) };
     small(Path::new("small"))?;
     stages(Path::new("stages"))?;
-    builders.no_op(runs)?;
+    builders.no_op(place.runs)?;
     for round in 0..ROUNDS {
         builders.large(round)?;
     }
     builders.stages()?;
     engines.versions()?;
     if builders.names.contains(&"buildah") {
-        let output = Command::new("buildah").arg("--version").output()?;
-        println!("version buildah {}", String::from_utf8_lossy(&output.stdout).trim());
+        version("buildah", "buildah")?;
     }
     Ok(())
 }

@@ -8,27 +8,41 @@
 
 use std::fs::{self, File};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::engines::{self, Engines, micros, show};
+use super::Bench;
+use super::engines::{self, Engines};
 use super::images::command;
-use super::{Options, report};
-use crate::{Result, workspace};
+use super::report::{Row, Table};
+use super::stage::{Place, alternately, show};
+use crate::Result;
 
 /// Containers that run.
 const CONTAINERS: usize = 100;
 /// What their names begin with.
 const PREFIX: &str = "many-";
 
-pub(super) fn run(options: &Options) -> Result<()> {
-    let (output, size) = engines::measure(options, "inside-cli")?;
-    let table = report::command_line(&report::read(&output)?, options, size);
-    println!("{table}");
-    if !options.dry {
-        report::write(&workspace().join("docs/benchmarks.md"), "command-line", &table)?;
-    }
-    Ok(())
-}
+/// The command line, beside others.
+pub(super) const BENCH: Bench = Bench {
+    word: "cli",
+    fill: engines::fill,
+    measure,
+    apart: true,
+    table: Table { programs: &["hull", "docker", "podman"], rows: ROWS },
+    section: Some("command-line"),
+};
+
+const ROWS: &[Row] = &[
+    ("hull-version", "`hull --version`", "hull-version", "2 ms"),
+    ("docker-version", "`docker --version`", "hull-version", ""),
+    ("podman-version", "`podman --version`", "hull-version", ""),
+    ("hull-ps", "`hull ps` of 100 containers that run", "hull-ps", "10 ms"),
+    ("docker-ps", "`docker ps`", "hull-ps", ""),
+    ("podman-ps", "`podman ps`", "hull-ps", ""),
+    ("hull-complete", "completion of `hull stop` with these 100 names", "hull-complete", "20 ms"),
+    ("docker-complete", "of `docker stop`", "hull-complete", ""),
+    ("podman-complete", "of `podman stop`", "hull-complete", ""),
+];
 
 /// One command line of an engine.
 struct Work {
@@ -38,11 +52,8 @@ struct Work {
     lines: usize,
 }
 
-/// `bench inside-cli ROOT STAGE RUNS PAUSE`, in a network namespace of its own.
-pub(super) fn inside(arguments: &[String]) -> Result<()> {
-    let [root, stage, runs, pause] = arguments else { return Err("inside-cli: wrong arguments".into()) };
-    let runs = runs.parse()?;
-    let mut engines = Engines::enter(root, stage, pause)?;
+fn measure(place: &Place) -> Result<()> {
+    let mut engines = Engines::enter(place)?;
     engines.peers()?;
     for name in engines.names() {
         for number in 0..CONTAINERS {
@@ -50,18 +61,7 @@ pub(super) fn inside(arguments: &[String]) -> Result<()> {
         }
     }
     let mut works = works(&engines);
-    let mut took = vec![Vec::with_capacity(runs); works.len()];
-    for round in 0..=runs {
-        for offset in 0..works.len() {
-            let index = (round + offset) % works.len();
-            std::thread::sleep(engines.pause());
-            let time = once(&mut works[index])?;
-            // The first round fills caches.
-            if round > 0 {
-                took[index].push(time);
-            }
-        }
-    }
+    let took = alternately(works.len(), place.runs, place.pause, |index| once(&mut works[index]))?;
     for (work, took) in works.iter().zip(&took) {
         show(&work.name, "us", took);
     }
@@ -96,12 +96,12 @@ fn works(engines: &Engines) -> Vec<Work> {
 }
 
 /// Runs a command line, from spawn to end, and fails if it fails or says less than it should.
-fn once(work: &mut Work) -> Result<f64> {
+fn once(work: &mut Work) -> Result<Duration> {
     work.command.stdout(File::create("stdout")?).stderr(File::create("stderr")?);
     work.command.env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1");
     let begin = Instant::now();
     let status = work.command.status().map_err(|error| format!("{}: {error}", work.name))?;
-    let took = micros(begin.elapsed());
+    let took = begin.elapsed();
     let lines = fs::read_to_string("stdout")?.lines().count();
     if !status.success() || lines < work.lines {
         let reason = fs::read_to_string("stderr")?;

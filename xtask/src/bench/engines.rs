@@ -16,37 +16,19 @@ use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
+use super::bundle;
 use super::images::command;
-use super::{Options, Stage, bundle};
-use crate::{Result, release};
+use super::stage::{Place, Stage, alternately, has, machine, show};
+use crate::Result;
 
-/// Fills a stage and measures in it, in a mount and network namespace; what the measuring process printed.
-pub(super) fn measure(options: &Options, inside: &str) -> Result<(String, u64)> {
-    let binary = options.binary.clone().map_or_else(release::build, Ok)?;
-    let stage = Stage::new(options.peers_root.as_deref())?;
-    fs::copy(&binary, stage.path.join("hull"))?;
-    let program = stage.path.join("xtask");
-    fs::copy(std::env::current_exe()?, &program)?;
+/// Fills a stage with the root file system, as a directory and as a tar; they need no words.
+pub(super) fn fill(stage: &Stage) -> Result<String> {
     bundle::fill(&stage.path, &stage.inner())?;
-    fs::copy(&program, stage.path.join("rootfs/bin/xtask"))?;
-    crate::check(
-        Command::new("tar")
-            .arg("-C")
-            .arg(stage.path.join("rootfs"))
-            .arg("-cf")
-            .args([stage.path.join("rootfs.tar"), PathBuf::from(".")]),
-    )?;
-    let mut command = Command::new("unshare");
-    command.args(["--net", "--mount", "--propagation", "private"]).arg(&program).args(["bench", inside]);
-    command.arg(&stage.root).arg(stage.inner()).args([options.runs.to_string(), options.pause.to_string()]);
-    // The namespace is the measurement's own: cargo's setting for tests does not concern it.
-    command.env("HULL_DEFAULT_NETWORK", "bridge");
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if !output.status.success() {
-        return Err(format!("measuring: {}; measured before:\n{text}", output.status).into());
-    }
-    Ok((text, fs::metadata(&binary)?.len()))
+    let rootfs = stage.path.join("rootfs");
+    fs::copy(stage.program(), rootfs.join("bin/xtask"))?;
+    let tar = stage.path.join("rootfs.tar");
+    crate::check(Command::new("tar").arg("-C").arg(rootfs).arg("-cf").arg(tar).arg("."))?;
+    Ok(String::new())
 }
 
 /// A process that was started for the measurement.
@@ -83,11 +65,6 @@ impl Server {
     }
 }
 
-/// Whether a program is there.
-pub(super) fn has(name: &str) -> bool {
-    Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
-}
-
 /// The engines that are here, each with the image `app:1`.
 #[derive(Debug)]
 pub(super) struct Engines {
@@ -99,17 +76,16 @@ pub(super) struct Engines {
 
 impl Engines {
     /// Enters the contenders' root with the network's own view of /sys, and gives Hull its image.
-    pub(super) fn enter(root: &str, stage: &str, pause: &str) -> Result<Self> {
-        super::inside::enter(Path::new(root))?;
+    pub(super) fn enter(place: &Place) -> Result<Self> {
+        place.enter()?;
         rustix::mount::mount("tmpfs", "/tmp", "tmpfs", MountFlags::empty(), None)?;
         fs::create_dir("/tmp/cgroup")?;
         rustix::mount::mount_bind_recursive("/sys/fs/cgroup", "/tmp/cgroup")?;
         rustix::mount::mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None)?;
         rustix::mount::mount_bind_recursive("/tmp/cgroup", "/sys/fs/cgroup")?;
         rustix::mount::unmount("/tmp/cgroup", UnmountFlags::DETACH)?;
-        std::env::set_current_dir(stage)?;
-        let pause = Duration::from_millis(pause.parse()?);
-        let engines = Self { stage: stage.into(), pause, podman: false, docker: None };
+        std::env::set_current_dir(&place.stage)?;
+        let engines = Self { stage: place.stage.clone(), pause: place.pause, podman: false, docker: None };
         engines.hull("import rootfs.tar app:1")?;
         Ok(engines)
     }
@@ -165,11 +141,6 @@ impl Engines {
         command(&format!("{stage}/hull __complete --root {stage}/data --state /run/bench/engine {words}"))
     }
 
-    /// The pause before each run.
-    pub(super) fn pause(&self) -> Duration {
-        self.pause
-    }
-
     /// Runs a command of an engine, from spawn to the end, and fails if it fails. Its output goes to files: a pipe that
     /// a container holds open would be waited for.
     pub(super) fn run(&self, engine: &str, words: &str) -> Result<Duration> {
@@ -210,8 +181,7 @@ impl Engines {
 
     /// Prints the versions for the table.
     pub(super) fn versions(&self) -> Result<()> {
-        println!("version kernel {}", fs::read_to_string("/proc/sys/kernel/osrelease")?.trim());
-        println!("version load {}", fs::read_to_string("/proc/loadavg")?.trim());
+        machine()?;
         for name in self.names() {
             let said = self.said(name, "--version")?;
             println!("version {name} {}", said.lines().next().unwrap_or_default());
@@ -239,32 +209,10 @@ impl Drop for Engines {
     }
 }
 
-/// Prints measurements of one contender.
-pub(super) fn show(name: &str, unit: &str, values: &[f64]) {
-    let values: Vec<String> = values.iter().map(|value| format!("{value:.3}")).collect();
-    println!("bench {name} {unit} {}", values.join(" "));
-}
-
-/// A time as the table's lines have it.
-pub(super) fn micros(took: Duration) -> f64 {
-    took.as_secs_f64() * 1e6
-}
-
 /// Runs every one of `works` (name, engine, command) once in each round, each round beginning with another one; the
 /// times of each work.
 pub(super) fn alternate(engines: &Engines, works: &[(&str, &str, String)], rounds: usize) -> Result<Vec<Vec<f64>>> {
-    let mut took = vec![Vec::with_capacity(rounds); works.len()];
-    for round in 0..=rounds {
-        for offset in 0..works.len() {
-            let index = (round + offset) % works.len();
-            let (_, engine, words) = &works[index];
-            let time = engines.run_rested(engine, words)?;
-            // The first round fills caches.
-            if round > 0 {
-                took[index].push(micros(time));
-            }
-        }
-    }
+    let took = alternately(works.len(), rounds, engines.pause, |index| engines.run(works[index].1, &works[index].2))?;
     for ((name, ..), took) in works.iter().zip(&took) {
         show(name, "us", took);
     }

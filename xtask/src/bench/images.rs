@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::report;
-use super::{Options, Stage};
-use crate::{Result, release, workspace};
+use super::Bench;
+use super::report::{Row, Table};
+use super::stage::{Place, Stage, has, machine, version};
+use crate::Result;
 
 /// Directories of each layer, and how many bytes are taken of them.
 const LAYERS: &[(&[&str], u64)] = &[
@@ -34,35 +35,34 @@ const LAYERS: &[(&[&str], u64)] = &[
 const MAX_FILE: u64 = 24 << 20;
 
 /// Runs of the contenders that take seconds.
-const RUNS: usize = 5;
+pub(super) const RUNS: usize = 5;
 
-pub(super) fn run(options: &Options) -> Result<()> {
-    let binary = options.binary.clone().map_or_else(release::build, Ok)?;
-    let stage = Stage::new(options.peers_root.as_deref())?;
-    fs::copy(&binary, stage.path.join("hull"))?;
-    fs::copy(std::env::current_exe()?, stage.path.join("xtask"))?;
-    let about = make(&stage.path)?;
-    let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "--propagation", "private"])
-        .arg(stage.path.join("xtask"))
-        .args(["bench", "inside-images"]);
-    let output = command.arg(&stage.root).arg(stage.inner()).stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
-    if !output.status.success() {
-        return Err(format!("measuring: {}", output.status).into());
-    }
-    let output = String::from_utf8_lossy(&output.stdout).into_owned();
-    let table = report::images(&report::read(&output)?, &about);
-    println!("{table}");
-    if !options.dry {
-        report::write(&workspace().join("docs/benchmarks.md"), "images", &table)?;
-    }
-    Ok(())
-}
+/// Images, beside others.
+pub(super) const BENCH: Bench = Bench {
+    word: "images",
+    fill: make,
+    measure,
+    apart: false,
+    table: Table { programs: &["hull", "umoci", "podman"], rows: ROWS },
+    section: Some("images"),
+};
+
+const ROWS: &[Row] = &[
+    ("hull-load", "`hull load -i image.tar`", "hull-load", ""),
+    ("hull-load-stdin", "`hull load < image.tar`", "hull-load", ""),
+    ("umoci-unpack", "`umoci unpack` of the same layout", "hull-load", ""),
+    ("podman-load", "`podman load -i image.tar`", "hull-load", ""),
+    ("hull-rmi", "`hull rmi`", "hull-rmi", ""),
+    ("umoci-rm", "`rm -rf` of umoci's bundle", "hull-rmi", ""),
+    ("podman-rmi", "`podman rmi`", "hull-rmi", ""),
+    ("hull-mount-60", "`hull image mount` of 60 layers", "hull-mount-60", ""),
+    ("hull-unmount-60", "`hull image unmount` of 60 layers", "hull-mount-60", ""),
+];
 
 /// Makes the images; what the first one is, in words.
-fn make(stage: &Path) -> Result<String> {
+fn make(stage: &Stage) -> Result<String> {
     let about = application(stage)?;
+    let stage = &stage.path;
     let mut small = Vec::new();
     for number in 0..60 {
         let directory = stage.join(format!("small/{number}"));
@@ -78,7 +78,8 @@ fn make(stage: &Path) -> Result<String> {
 }
 
 /// Makes the image that stands for an application, `STAGE/layout` and `STAGE/image.tar`; what it is, in words.
-pub(super) fn application(stage: &Path) -> Result<String> {
+pub(super) fn application(stage: &Stage) -> Result<String> {
+    let stage = &stage.path;
     let layout = stage.join("layout");
     let mut layers = Vec::new();
     let (mut files, mut plain, mut packed) = (0, 0, 0);
@@ -98,7 +99,8 @@ pub(super) fn application(stage: &Path) -> Result<String> {
         packed += entry?.metadata()?.len();
     }
     archive(&layout, &stage.join("image.tar"))?;
-    Ok(format!("{} MB ({} MB gzip), {files} files in {} layers", plain / 1_000_000, packed / 1_000_000, LAYERS.len()))
+    let (plain, packed, layers) = (plain / 1_000_000, packed / 1_000_000, LAYERS.len());
+    Ok(format!("The image: {plain} MB ({packed} MB gzip), {files} files in {layers} layers, {RUNS} runs each."))
 }
 
 /// Regular files and links of some directories, in order of names, until there are enough bytes.
@@ -183,11 +185,9 @@ fn succeed(command: &mut Command) -> Result<()> {
     Err(format!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into())
 }
 
-/// `bench inside-images ROOT STAGE`.
-pub(super) fn inside(arguments: &[String]) -> Result<()> {
-    let [root, stage] = arguments else { return Err("inside-images: wrong arguments".into()) };
-    super::inside::enter(Path::new(root))?;
-    let stage = Path::new(stage);
+fn measure(place: &Place) -> Result<()> {
+    place.enter()?;
+    let stage = &place.stage;
     std::env::set_current_dir(stage)?;
     let hull = |words: &str| {
         command(&format!("{}/hull --root {}/data --state /run/bench/engine {words}", stage.display(), stage.display()))
@@ -195,8 +195,6 @@ pub(super) fn inside(arguments: &[String]) -> Result<()> {
     let podman =
         "podman --cgroup-manager=cgroupfs --storage-driver=overlay --root STAGE/podman --runroot /run/bench/podman";
     let podman = |words: &str| command(&format!("{podman} {words}").replace("STAGE", &stage.display().to_string()));
-    let has =
-        |name: &str| Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     let (has_umoci, has_podman) = (has("umoci"), has("podman"));
     for round in 0..=RUNS {
         // What the first round does is not counted: it fills the page cache.
@@ -224,11 +222,11 @@ pub(super) fn inside(arguments: &[String]) -> Result<()> {
         println!("bench hull-mount-60 us {}", timed(&mut hull("image mount sixty:1"))?.as_micros());
         println!("bench hull-unmount-60 us {}", timed(&mut hull("image unmount sixty:1"))?.as_micros());
     }
-    println!("version kernel {}", fs::read_to_string("/proc/sys/kernel/osrelease")?.trim());
+    machine()?;
+    version("hull", stage.join("hull"))?;
     for (name, has) in [("umoci", has_umoci), ("podman", has_podman)] {
         if has {
-            let output = Command::new(name).arg("--version").output()?;
-            println!("version {name} {}", String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default());
+            version(name, name)?;
         }
     }
     Ok(())

@@ -7,9 +7,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::engines::{self, Engines, alternate, micros, show};
-use super::{Options, report};
-use crate::{Result, workspace};
+use super::Bench;
+use super::engines::{self, Engines, alternate};
+use super::report::{Row, Table};
+use super::stage::{Place, micros, show};
+use crate::Result;
 
 /// How long containers idle before their monitors' memory is read.
 const IDLE: Duration = Duration::from_secs(5);
@@ -21,36 +23,56 @@ const BATCHES: usize = 3;
 /// Containers that exist, or run, at once.
 const MANY: usize = 1000;
 
-pub(super) fn run(options: &Options) -> Result<()> {
-    let (output, size) = engines::measure(options, "inside-life")?;
-    let table = report::life(&report::read(&output)?, options, size);
-    println!("{table}");
-    if !options.dry {
-        report::write(&workspace().join("docs/benchmarks.md"), "life", &table)?;
-    }
-    Ok(())
-}
+/// A container's life, beside others.
+pub(super) const BENCH: Bench = Bench {
+    word: "life",
+    fill: engines::fill,
+    measure,
+    apart: true,
+    table: Table { programs: &["hull", "docker", "podman"], rows: ROWS },
+    section: Some("life"),
+};
 
-/// Only what the neighbours of greedy containers notice.
-pub(super) fn neighbours(options: &Options) -> Result<()> {
-    let (output, size) = engines::measure(options, "inside-neighbours")?;
-    println!("{}", report::life(&report::read(&output)?, options, size));
-    Ok(())
-}
+pub(super) const ROWS: &[Row] = &[
+    ("hull-monitor", "memory (PSS) of hull's monitor of one idle container", "hull-monitor", "300 KiB"),
+    ("podman-monitor", "of podman's conmon", "hull-monitor", ""),
+    ("docker-monitor", "of docker's containerd-shim", "hull-monitor", ""),
+    ("hull-monitor-many", "of each monitor of 100 idle containers", "hull-monitor", "300 KiB"),
+    ("hull-monitor-running", "of each monitor of 1 000", "hull-monitor", "300 KiB"),
+    ("hull-exec", "`hull exec` of `true`", "hull-exec", "10 ms"),
+    ("docker-exec", "`docker exec`", "hull-exec", ""),
+    ("podman-exec", "`podman exec`", "hull-exec", ""),
+    ("beside-alone-p50", "a request to a container that echoes, alone: half take at most", "beside-alone-p50", ""),
+    ("beside-alone-p99", "99 of 100", "beside-alone-p99", ""),
+    ("beside-bomb-p50", "beside a fork bomb: half take at most", "beside-alone-p50", ""),
+    ("beside-bomb-p99", "99 of 100", "beside-alone-p99", ""),
+    ("beside-hog-p50", "beside a memory hog: half take at most", "beside-alone-p50", ""),
+    ("beside-hog-p99", "99 of 100", "beside-alone-p99", ""),
+    ("beside-flood-p50", "beside a log flood: half take at most", "beside-alone-p50", ""),
+    ("beside-flood-p99", "99 of 100", "beside-alone-p99", ""),
+    ("beside-filler-p50", "beside a disk filler: half take at most", "beside-alone-p50", ""),
+    ("beside-filler-p99", "99 of 100", "beside-alone-p99", ""),
+    ("beside-all-p50", "beside all four: half take at most", "beside-alone-p50", ""),
+    ("beside-all-p99", "99 of 100", "beside-alone-p99", ""),
+    ("hull-beside-exec", "`hull exec` of `true` beside all four", "hull-exec", ""),
+    ("hull-beside-run", "`hull run --rm` of `true` beside all four", "", ""),
+    ("hull-beside-ps", "`hull ps` beside all four", "", ""),
+    ("hull-beside-rm", "`hull rm -f` of the four and the neighbour", "", ""),
+    ("hull-batch-none", "100 × `hull run -d --network none`", "", "2000 ms"),
+    ("hull-batch-none-rm", "`hull rm -f` of these 100", "", "1000 ms"),
+    ("hull-batch-bridge", "100 × `hull run -d` on the bridge", "", "2000 ms"),
+    ("hull-batch-bridge-rm", "`hull rm -f` of these 100", "", "1000 ms"),
+    ("hull-create", "1 000 × `hull create`", "", ""),
+    ("hull-ps-created", "`hull ps -a` of these 1 000", "", "50 ms"),
+    ("hull-created-rm", "`hull rm` of these 1 000", "", ""),
+    ("hull-running", "1 000 × `hull run -d --network none`", "", ""),
+    ("hull-ps-running", "`hull ps` of 1 000 that run", "", "50 ms"),
+    ("hull-running-stop", "`hull stop -t 0` of these 1 000", "", ""),
+    ("hull-running-rm", "`hull rm` of these 1 000", "", ""),
+];
 
-/// `bench inside-neighbours ROOT STAGE RUNS PAUSE`.
-pub(super) fn inside_neighbours(arguments: &[String]) -> Result<()> {
-    let [root, stage, runs, pause] = arguments else { return Err("inside-neighbours: wrong arguments".into()) };
-    let engines = Engines::enter(root, stage, pause)?;
-    super::neighbours::measure(&engines, runs.parse()?)?;
-    engines.versions()
-}
-
-/// `bench inside-life ROOT STAGE RUNS PAUSE`, in a network namespace of its own.
-pub(super) fn inside(arguments: &[String]) -> Result<()> {
-    let [root, stage, runs, pause] = arguments else { return Err("inside-life: wrong arguments".into()) };
-    let runs = runs.parse()?;
-    let mut engines = Engines::enter(root, stage, pause)?;
+fn measure(place: &Place) -> Result<()> {
+    let mut engines = Engines::enter(place)?;
     engines.peers()?;
     for name in engines.names() {
         engines.run(name, "run -d --name one --network none app:1 sleep 100000")?;
@@ -66,11 +88,11 @@ pub(super) fn inside(arguments: &[String]) -> Result<()> {
     }
     let names: Vec<(String, &str)> = engines.names().into_iter().map(|name| (format!("{name}-exec"), name)).collect();
     let works: Vec<_> = names.iter().map(|(work, name)| (work.as_str(), *name, "exec one true".to_owned())).collect();
-    alternate(&engines, &works, runs)?;
+    alternate(&engines, &works, place.runs)?;
     for name in engines.names() {
         engines.run(name, "rm -f one")?;
     }
-    super::neighbours::measure(&engines, runs)?;
+    super::neighbours::beside(&engines, place.runs)?;
     batches(&engines)?;
     created(&engines)?;
     running(&engines)?;

@@ -1,14 +1,16 @@
-//! `cargo xtask bench`: Hull and the runtimes that it stands beside, measured alternately in one run.
+//! `cargo xtask bench`: Hull and the programs that it stands beside, measured alternately in one run.
 //!
 //! ```text
-//! xtask bench ── builds the release binary, fills a stage directory, then starts in it
-//!   └─ xtask bench inside ── in a mount namespace of its own (or in a virtual machine): runs every contender in turn
-//!        └─ contender            and prints one line `bench NAME FIGURE...` for each measurement
+//! xtask bench WORD ── builds the release binary, fills a stage directory, then starts in it
+//!   └─ xtask bench inside WORD ── in a mount namespace (mostly also a network namespace) of its own, or in a virtual
+//!        │                         machine: runs every contender in turn, prints `bench NAME UNIT FIGURE...`
+//!        └─ contender
+//! docs/benchmarks.md ◄── the table of these lines
 //! ```
 //!
-//! Every contender is spawned the same way by the same small process, in the same mount namespace and view of the
-//! cgroups, with the same pause before it. The pause is part of the measurement: on cgroup v1 the first `cgroup.procs`
-//! write after one waits for a grace period of the kernel, as it does for a user who types a command.
+//! Every contender is spawned the same way by the same small process, in the same namespaces and view of the cgroups,
+//! with the same pause before it. The pause is part of the measurement: on cgroup v1 the first `cgroup.procs` write after
+//! one waits for a grace period of the kernel, as it does for a user who types a command.
 
 mod api;
 mod build;
@@ -16,22 +18,25 @@ mod bundle;
 mod cli;
 mod engines;
 mod images;
-mod inside;
 mod life;
 mod neighbours;
 mod network;
 mod pull;
 mod report;
+mod stage;
+mod starts;
 mod traffic;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use crate::{Result, release, workspace};
+use report::Table;
+use stage::{Place, Stage};
 
 const USAGE: &str = "\
-usage: cargo xtask bench [images|pull|network|life|neighbours|build|api|cli] [OPTION...]
-  images             measure loading, removing and mounting images instead of starting containers
+usage: cargo xtask bench [starts|images|pull|network|life|neighbours|build|api|cli] [OPTION...]
+  starts             measure starting containers; so without a word
+  images             measure loading, removing and mounting images
   pull               measure pulling an image from a registry on this machine
   network            measure containers on bridges beside docker and podman, in a network namespace
   life               measure detached containers: memory, exec, lists, a thousand at once
@@ -41,12 +46,44 @@ usage: cargo xtask bench [images|pull|network|life|neighbours|build|api|cli] [OP
   cli                measure the command line's answers beside docker's and podman's
   --runs N           runs of each contender (default 40, at least 30)
   --pause MS         pause before each run (default 50)
-  --peers-root DIR   a root directory with crun and runc in it (default $HULL_PEERS_ROOT, else those in PATH)
+  --peers-root DIR   a root directory with the peers in it (default $HULL_PEERS_ROOT, else those in PATH)
   --binary FILE      measure this binary instead of building one
-  --vm               measure in a virtual machine with pure cgroup v2
+  --vm               measure starts in a virtual machine with pure cgroup v2
   --dry              print the table, leave docs/benchmarks.md as it is";
 
-/// What to measure, and how.
+/// One thing that can be measured.
+struct Bench {
+    /// The word that asks for it.
+    word: &'static str,
+    /// Makes what is measured on the stage; what it is, in words for the table.
+    fill: fn(&Stage) -> Result<String>,
+    /// What the process on the stage does: it prints the lines that are the table's.
+    measure: fn(&Place) -> Result<()>,
+    /// Whether that process has a network namespace of its own.
+    apart: bool,
+    table: Table,
+    /// The table's place in docs/benchmarks.md, if it has one.
+    section: Option<&'static str>,
+}
+
+/// All of them; without a word it is the first.
+const BENCHES: [&Bench; 9] = [
+    &starts::BENCH,
+    &images::BENCH,
+    &pull::BENCH,
+    &network::BENCH,
+    &life::BENCH,
+    &neighbours::BENCH,
+    &build::BENCH,
+    &api::BENCH,
+    &cli::BENCH,
+];
+
+fn of_word(word: &str) -> Option<&'static Bench> {
+    BENCHES.into_iter().find(|bench| bench.word == word)
+}
+
+/// How to measure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Options {
     runs: usize,
@@ -57,49 +94,40 @@ struct Options {
     dry: bool,
 }
 
-/// Runs the benchmark.
+/// Runs a measurement, or its part in a process of its own.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    match arguments.first().map(String::as_str) {
-        Some("inside") => return inside::run(&arguments[1..]),
-        Some("inside-images") => return images::inside(&arguments[1..]),
-        Some("inside-pull") => return pull::inside(&arguments[1..]),
-        Some("inside-network") => return network::inside(&arguments[1..]),
-        Some("inside-build") => return build::inside(&arguments[1..]),
-        Some("inside-api") => return api::inside(&arguments[1..]),
-        Some("inside-cli") => return cli::inside(&arguments[1..]),
-        Some("inside-life") => return life::inside(&arguments[1..]),
-        Some("serve") => return traffic::serve(&arguments[1..]),
-        Some("talk") => return traffic::talk(&arguments[1..]),
-        Some("network") => return network::run(&parse(&arguments[1..])?),
-        Some("api") => return api::run(&parse(&arguments[1..])?),
-        Some("build") => return build::run(&parse(&arguments[1..])?),
-        Some("cli") => return cli::run(&parse(&arguments[1..])?),
-        Some("inside-neighbours") => return life::inside_neighbours(&arguments[1..]),
-        Some("neighbours") => return life::neighbours(&parse(&arguments[1..])?),
-        Some("life") => return life::run(&parse(&arguments[1..])?),
-        Some("pull") => return pull::run(&parse(&arguments[1..])?),
-        Some("images") => return images::run(&parse(&arguments[1..])?),
-        Some("--help" | "-h") => {
+    match arguments {
+        [word, ..] if word == "--help" || word == "-h" => {
             println!("{USAGE}");
-            return Ok(());
+            Ok(())
         }
-        _ => {}
+        [word, rest @ ..] if word == "serve" => traffic::serve(rest),
+        [word, rest @ ..] if word == "talk" => traffic::talk(rest),
+        [word, what, rest @ ..] if word == "inside" => {
+            let bench = of_word(what).ok_or_else(|| format!("inside {what}: unknown"))?;
+            (bench.measure)(&Place::new(rest)?)
+        }
+        [word, rest @ ..] if of_word(word).is_some() => run_one(of_word(word).unwrap_or(BENCHES[0]), &parse(rest)?),
+        rest => run_one(BENCHES[0], &parse(rest)?),
     }
-    let options = parse(arguments)?;
+}
+
+fn run_one(bench: &Bench, options: &Options) -> Result<()> {
+    if options.vm && bench.word != starts::BENCH.word {
+        return Err(format!("--vm: only starts are measured in a virtual machine, not {}", bench.word).into());
+    }
     let binary = options.binary.clone().map_or_else(release::build, Ok)?;
-    let stage = Stage::new(options.peers_root.as_deref())?;
-    let output = stage
-        .fill(&binary)
-        .and_then(|()| if options.vm { in_machine(&stage, &options) } else { in_namespace(&stage, &options) });
-    let figures = report::read(&output?)?;
     let size = std::fs::metadata(&binary)?.len();
-    let table = report::table(&figures, &options, size);
+    let stage = Stage::new(options.peers_root.as_deref(), &binary)?;
+    let about = (bench.fill)(&stage)?;
+    let output = if options.vm { stage.in_machine(bench, options) } else { stage.in_namespace(bench, options) }?;
+    let table = report::table(&bench.table, &report::read(&output)?, options, size, &about);
     println!("{table}");
-    if !options.dry {
-        let section = if options.vm { "cgroup-v2" } else { "host" };
-        report::write(&workspace().join("docs/benchmarks.md"), section, &table)?;
+    let section = bench.section.map(|section| if options.vm { "cgroup-v2" } else { section });
+    match section {
+        Some(section) if !options.dry => report::write(&workspace().join("docs/benchmarks.md"), section, &table),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn parse(arguments: &[String]) -> Result<Options> {
@@ -126,69 +154,6 @@ pub(crate) fn fill_bundles(stage: &Path) -> Result<()> {
     bundle::fill(stage, stage)
 }
 
-/// A directory on the disk of the root that the contenders see, removed at the end.
-#[derive(Debug)]
-struct Stage {
-    /// The root directory that the contenders will have.
-    root: PathBuf,
-    /// The stage as seen from here.
-    path: PathBuf,
-}
-
-impl Stage {
-    fn new(root: Option<&Path>) -> Result<Self> {
-        let root = std::fs::canonicalize(root.unwrap_or(Path::new("/")))?;
-        let path = root.join("var/tmp").join(format!("hull-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&path)?;
-        Ok(Self { root, path })
-    }
-
-    /// The stage as the contenders see it.
-    fn inner(&self) -> PathBuf {
-        Path::new("/").join(self.path.strip_prefix(&self.root).unwrap_or(&self.path))
-    }
-
-    /// Copies the binary and this program, and makes the bundles.
-    fn fill(&self, binary: &Path) -> Result<()> {
-        std::fs::copy(binary, self.path.join("hull"))?;
-        std::fs::copy(std::env::current_exe()?, self.path.join("xtask"))?;
-        bundle::fill(&self.path, &self.inner())
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            eprintln!("{}: {error}", self.path.display());
-        }
-    }
-}
-
-/// Measures on this machine, in a mount namespace where the empty v2 hierarchy of a hybrid host is not seen, because
-/// crun refuses to start beside it.
-fn in_namespace(stage: &Stage, options: &Options) -> Result<String> {
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private"]).arg(stage.path.join("xtask")).args(["bench", "inside"]);
-    command.arg(&stage.root).arg(stage.inner()).args([options.runs.to_string(), options.pause.to_string()]);
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() { Ok(text) } else { Err(format!("measuring: {}", output.status).into()) }
-}
-
-/// Measures in a virtual machine that boots over the same root directory.
-fn in_machine(stage: &Stage, options: &Options) -> Result<String> {
-    let vm = hull_testkit::vm::Vm::new().ok_or("--vm needs user-mode-linux and a static busybox")?;
-    let vm = vm.root(&stage.root, &stage.path).limit(std::time::Duration::from_secs(900));
-    let script = format!(
-        "{0}/xtask bench inside / {0} {1} {2} || echo 'measuring failed'",
-        stage.inner().display(),
-        options.runs,
-        options.pause
-    );
-    let console = vm.run(&script).text;
-    if console.contains("measuring failed") { Err(format!("in the machine:\n{console}").into()) } else { Ok(console) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,5 +173,14 @@ mod tests {
         assert!(options(&["--fast"]).unwrap_err().to_string().starts_with("--fast: unknown option"));
         assert!(options(&["--runs"]).unwrap_err().to_string().starts_with("--runs: value missing"));
         assert!(options(&["--runs", "x"]).is_err());
+    }
+
+    #[test]
+    fn usage_names_every_measurement() {
+        let words: Vec<&str> = BENCHES.iter().map(|bench| bench.word).collect();
+        assert!(USAGE.contains(&format!("[{}]", words.join("|"))), "{words:?}");
+        for word in words {
+            assert!(USAGE.lines().any(|line| line.starts_with(&format!("  {word} "))), "{word}");
+        }
     }
 }

@@ -8,7 +8,10 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::engines::{Engines, alternate, micros, show};
+use super::engines::{self, Engines, alternate};
+use super::report::Table;
+use super::stage::{Place, micros, show};
+use super::{Bench, life};
 use crate::Result;
 
 /// Requests of one measurement, and measurements beside each neighbour.
@@ -35,8 +38,24 @@ const GREEDY: [(&str, &str, &str); 4] = [
 /// Processor time of each greedy container.
 const CPUS: &str = "--cpus 0.5";
 
+/// What is measured here only; the table of a container's life has it too.
+pub(super) const BENCH: Bench = Bench {
+    word: "neighbours",
+    fill: engines::fill,
+    measure,
+    apart: true,
+    table: Table { programs: &["hull", "docker", "podman"], rows: life::ROWS },
+    section: None,
+};
+
+fn measure(place: &Place) -> Result<()> {
+    let engines = Engines::enter(place)?;
+    beside(&engines, place.runs)?;
+    engines.versions()
+}
+
 /// Measures, beside nobody first; afterwards none of the containers is left.
-pub(super) fn measure(engines: &Engines, runs: usize) -> Result<()> {
+pub(super) fn beside(engines: &Engines, runs: usize) -> Result<()> {
     engines.hull(&format!(
         "run -d --name echo --network bridge --cpus 1 --memory 128m --pids-limit 32 app:1 xtask bench serve {PORT}"
     ))?;

@@ -11,9 +11,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::engines::{self, Engines, Server, alternate, micros, show};
-use super::{Options, report};
-use crate::{Result, check, workspace};
+use super::Bench;
+use super::engines::{self, Engines, Server, alternate};
+use super::report::{Row, Table};
+use super::stage::{Place, micros, show};
+use crate::{Result, check};
 
 /// Containers on one bridge.
 const MANY: usize = 500;
@@ -30,26 +32,52 @@ const ROUNDS: usize = 25;
 const LAN_HOST: &str = "192.0.2.1";
 const LAN_PEER: &str = "192.0.2.2";
 
-pub(super) fn run(options: &Options) -> Result<()> {
-    let (output, size) = engines::measure(options, "inside-network")?;
-    let table = report::network(&report::read(&output)?, options, size);
-    println!("{table}");
-    if !options.dry {
-        report::write(&workspace().join("docs/benchmarks.md"), "network", &table)?;
-    }
-    Ok(())
-}
+/// Networks, beside others.
+pub(super) const BENCH: Bench = Bench {
+    word: "network",
+    fill: engines::fill,
+    measure,
+    apart: true,
+    table: Table { programs: &["hull", "docker", "podman"], rows: ROWS },
+    section: Some("network"),
+};
 
-/// `bench inside-network ROOT STAGE RUNS PAUSE`, in a network namespace of its own.
-pub(super) fn inside(arguments: &[String]) -> Result<()> {
-    let [root, stage, runs, pause] = arguments else { return Err("inside-network: wrong arguments".into()) };
-    let runs = runs.parse()?;
+const ROWS: &[Row] = &[
+    ("hull-none", "`hull run --rm --network none` of `true`", "hull-none", ""),
+    ("hull-bridge", "`hull run --rm` on the bridge", "hull-none", ""),
+    ("hull-bridge-more", "of that, the bridge", "", "2.5 ms"),
+    ("hull-ports", "`hull run --rm -p` of 200 ports", "hull-none", ""),
+    ("hull-ports-more", "of that, the ports", "", "2 ms"),
+    ("hull-first", "`hull run -d`, containers 1 to 10 of a bridge", "hull-first", ""),
+    ("hull-last", "containers 491 to 500", "hull-first", "ratio 2"),
+    ("hull-many-rm", "`hull rm -f` of these 500", "", ""),
+    ("hull-run", "`hull run --rm` on the bridge, docker's daemon running", "hull-run", ""),
+    ("docker-run", "`docker run --rm`", "hull-run", "ratio 20"),
+    ("podman-run", "`podman run --rm`", "hull-run", "ratio 20"),
+    ("hull-run-ports", "`hull run --rm -p` of 200 ports, docker's daemon running", "hull-run-ports", ""),
+    ("docker-run-ports", "`docker run --rm -p` of 200 ports", "hull-run-ports", ""),
+    ("podman-run-ports", "`podman run --rm -p` of 200 ports", "hull-run-ports", ""),
+    ("hull-port-rate", "bytes from the LAN through hull's published port", "docker-port-rate", "ratio 0.97"),
+    ("docker-port-rate", "through docker's", "docker-port-rate", ""),
+    ("podman-port-rate", "through podman's", "docker-port-rate", ""),
+    ("hull-port-trip", "a round trip through hull's published port", "docker-port-trip", "ratio 1.03"),
+    ("docker-port-trip", "through docker's", "docker-port-trip", ""),
+    ("podman-port-trip", "through podman's", "docker-port-trip", ""),
+    ("hull-near-rate", "bytes from container to container, hull", "docker-near-rate", "ratio 0.97"),
+    ("docker-near-rate", "docker", "docker-near-rate", ""),
+    ("podman-near-rate", "podman", "docker-near-rate", ""),
+    ("hull-near-trip", "a round trip from container to container, hull", "docker-near-trip", "ratio 1.03"),
+    ("docker-near-trip", "docker", "docker-near-trip", ""),
+    ("podman-near-trip", "podman", "docker-near-trip", ""),
+];
+
+fn measure(place: &Place) -> Result<()> {
     let lan = lan()?;
-    let mut engines = Engines::enter(root, stage, pause)?;
-    alone(&engines, runs)?;
+    let mut engines = Engines::enter(place)?;
+    alone(&engines, place.runs)?;
     many(&engines)?;
     engines.peers()?;
-    beside(&engines, runs)?;
+    beside(&engines, place.runs)?;
     traffic(&engines, &lan)?;
     engines.versions()
 }

@@ -8,45 +8,39 @@
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use super::engines::{Server, has};
-use super::images::{application, command, timed};
-use super::{Options, Stage, report};
-use crate::{Result, release, workspace};
-
-/// Runs of each contender; the first of each is not counted.
-const RUNS: usize = 5;
+use super::Bench;
+use super::engines::Server;
+use super::images::{RUNS, application, command, timed};
+use super::report::{Row, Table};
+use super::stage::{Place, has, machine, version};
+use crate::Result;
 
 /// The registry's port, and the image in it.
 const PORT: u16 = 5057;
 
-pub(super) fn run(options: &Options) -> Result<()> {
-    let binary = options.binary.clone().map_or_else(release::build, Ok)?;
-    let stage = Stage::new(options.peers_root.as_deref())?;
-    fs::copy(&binary, stage.path.join("hull"))?;
-    fs::copy(std::env::current_exe()?, stage.path.join("xtask"))?;
-    let about = application(&stage.path)?;
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private"]).arg(stage.path.join("xtask")).args(["bench", "inside-pull"]);
-    let output = command.arg(&stage.root).arg(stage.inner()).stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
-    if !output.status.success() {
-        return Err(format!("measuring: {}", output.status).into());
-    }
-    let table = report::pulls(&report::read(&String::from_utf8_lossy(&output.stdout))?, &about);
-    println!("{table}");
-    if !options.dry {
-        report::write(&workspace().join("docs/benchmarks.md"), "pull", &table)?;
-    }
-    Ok(())
-}
+/// Pulling, beside others.
+pub(super) const BENCH: Bench = Bench {
+    word: "pull",
+    fill: application,
+    measure,
+    apart: false,
+    table: Table { programs: &["hull", "docker", "podman", "registry"], rows: ROWS },
+    section: Some("pull"),
+};
 
-/// `bench inside-pull ROOT STAGE`.
-pub(super) fn inside(arguments: &[String]) -> Result<()> {
-    let [root, stage] = arguments else { return Err("inside-pull: wrong arguments".into()) };
-    super::inside::enter(Path::new(root))?;
-    let stage = Path::new(stage);
+const ROWS: &[Row] = &[
+    ("hull-pull", "`hull pull`", "hull-pull", ""),
+    ("docker-pull", "`docker pull`", "hull-pull", ""),
+    ("podman-pull", "`podman pull`", "hull-pull", ""),
+    ("gunzip", "`gzip -dc` of the layers, one after the other", "hull-pull", ""),
+];
+
+fn measure(place: &Place) -> Result<()> {
+    place.enter()?;
+    let stage = &place.stage;
     std::env::set_current_dir(stage)?;
     let at = |words: &str| words.replace("STAGE", &stage.display().to_string());
     let name = format!("127.0.0.1:{PORT}/app:1");
@@ -96,14 +90,14 @@ pub(super) fn inside(arguments: &[String]) -> Result<()> {
         let unpack = "for blob in layout/blobs/sha256/*; do gzip -dc $blob > /dev/null 2>&1; done; true";
         show("gunzip", timed(Command::new("sh").args(["-c", unpack]))?);
     }
-    println!("version kernel {}", fs::read_to_string("/proc/sys/kernel/osrelease")?.trim());
+    machine()?;
+    version("hull", stage.join("hull"))?;
     let registry = Command::new("docker-registry").arg("--version").output()?;
     let registry = String::from_utf8_lossy(&registry.stdout).split(' ').take(3).collect::<Vec<_>>().join(" ");
     println!("version registry {}", registry.lines().next().unwrap_or_default());
     for (name, has) in [("docker", has_docker), ("podman", has_podman)] {
         if has {
-            let output = Command::new(name).arg("--version").output()?;
-            println!("version {name} {}", String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default());
+            version(name, name)?;
         }
     }
     Ok(())

@@ -1,13 +1,12 @@
-//! The measuring process: enters the contenders' root, runs them in turn, and prints what each run took.
-//!
-//! A line of its output is `bench NAME UNIT VALUE...`, in microseconds or KiB; what is no such line is not read.
+//! `cargo xtask bench`, the measurement without a name: starting containers, beside crun and runc, from the same bundles.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
-
+use super::report::{Row, Table};
+use super::stage::{Place, Stage, alternately, in_machine, machine, micros, show, version};
+use super::{Bench, bundle};
 use crate::Result;
 
 /// Containers of the detached batch.
@@ -49,7 +48,7 @@ impl Contender {
     }
 
     /// The most memory that the starting process or one that it waited for had at a time, in KiB.
-    fn peak(&self, id: &str) -> Result<u64> {
+    fn peak(&self, id: &str) -> Result<f64> {
         let output = Command::new("/bin/busybox")
             .args(["time", "-f", "%M"])
             .arg(&self.program)
@@ -61,44 +60,62 @@ impl Contender {
     }
 }
 
-/// `bench inside ROOT STAGE RUNS PAUSE`.
-pub(super) fn run(arguments: &[String]) -> Result<()> {
-    let [root, stage, runs, pause] = arguments else { return Err("inside: wrong arguments".into()) };
-    let (runs, pause) = (runs.parse::<usize>()?, Duration::from_millis(pause.parse()?));
-    enter(Path::new(root))?;
-    let stage = Path::new(stage);
+/// Starts, beside other runtimes.
+pub(super) const BENCH: Bench = Bench {
+    word: "starts",
+    fill,
+    measure,
+    apart: false,
+    table: Table { programs: &["hull", "crun", "runc"], rows: ROWS },
+    section: Some("host"),
+};
+
+const ROWS: &[Row] = &[
+    ("hull-plain", "`hull oci run` of `true`, no seccomp", "crun-plain", ""),
+    ("crun-plain", "`crun run`, no seccomp", "crun-plain", ""),
+    ("runc-plain", "`runc run`, no seccomp", "crun-plain", ""),
+    ("hull-seccomp", "`hull oci run` of `true`, default profile", "crun-seccomp", ""),
+    ("crun-seccomp", "`crun run`, default profile", "crun-seccomp", ""),
+    ("runc-seccomp", "`runc run`, default profile", "crun-seccomp", ""),
+    ("hull-run", "`hull run --rm --network none`, default profile, the engine's whole job", "crun-plain", ""),
+    ("hull-run-d", "20 × `hull run -d`", "crun-run-d", ""),
+    ("crun-run-d", "20 × `crun run --detach`", "crun-run-d", ""),
+    ("hull-rm", "20 × `hull rm -f`", "crun-rm", ""),
+    ("crun-rm", "20 × `crun delete --force`", "crun-rm", ""),
+    ("hull-plain-peak", "peak memory of `hull oci run`, no seccomp", "crun-plain-peak", ""),
+    ("crun-plain-peak", "of `crun run`", "crun-plain-peak", ""),
+    ("runc-plain-peak", "of `runc run`", "crun-plain-peak", ""),
+    ("hull-seccomp-peak", "of `hull oci run`, default profile", "crun-seccomp-peak", ""),
+    ("crun-seccomp-peak", "of `crun run`, default profile", "crun-seccomp-peak", ""),
+    ("runc-seccomp-peak", "of `runc run`, default profile", "crun-seccomp-peak", ""),
+    ("hull-run-peak", "of `hull run --rm`", "crun-plain-peak", ""),
+];
+
+fn fill(stage: &Stage) -> Result<String> {
+    bundle::fill(&stage.path, &stage.inner())?;
+    Ok(String::new())
+}
+
+fn measure(place: &Place) -> Result<()> {
+    place.enter()?;
+    let stage = &place.stage;
     let peers = Peers::find(stage)?;
     let contenders = peers.contenders(stage);
-    for contender in &contenders {
-        contender.run("warm-1")?;
-        contender.run("warm-2")?;
-    }
-    let mut took = vec![Vec::with_capacity(runs); contenders.len()];
-    for round in 0..runs {
-        for offset in 0..contenders.len() {
-            // Another one begins each round, so that nobody always follows the same neighbour.
-            let index = (round + offset) % contenders.len();
-            std::thread::sleep(pause);
-            took[index].push(contenders[index].run(&format!("bench-{round}-{index}"))?);
-        }
-    }
+    let mut run = 0;
+    let took = alternately(contenders.len(), place.runs, place.pause, |index| {
+        run += 1;
+        contenders[index].run(&format!("bench-{run}"))
+    })?;
     for (contender, took) in contenders.iter().zip(&took) {
-        print("us", contender.name, took.iter().map(|took| took.as_micros().to_string()));
+        show(contender.name, "us", took);
         let peaks = (0..3).map(|index| contender.peak(&format!("peak-{index}"))).collect::<Result<Vec<_>>>()?;
-        print("KiB", contender.name, peaks.iter().map(u64::to_string));
+        show(&format!("{}-peak", contender.name), "KiB", &peaks);
     }
     batches(&peers, stage)?;
     for (name, program) in &peers.programs {
-        let output = Command::new(program).arg("--version").output()?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        println!("version {name} {}", said.lines().next().unwrap_or_default());
+        version(name, program)?;
     }
-    println!("version kernel {}", std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim());
-    Ok(())
-}
-
-fn print(unit: &str, name: &str, values: impl Iterator<Item = String>) {
-    println!("bench {name} {unit} {}", values.collect::<Vec<_>>().join(" "));
+    machine()
 }
 
 /// The contenders' programs and where each keeps its state.
@@ -145,11 +162,6 @@ fn engine(stage: &str) -> String {
     format!("--root {data} --state /run/bench/engine")
 }
 
-/// Whether this is the virtual machine's init, which left the stage here.
-fn in_machine() -> bool {
-    Path::new("/run/vm").exists()
-}
-
 /// Starts and removes [`BATCH`] detached containers, by the engine and by crun.
 fn batches(peers: &Peers, stage: &Path) -> Result<()> {
     let hull = engine(&stage.display().to_string());
@@ -173,32 +185,9 @@ fn batches(peers: &Peers, stage: &Path) -> Result<()> {
                 for index in 0..BATCH {
                     contender.run(&format!("batch-{index}"))?;
                 }
-                print("us", contender.name, std::iter::once(begin.elapsed().as_micros().to_string()));
+                show(contender.name, "us", &[micros(begin.elapsed())]);
             }
         }
     }
-    Ok(())
-}
-
-/// Makes `root` the root directory of this mount namespace, without the v2 hierarchy of a hybrid host.
-pub(super) fn enter(root: &Path) -> Result<()> {
-    if Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists() {
-        rustix::mount::unmount("/sys/fs/cgroup/unified", UnmountFlags::DETACH)?;
-    }
-    if root != Path::new("/") {
-        rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-        rustix::mount::mount_bind(root, root)?;
-        rustix::mount::mount("proc", root.join("proc"), "proc", MountFlags::empty(), None)?;
-        rustix::mount::mount_bind_recursive("/sys", root.join("sys"))?;
-        rustix::mount::mount_bind_recursive("/dev", root.join("dev"))?;
-        rustix::mount::mount("tmpfs", root.join("run"), "tmpfs", MountFlags::empty(), None)?;
-        std::env::set_current_dir(root)?;
-        rustix::process::pivot_root(".", ".")?;
-        rustix::mount::unmount(".", UnmountFlags::DETACH)?;
-        std::env::set_current_dir("/")?;
-    } else if !in_machine() {
-        rustix::mount::mount("tmpfs", "/run", "tmpfs", MountFlags::empty(), None)?;
-    }
-    std::fs::create_dir_all("/run/bench")?;
     Ok(())
 }

@@ -19,7 +19,7 @@ use hull_network::dns::{self, Member, Resolver, Settings};
 use hull_network::files;
 use hull_network::files::hosts::{self, Entry, Extra};
 use hull_network::files::resolv::{self, ResolvConf, Wishes};
-use hull_network::{Attachment, Endpoint, Network, Networks, Plan, Protocol, Proxy, Publish, Who};
+use hull_network::{Attachment, Endpoint, Network, Networks, Plan, Protocol, Proxy, Publish, Reservation, Who};
 
 use crate::config::{NamespaceChoice, NetworkConfig, PublishConfig, RunConfig};
 use crate::error::Error;
@@ -40,10 +40,30 @@ const INTERFACE: &str = "com.docker.network.endpoint.ifname";
 /// What the monitor keeps open for a container's networks.
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
+    /// Ports that are kept and not listened at yet.
+    reserved: Vec<Reservation>,
     /// Published ports, and what comes to them past the firewall.
     pub(crate) ports: Option<Proxy>,
     /// The resolver of its names.
     pub(crate) resolver: Option<Resolver>,
+}
+
+impl Reach {
+    /// The same in another image of the monitor.
+    pub(crate) fn resume(reserved: Vec<Reservation>, resolver: Option<Resolver>) -> Result<Self, Error> {
+        let mut reach = Self { reserved, ports: None, resolver };
+        reach.listen()?;
+        Ok(reach)
+    }
+
+    /// Listens at published ports: what comes to them past the firewall is passed on from then on. Beside the program,
+    /// which has begun, for hundreds of ports take a while.
+    pub(crate) fn listen(&mut self) -> Result<(), Error> {
+        if !self.reserved.is_empty() {
+            self.ports = Some(Proxy::new(std::mem::take(&mut self.reserved))?);
+        }
+        Ok(())
+    }
 }
 
 fn read_bounded(path: &Path) -> Vec<u8> {
@@ -236,8 +256,7 @@ impl Engine {
             }
         }
         let resolver = settings.map(|settings| self.open_resolver(&container.id, &settings, namespace)).transpose()?;
-        let ports = (!plan.reservations.is_empty()).then(|| Proxy::new(plan.reservations)).transpose()?;
-        Ok(Reach { ports, resolver })
+        Ok(Reach { reserved: plan.reservations, ports: None, resolver })
     }
 
     /// Makes a container's names known on a network.

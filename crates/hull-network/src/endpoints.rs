@@ -67,6 +67,8 @@ pub struct Plan {
     /// them to a [`crate::Proxy`].
     pub reservations: Vec<Reservation>,
     pub(crate) networks: Vec<Network>,
+    /// Ports were taken from others in the records, who may still have them in the firewall.
+    pub(crate) evicted: bool,
 }
 
 /// Who a plan is made for.
@@ -175,6 +177,7 @@ impl Networks {
                 published: Vec::new(),
                 reservations: Vec::new(),
                 networks,
+                evicted: false,
             })
         })?;
         if let Some(index) = publisher

@@ -38,6 +38,9 @@ fn flows(published: &[Published]) -> impl Iterator<Item = (bool, u16)> {
         .map(|one| (one.host.is_ipv4(), one.host_port))
 }
 
+/// What the kernel says of elements that are there already, with another value or as a part of another range.
+const IN_THE_WAY: [Errno; 3] = [Errno::EXIST, Errno::BUSY, Errno::NOTEMPTY];
+
 /// A wish, the one address of the machine that it is for if any, and what keeps the port.
 pub(crate) type Taken = (Publish, Option<IpAddr>, ports::Reserved);
 
@@ -47,6 +50,7 @@ impl Networks {
         let options = network.settings()?;
         let routed = |ipv4| options.gateway(ipv4) == GatewayMode::Routed && network.pool(ipv4).is_some();
         let mut all = Vec::with_capacity(publish.len());
+        let mut machine = ports::Machine::default();
         for wish in publish {
             let host = wish.host.filter(|host| !host.is_unspecified()).or(match wish.host {
                 Some(_) => None,
@@ -61,7 +65,7 @@ impl Networks {
             let reserved = if (host.is_none() && !ipv4 && !ipv6) || host.is_some_and(|host| routed(host.is_ipv4())) {
                 ports::Reserved { port: 0, sockets: Vec::new(), routed: true }
             } else {
-                ports::reserve(wish, host, ipv4, ipv6).map_err(|error| self.name_owner(error, wish.protocol))?
+                machine.reserve(wish, host, ipv4, ipv6).map_err(|error| self.name_owner(error, wish.protocol))?
             };
             all.push((wish.clone(), host, reserved));
         }
@@ -93,11 +97,15 @@ impl Networks {
         if elements.is_empty() {
             return Ok(());
         }
+        if plan.evicted {
+            bridge::mend(host, &self.db, &self.state, said)?;
+            return Ok(conntrack::forget_udp(flows(&plan.published))?);
+        }
         let before = host.firewall()?.generation()?;
         match firewall::change_ports(host.firewall()?, &elements, &[]) {
             Ok(()) => bridge::note_own_change(host, &self.state, before)?,
             // Of somebody who was killed.
-            Err(error) if error.is(Errno::EXIST) || error.is(Errno::BUSY) => {
+            Err(error) if IN_THE_WAY.into_iter().any(|errno| error.is(errno)) => {
                 self.db.write(Sync::Normal, |connection| evict(connection, plan))?;
                 bridge::mend(host, &self.db, &self.state, said)?;
             }
@@ -125,7 +133,7 @@ impl Networks {
         match firewall::change_ports(host.firewall()?, opening, &closing.elements) {
             Ok(()) => bridge::note_own_change(host, &self.state, before)?,
             // Some were not there, or there already: the table is mended from the records.
-            Err(error) if [Errno::NOENT, Errno::EXIST, Errno::BUSY].into_iter().any(|errno| error.is(errno)) => {
+            Err(error) if error.is(Errno::NOENT) || IN_THE_WAY.into_iter().any(|errno| error.is(errno)) => {
                 bridge::mend(host, &self.db, &self.state, &mut Vec::new())?;
             }
             Err(error) => return Err(error),
@@ -266,11 +274,15 @@ pub(crate) fn publish_ports(
     }
     store::set_ports(connection, endpoint.id, &published)?;
     plan.published = published;
+    // In the firewall a range is not in the way of one port of somebody who was killed, which would be asked first.
+    if firewall::has_ranges(&plan.published) {
+        plan.evicted = evict(connection, plan)?;
+    }
     Ok(())
 }
 
-/// Takes ports that are the plan's from others: it has the sockets, so they have not.
-fn evict(connection: &Connection, plan: &Plan) -> Result<(), Error> {
+/// Takes ports that are the plan's from others: it has the sockets, so they have not. Gives whether there were any.
+fn evict(connection: &Connection, plan: &Plan) -> Result<bool, Error> {
     let conflict = |other: &Published| {
         plan.published.iter().any(|one| {
             let all = one.host.is_unspecified() || other.host.is_unspecified();
@@ -280,6 +292,7 @@ fn evict(connection: &Connection, plan: &Plan) -> Result<(), Error> {
                 && (all || one.host == other.host)
         })
     };
+    let mut evicted = false;
     for (owner, name, mut list) in store::publishers(connection)? {
         if plan.endpoints.iter().any(|endpoint| endpoint.id == owner) {
             continue;
@@ -297,7 +310,8 @@ fn evict(connection: &Connection, plan: &Plan) -> Result<(), Error> {
         list.retain(|port| !conflict(port));
         if list.len() != before {
             store::set_ports(connection, owner, &list)?;
+            evicted = true;
         }
     }
-    Ok(())
+    Ok(evicted)
 }

@@ -222,9 +222,47 @@ pub(crate) fn set_cursor(connection: &Connection, network: &str, next: IpAddr) -
     Ok(())
 }
 
-/// Bytes of one port: protocol, port of the machine, port of the container, lengths and bytes of both addresses.
+/// What begins a run in place of a protocol.
+const RUN: u8 = 255;
+
+/// The same with both ports so many numbers higher.
+fn higher(one: &Published, by: usize) -> Option<Published> {
+    let by = u16::try_from(by).ok()?;
+    Some(Published { host_port: one.host_port.checked_add(by)?, port: one.port.checked_add(by)?, ..*one })
+}
+
+/// How often the first `width` ports follow one another, each time with numbers higher by one.
+fn repeated(ports: &[Published], width: usize) -> usize {
+    let follows = |(count, some): (usize, &[Published])| {
+        some.len() == width && some.iter().zip(ports).all(|(some, first)| higher(first, count).as_ref() == Some(some))
+    };
+    ports.chunks(width).enumerate().take_while(|each| follows(*each)).count().min(usize::from(u16::MAX))
+}
+
+/// Bytes of one port: protocol, port of the machine, port of the container, lengths and bytes of both addresses. A run, as
+/// a range of ports is, begins with [`RUN`], how often what follows is repeated with higher numbers, and of how many ports
+/// that consists, which are those of IPv4 and IPv6.
 fn encode(ports: &[Published]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(ports.len() * 20);
+    let mut bytes = Vec::with_capacity(64);
+    let mut rest = ports;
+    while !rest.is_empty() {
+        let (width, count) = [1, 2]
+            .map(|width| (width, repeated(rest, width)))
+            .into_iter()
+            .max_by_key(|(_, count)| *count)
+            .unwrap_or((1, 1));
+        if count > 1 {
+            bytes.push(RUN);
+            bytes.extend_from_slice(&u16::try_from(count).unwrap_or(1).to_be_bytes());
+            bytes.push(if width == 2 { 2 } else { 1 });
+        }
+        encode_each(&rest[..if count > 1 { width } else { 1 }], &mut bytes);
+        rest = &rest[if count > 1 { width * count } else { 1 }..];
+    }
+    bytes
+}
+
+fn encode_each(ports: &[Published], bytes: &mut Vec<u8>) {
     for one in ports {
         bytes.push(one.protocol.number());
         bytes.extend_from_slice(&one.host_port.to_be_bytes());
@@ -235,7 +273,6 @@ fn encode(ports: &[Published]) -> Vec<u8> {
             bytes.extend_from_slice(&octets);
         }
     }
-    bytes
 }
 
 fn decode(mut bytes: &[u8]) -> Result<Vec<Published>, Error> {
@@ -260,9 +297,24 @@ fn decode(mut bytes: &[u8]) -> Result<Vec<Published>, Error> {
     let mut ports = Vec::new();
     while !bytes.is_empty() {
         let damaged = || Error::Damaged("published ports".to_owned(), "the list breaks off".to_owned());
-        let (published, rest) = one(bytes).ok_or_else(damaged)?;
-        ports.push(published);
-        bytes = rest;
+        let (count, width) = match bytes {
+            [RUN, a, b, width @ (1 | 2), rest @ ..] => {
+                bytes = rest;
+                (u16::from_be_bytes([*a, *b]), *width)
+            }
+            _ => (1, 1),
+        };
+        let mut first = Vec::new();
+        for _ in 0..width {
+            let (published, rest) = one(bytes).ok_or_else(damaged)?;
+            first.push(published);
+            bytes = rest;
+        }
+        for by in 0..usize::from(count) {
+            for one in &first {
+                ports.push(higher(one, by).ok_or_else(damaged)?);
+            }
+        }
     }
     Ok(ports)
 }
@@ -331,6 +383,16 @@ mod tests {
             port: 80,
         };
         let list = [one("0.0.0.0", "10.0.0.2"), one("::", "10.0.0.2"), one("2001:db8::1", "fd00::2")];
+        let row = |first: &Published| (0..100).map(|by| higher(first, by).unwrap()).collect::<Vec<_>>();
+        let both: Vec<_> = row(&list[0]).into_iter().zip(row(&list[1])).flat_map(|(a, b)| [a, b]).collect();
+        for ports in [row(&list[0]), both, [&list[..], &row(&list[2]), &list].concat()] {
+            let bytes = encode(&ports);
+            assert!(bytes.len() < 300, "{}", bytes.len());
+            assert_eq!(decode(&bytes).unwrap(), ports);
+            // Nothing of the kind that a damaged row might say is more than a list of 65536.
+            assert!(decode(&bytes[..bytes.len() - 1]).is_err());
+        }
+        assert!(decode(&[&[RUN, 255, 255, 1][..], &encode(&list[..1])].concat()).is_err());
         let bytes = encode(&list);
         assert_eq!(decode(&bytes).unwrap(), list);
         let whole = [0, 15, 42, bytes.len()];

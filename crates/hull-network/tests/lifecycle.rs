@@ -352,6 +352,32 @@ fn root_what_the_firewall_does_not_lead_is_passed_on() {
 }
 
 #[test]
+fn root_a_range_takes_what_somebody_who_was_killed_had() {
+    in_lab(|lab| {
+        lab.create("n", |_| ());
+        let mut single = lab.start("single", &["n"], &[tcp(None, 8005, 80)]);
+        let mut range = lab.start("range", &["n"], &(8100..8200).map(|port| tcp(None, port, port)).collect::<Vec<_>>());
+        // Their monitors are killed: nobody keeps the ports, and nobody has said so.
+        single.plan.reservations.clear();
+        range.plan.reservations.clear();
+        let late = lab.start("late", &["n"], &(8000..8150).map(|port| tcp(None, port, port)).collect::<Vec<_>>());
+        late.serve(8005);
+        late.serve(8105);
+        let inside = lab.start("inside", &["n"], &[tcp(None, 8160, 80)]);
+        inside.serve(80);
+        for (port, who) in [(8005, "late"), (8105, "late"), (8160, "inside")] {
+            assert_eq!(ask_name(lab.remote.as_fd(), ip(MACHINE), port).as_deref(), Some(who), "{port}");
+        }
+        // What is in the firewall is what the records say, and goes with who has it.
+        assert!(!lab.networks.mend(&mut Vec::new()).unwrap());
+        for container in [single, range, late, inside] {
+            lab.networks.detach(&container.plan.container).unwrap();
+        }
+        assert!(!lab.networks.mend(&mut Vec::new()).unwrap(), "elements were left or lost");
+    });
+}
+
+#[test]
 fn root_devices_on_a_device_of_the_machine() {
     in_lab(|lab| {
         lab.create("lan", |wish| {

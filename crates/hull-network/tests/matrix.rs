@@ -50,8 +50,9 @@ fn world(lab: &Lab) -> World {
     });
     let both = |port| Publish { host: None, ..tcp(None, port, 80) };
     let local = |host, port| tcp(Some(host), port, 80);
-    let web =
-        lab.start("web", &["a"], &[both(8080), local("127.0.0.1", 8081), local(MACHINE, 8082), local(MACHINE6, 8083)]);
+    let mut of_web = vec![both(8080), local("127.0.0.1", 8081), local(MACHINE, 8082), local(MACHINE6, 8083)];
+    of_web.extend((9000..=9019).map(|port| Publish { host: None, ..tcp(None, port, port) }));
+    let web = lab.start("web", &["a"], &of_web);
     let world = World {
         web,
         sibling: lab.start("sibling", &["a"], &[]),
@@ -72,6 +73,7 @@ fn world(lab: &Lab) -> World {
     ] {
         container.serve(80);
         container.serve(81);
+        container.serve(9007);
         for address in &container.plan.endpoints[0].addresses {
             let subnet = hull_network::Subnet::new(address.0, address.1).unwrap();
             lab.attack_route(subnet.address(), subnet.prefix());
@@ -102,6 +104,11 @@ fn cases<'a>(lab: &'a Lab, world: &'a World) -> Vec<Case<'a>> {
         (ip(MACHINE6), ip(REMOTE6), &|one: &Container| one.ipv6(0)),
     ] {
         case("link to published port", remote, (host, 8080), Some("web"));
+        case("link to port of a published range", remote, (host, 9007), Some("web"));
+        case("sibling to port of a published range", sibling.as_fd(), (host, 9007), Some("web"));
+        case("link to container, port of a range", remote, (of(web), 9007), None);
+        case("other network to container, port of a range", stranger.as_fd(), (of(web), 9007), None);
+        case("link to port behind a range", remote, (host, 9020), None);
         case("machine to published port", machine, (host, 8080), Some("web"));
         case("sibling to published port", sibling.as_fd(), (host, 8080), Some("web"));
         case("own published port", web.as_fd(), (host, 8080), Some("web"));

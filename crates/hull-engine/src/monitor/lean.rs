@@ -203,8 +203,7 @@ pub fn resume(args: &[OsString]) -> Result<(), Error> {
         engine.resume_resolver(&handover.facts.id, namespace, udp, tcp)
     });
     let ports: Vec<Reservation> = handover.reservations.into_iter().map(reservation).collect::<Result<_, Error>>()?;
-    let reach =
-        Reach { ports: (!ports.is_empty()).then(|| Proxy::new(ports)).transpose()?, resolver: resolver.transpose()? };
+    let reach = Reach::resume(ports, resolver.transpose()?)?;
     let firewall = if handover.networked { hull_network::Watch::open(&engine.networks()).ok() } else { None };
     let mut log = Log::with(&engine.directory(&handover.facts.id), handover.log);
     log.continue_with(handover.partial);

@@ -239,9 +239,9 @@ fn failed(client: &mut Client, error: &Error) {
 }
 
 impl Monitor<'_> {
-    fn program(&self, running: Running, ends: Ends) -> Result<Program, Error> {
+    fn program(&mut self, running: Running, ends: Ends) -> Result<Program, Error> {
         let Running { pid, pidfd } = running;
-        match ends.outputs() {
+        match self.reach.listen().and_then(|()| ends.outputs()) {
             Ok((outputs, stdin)) => {
                 Ok(Program { pid, pidfd, outputs, stdin, tty: self.facts.tty, pending: Vec::new(), ending: false })
             }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hull_fs::lock::Lock;
 
-use super::{Engine, Intent, Phase, State, Stopping, Work, alive, now, parse_intent};
+use super::{Engine, Intent, Phase, State, Stopping, Work, alive, now, own_pid, parse_intent};
 use crate::error::Error;
 
 /// Exit code of a container whose monitor was killed, and which was killed therefore.
@@ -16,6 +16,11 @@ pub(super) const LOST: i32 = 137;
 
 /// How long what was seen of processes is worth something.
 const FRESH: Duration = Duration::from_millis(50);
+
+/// So many processes, a few each time, are looked at with their start times by commands that are not about containers that
+/// run; of the others it is asked only whether there is one of that number. A number that another process has by now is
+/// noticed by one of the next commands.
+const LOOKED_AT: usize = 32;
 
 /// How long somebody who only looks waits for what is repaired.
 pub const LOOKING: Duration = Duration::from_secs(3);
@@ -44,6 +49,12 @@ impl Seen {
     }
 }
 
+/// Whether there is a process of this number, which may be another one by now.
+fn exists(pid: i32) -> bool {
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return false };
+    rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
+}
+
 impl Engine {
     /// [`Self::repair`] for those who only look ([`LOOKING`]), and for processes with threads: a process of its own does it
     /// where there is something to do, and is not waited for longer than `limit`. A container that cannot be ended, a runtime
@@ -52,7 +63,7 @@ impl Engine {
     /// # Errors
     /// When the time is over; what was not finished then is the next command's.
     pub fn repair_apart(&self, limit: Duration) -> Result<(), Error> {
-        let (dead, seen) = self.intents();
+        let (dead, seen) = self.intents(usize::MAX);
         if dead.is_empty() {
             self.seen.put(seen);
             return self.repair_stores();
@@ -141,28 +152,40 @@ impl Engine {
         any
     }
 
-    /// Intents of dead processes, and the processes of the others.
-    fn intents(&self) -> (Vec<PathBuf>, Vec<(i32, u64)>) {
+    /// Intents of dead processes, and those processes of the others that were seen with their start times, which are at
+    /// most `whole`: reading that takes the kernel as long as hundreds of questions whether there is such a process.
+    fn intents(&self, whole: usize) -> (Vec<PathBuf>, Vec<(i32, u64)>) {
         let (mut dead, mut living) = (Vec::new(), Vec::new());
-        for entry in fs::read_dir(self.live()).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            match name.to_str().and_then(parse_intent) {
-                Some((_, _, pid, start)) if alive(pid, start) => living.push((pid, start)),
-                Some(_) => dead.push(entry.path()),
-                None => {}
+        let entries = fs::read_dir(self.live()).into_iter().flatten().flatten();
+        let all: Vec<(String, PathBuf)> = entries
+            .filter_map(|entry| {
+                let name = entry.file_name().into_string().ok()?;
+                Some((name, entry.path()))
+            })
+            .collect();
+        // Others each time: process numbers differ from command to command.
+        let count = all.len();
+        let first = usize::try_from(own_pid()).unwrap_or(0).wrapping_mul(whole) % count.max(1);
+        for (index, (name, path)) in all.into_iter().enumerate() {
+            let Some((_, _, pid, start)) = parse_intent(&name) else { continue };
+            let looked_at = (index + count - first) % count < whole;
+            if looked_at && alive(pid, start) {
+                living.push((pid, start));
+            } else if looked_at || !exists(pid) {
+                dead.push(path);
             }
         }
         (dead, living)
     }
 
     fn repair_containers(&self) -> Result<(), Error> {
-        let (mut dead, mut seen) = self.intents();
+        let (mut dead, mut seen) = self.intents(LOOKED_AT);
         if dead.is_empty() {
             self.seen.put(seen);
             return Ok(());
         }
         if self.end_tied() {
-            (dead, seen) = self.intents();
+            (dead, seen) = self.intents(usize::MAX);
         }
         drop(seen);
         // One repairs; whoever comes meanwhile waits and finds nothing left to do.

@@ -74,6 +74,25 @@ fn a_living_owner_is_left_alone() {
 }
 
 #[test]
+fn one_that_has_died_is_found_among_many_that_live() {
+    let (_directory, engine) = engine();
+    create_private(&engine.live()).unwrap();
+    let own = (own_pid(), process_start_time(own_pid()).unwrap());
+    for number in 0..200 {
+        let name = format!("{number:064}.run.{}.{}", own.0, own.1);
+        fs::write(engine.live().join(name), "").unwrap();
+    }
+    let container = container('e', "gone");
+    engine.register(&container, None).unwrap();
+    let mut child = std::process::Command::new("/bin/sh").args(["-c", "exit"]).spawn().unwrap();
+    child.wait().unwrap();
+    fs::write(engine.live().join(format!("{}.run.{}.7", container.id, child.id())), "").unwrap();
+    engine.repair().unwrap();
+    assert!(engine.list().unwrap().is_empty());
+    assert_eq!(fs::read_dir(engine.live()).unwrap().count(), 200);
+}
+
+#[test]
 fn who_only_looks_does_not_wait_for_a_repair_that_hangs() {
     let (_directory, engine) = engine();
     let container = container('e', "stuck");

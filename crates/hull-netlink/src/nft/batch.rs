@@ -30,16 +30,21 @@ const NFTA_SET_KEY_TYPE: u16 = 4;
 const NFTA_SET_KEY_LEN: u16 = 5;
 const NFTA_SET_DATA_TYPE: u16 = 6;
 const NFTA_SET_DATA_LEN: u16 = 7;
+const NFTA_SET_DESC: u16 = 9;
 const NFTA_SET_ID: u16 = 10;
 const NFTA_SET_USERDATA: u16 = 13;
 const SET_INTERVAL: u32 = 4;
 const SET_MAP: u32 = 8;
+const SET_CONCAT: u32 = 0x80;
+const NFTA_SET_DESC_CONCAT: u16 = 2;
+const NFTA_SET_FIELD_LEN: u16 = 1;
 const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
 const NFTA_SET_ELEM_FLAGS: u16 = 3;
+const NFTA_SET_ELEM_KEY_END: u16 = 10;
 const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_DATA_VALUE: u16 = 1;
 /// `NFT_DATA_VERDICT`.
@@ -153,7 +158,7 @@ pub struct Set {
     pub key: Vec<Type>,
     /// What there is for a key.
     pub value: Value,
-    /// Keys are ranges; such a key has one part.
+    /// Keys are ranges; of several parts each may be one (Linux 5.6).
     pub interval: bool,
 }
 
@@ -163,6 +168,8 @@ pub struct Element {
     key: Vec<u8>,
     /// Where the range that begins with the key ends, the first that is not inside; empty for a single key.
     end: Vec<u8>,
+    /// The last key of a range of which each part may be one; empty for a single key.
+    last: Vec<u8>,
     data: Vec<u8>,
     verdict: Option<Verdict>,
 }
@@ -199,6 +206,13 @@ impl Element {
         Self { key, ..Self::default() }
     }
 
+    /// `[ADDRESS .] PROTOCOL . FIRST-LAST`.
+    #[must_use]
+    pub fn endpoints(address: Option<IpAddr>, protocol: u8, first: u16, last: u16) -> Self {
+        let last = Self::endpoint(address, protocol, last).key;
+        Self { last, ..Self::endpoint(address, protocol, first) }
+    }
+
     /// The addresses of a network.
     #[must_use]
     pub fn network(address: IpAddr, prefix: u8) -> Self {
@@ -233,6 +247,13 @@ impl Element {
         self
     }
 
+    /// With `ADDRESS` for the key.
+    #[must_use]
+    pub fn to_address(mut self, address: IpAddr) -> Self {
+        append(&mut self.data, address);
+        self
+    }
+
     /// With a verdict for the key.
     #[must_use]
     pub fn to_verdict(mut self, verdict: Verdict) -> Self {
@@ -241,15 +262,17 @@ impl Element {
     }
 
     /// As it was read.
-    pub(super) fn raw(key: Vec<u8>, data: Vec<u8>) -> Self {
-        Self { key, data, ..Self::default() }
+    pub(super) fn raw(key: Vec<u8>, last: Vec<u8>, data: Vec<u8>) -> Self {
+        // A key of its own is read back as a range of one.
+        let last = if last == key { Vec::new() } else { last };
+        Self { key, last, data, ..Self::default() }
     }
 
-    /// Whether both have the same key and the same data; ends of ranges and verdicts are not compared.
+    /// Whether both have the same key and the same data; ends of networks and verdicts are not compared.
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {
         // A single number is read back without the padding of a concatenation.
-        self.key == other.key && self.data == other.data
+        self.key == other.key && self.last == other.last && self.data == other.data
     }
 
     /// The key's bytes.
@@ -261,6 +284,11 @@ impl Element {
     fn encode(&self, request: Request) -> Request {
         let request = request.nested(NFTA_LIST_ELEM, |element| {
             let element = element.nested(NFTA_SET_ELEM_KEY, |key| key.attribute(NFTA_DATA_VALUE, &self.key));
+            let element = if self.last.is_empty() {
+                element
+            } else {
+                element.nested(NFTA_SET_ELEM_KEY_END, |key| key.attribute(NFTA_DATA_VALUE, &self.last))
+            };
             if let Some(wanted) = &self.verdict {
                 element.nested(NFTA_SET_ELEM_DATA, |data| verdict(data, wanted))
             } else if self.data.is_empty() {
@@ -425,6 +453,10 @@ impl Batch {
         if data.is_some() {
             flags |= SET_MAP;
         }
+        let parts = if set.interval && set.key.len() > 1 { set.key.as_slice() } else { &[] };
+        if !parts.is_empty() {
+            flags |= SET_CONCAT;
+        }
         let mut request = self
             .request(NEWSET, NLM_F_CREATE)
             .attribute_name(NFTA_SET_NAME, set.name)
@@ -435,6 +467,15 @@ impl Batch {
             request = request.attribute_be32(NFTA_SET_DATA_TYPE, number).attribute_be32(NFTA_SET_DATA_LEN, length);
             notes.extend_from_slice(&[1, 4]);
             notes.extend_from_slice(&2_u32.to_ne_bytes());
+        }
+        if !parts.is_empty() {
+            request = request.nested(NFTA_SET_DESC, |set| {
+                set.nested(NFTA_SET_DESC_CONCAT, |list| {
+                    parts.iter().fold(list, |list, part| {
+                        list.nested(NFTA_LIST_ELEM, |one| one.attribute_be32(NFTA_SET_FIELD_LEN, part.size()))
+                    })
+                })
+            });
         }
         let request = request.attribute_be32(NFTA_SET_ID, self.sets).attribute(NFTA_SET_USERDATA, &notes);
         self.push("add set", set.name, request);

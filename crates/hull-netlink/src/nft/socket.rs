@@ -145,8 +145,8 @@ pub(super) fn parse_rule(payload: &[u8]) -> Result<Option<RuleFound>, &'static s
     Ok(Some(rule))
 }
 
-/// The key and the value's bytes of each element; verdicts have none.
-pub(super) fn parse_elements(payload: &[u8], found: &mut Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), &'static str> {
+/// Each element's key, the last key of its range if it has one, and the value's bytes; verdicts have none.
+pub(super) fn parse_elements(payload: &[u8], found: &mut Vec<[Vec<u8>; 3]>) -> Result<(), &'static str> {
     let data = |value| {
         for attribute in codec::attributes(value) {
             if let (1, bytes) = attribute? {
@@ -159,18 +159,19 @@ pub(super) fn parse_elements(payload: &[u8], found: &mut Vec<(Vec<u8>, Vec<u8>)>
     for attribute in codec::attributes(attributes) {
         let (3, list) = attribute? else { continue };
         for element in codec::attributes(list) {
-            let (mut key, mut value, mut flags) = (Vec::new(), Vec::new(), 0);
+            let (mut key, mut last, mut value, mut flags) = (Vec::new(), Vec::new(), Vec::new(), 0);
             for attribute in codec::attributes(element?.1) {
                 match attribute? {
                     (1, bytes) => key = data(bytes)?,
                     (2, bytes) => value = data(bytes)?,
                     (3, bytes) => flags = u32_of(bytes)?,
+                    (10, bytes) => last = data(bytes)?,
                     _ => {}
                 }
             }
             // The end of a range is no element of its own.
             if flags & 1 == 0 {
-                found.push((key, value));
+                found.push([key, last, value]);
             }
         }
     }
@@ -338,7 +339,7 @@ impl Socket {
         })
     }
 
-    /// The elements of a set; ranges by their first key.
+    /// The elements of a set; networks by their first key.
     ///
     /// # Errors
     /// [`Error::Refused`] with `ENOENT` when there is no such set.
@@ -354,7 +355,7 @@ impl Socket {
             }
             Ok(())
         })?;
-        Ok(found.into_iter().map(|(key, data)| Element::raw(key, data)).collect())
+        Ok(found.into_iter().map(|[key, last, data]| Element::raw(key, last, data)).collect())
     }
 }
 

@@ -28,6 +28,8 @@ const WORDS: &str = r#"
 table inet t {
   map ports4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; elements = { 10.0.0.9 . 6 . 80 : 172.16.0.2 . 8080 } }
   map any6 { type inet_proto . inet_service : ipv6_addr . inet_service; elements = { 17 . 53 : fd00::2 . 5353 } }
+  map ranges4 { type inet_proto . inet_service : ipv4_addr; flags interval; elements = { 6 . 8000-8199 : 172.16.0.2, 17 . 53 : 172.16.0.3 } }
+  set open_ranges4 { type ipv4_addr . inet_proto . inet_service; flags interval; elements = { 172.16.0.2 . 6 . 8000-8199 } }
   set bridges { type ifname; elements = { "br0", "br1" } }
   set nets4 { type ipv4_addr; flags interval; elements = { 172.16.0.0/20, 255.255.255.0/24 } }
   set nets6 { type ipv6_addr; flags interval; elements = { fd00:1::/64 } }
@@ -47,6 +49,7 @@ table inet t {
   }
   chain pre { type nat hook prerouting priority -100; policy accept;
     fib daddr type local meta nfproto ipv4 dnat ip to ip daddr . meta l4proto . th dport map @ports4
+    meta nfproto ipv4 dnat ip to meta l4proto . th dport map @ranges4
     meta nfproto ipv6 ip6 daddr != fe80::/10 dnat ip6 to meta l4proto . th dport map @any6
     meta l4proto udp oifname != "br0" dnat ip to 127.0.0.1:53
   }
@@ -72,6 +75,14 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
+/// A range, and a port of its own, which a set of ranges takes as well.
+fn ports_in_a_row() -> [Element; 2] {
+    [
+        Element::endpoints(None, 6, 8000, 8199).to_address(ip("172.16.0.2")),
+        Element::endpoints(None, 17, 53, 53).to_address(ip("172.16.0.3")),
+    ]
+}
+
 fn batch() -> Batch {
     use Expression::*;
     use Field::*;
@@ -84,6 +95,10 @@ fn batch() -> Batch {
     let key4 = [Type::Ipv4, Type::Protocol, Type::Port];
     batch.add_set(&endpoint("ports4", &key4, Value::Data(vec![Type::Ipv4, Type::Port])));
     batch.add_set(&endpoint("any6", &[Type::Protocol, Type::Port], Value::Data(vec![Type::Ipv6, Type::Port])));
+    let ranges = |name, key: &[Type], value| Set { name, key: key.to_vec(), value, interval: true };
+    let target = Value::Data(vec![Type::Ipv4]);
+    batch.add_set(&ranges("ranges4", &[Type::Protocol, Type::Port], target));
+    batch.add_set(&ranges("open_ranges4", &key4, Value::None));
     batch.add_set(&endpoint("bridges", &[Type::Interface], Value::None));
     batch.add_set(&Set { name: "nets4", key: vec![Type::Ipv4], value: Value::None, interval: true });
     batch.add_set(&Set { name: "nets6", key: vec![Type::Ipv6], value: Value::None, interval: true });
@@ -100,6 +115,8 @@ fn batch() -> Batch {
     batch.add_chain("post", base(ChainKind::Nat, Hook::Postrouting, 100, false));
     batch.add_elements("ports4", &[Element::endpoint(Some(ip("10.0.0.9")), 6, 80).to_endpoint(ip("172.16.0.2"), 8080)]);
     batch.add_elements("any6", &[Element::endpoint(None, 17, 53).to_endpoint(ip("fd00::2"), 5353)]);
+    batch.add_elements("ranges4", &ports_in_a_row());
+    batch.add_elements("open_ranges4", &[Element::endpoints(Some(ip("172.16.0.2")), 6, 8000, 8199)]);
     batch.add_elements("bridges", &[Element::interface("br0"), Element::interface("br1")]);
     batch.add_elements("nets4", &[Element::network(ip("172.16.3.7"), 20), Element::network(ip("255.255.255.0"), 24)]);
     batch.add_elements("nets6", &[Element::network(ip("fd00:1::5"), 64)]);
@@ -145,6 +162,14 @@ fn batch() -> Batch {
     let mut link_local = vec![0; 16];
     link_local[..2].copy_from_slice(&[0xfe, 0x80]);
     let not_link_local = Prefix { field: DestinationV6, not: true, value: link_local, bits: 10 };
+    let found = NatOf {
+        kind: NatKind::Destination,
+        family: Family::Ip,
+        fields: vec![Meta(MetaKey::L4Proto), DestinationPort],
+        map: "ranges4".into(),
+        port: false,
+    };
+    rule("pre", "", &[v4(), found]);
     rule("pre", "", &[v6(), not_link_local, nat(Family::Ip6, vec![Meta(MetaKey::L4Proto), DestinationPort], "any6")]);
     rule(
         "pre",
@@ -255,6 +280,14 @@ fn root_a_transaction_is_whole_or_nothing() {
         let port = Element::endpoint(Some(ip("10.0.0.9")), 6, 80).to_endpoint(ip("172.16.0.2"), 8080);
         assert!(ports.len() == 1 && ports[0].same(&port), "{ports:?}");
         assert_eq!(socket.elements(Family::Inet, "t", "nets4").unwrap().len(), 2);
+
+        let ranges = socket.elements(Family::Inet, "t", "ranges4").unwrap();
+        let [range, _] = ports_in_a_row();
+        assert!(ranges.len() == 2 && ranges.iter().any(|one| one.same(&range)), "{ranges:?}");
+        let single = Element::endpoint(None, 17, 53).to_address(ip("172.16.0.3"));
+        assert!(ranges.iter().any(|one| one.same(&single)), "{ranges:?} {single:?}");
+        let shorter = Element::endpoints(None, 6, 8000, 8198).to_address(ip("172.16.0.2"));
+        assert!(!ranges.iter().any(|one| one.same(&shorter)), "{ranges:?}");
 
         // A rule before another, and one removed by its handle.
         let mut change = Batch::new(Family::Inet, "t");

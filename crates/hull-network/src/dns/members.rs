@@ -1,9 +1,10 @@
 //! Who is connected: adding a container's names to a network's table and taking them out again.
 //!
-//! The network's directory is locked with `flock(2)` while its table is rewritten. Readers take no lock: they see the old
-//! table or the new one.
+//! The network's directory is locked with `flock(2)` while its table is changed. Readers take no lock: they see the table
+//! before the change or after it, and what is appended up to its last whole line.
 
 use std::net::IpAddr;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 use hull_fs::lock::Lock;
@@ -11,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::Error;
-use super::table::{MAX_LINE, order};
+use super::table::{self, MAX_LINE, MAX_TAIL, order};
 
 /// The table's name in the network's directory.
 pub const TABLE: &str = "names";
@@ -104,7 +105,7 @@ pub fn reverse(address: IpAddr) -> String {
 /// # Errors
 /// When the directory cannot be locked or the table not be read or replaced; the table is as it was then.
 pub fn join(directory: &Path, member: &Member) -> Result<(), Error> {
-    rewrite(directory, &[&member.container], member.lines())
+    change(directory, &[&member.container], member.lines())
 }
 
 /// Takes a container's names out of the table in a network's directory. That it has none there is no error, nor that
@@ -121,7 +122,7 @@ pub fn leave(directory: &Path, container: &str) -> Result<(), Error> {
 /// # Errors
 /// As [`join`].
 pub fn leave_all(directory: &Path, containers: &[&str]) -> Result<(), Error> {
-    match rewrite(directory, containers, Vec::new()) {
+    match change(directory, containers, Vec::new()) {
         Err(Error::System { errno: Errno::NOENT, .. }) => Ok(()),
         result => result,
     }
@@ -133,18 +134,13 @@ pub fn leave_all(directory: &Path, containers: &[&str]) -> Result<(), Error> {
 /// When the table cannot be read.
 pub fn members(directory: &Path) -> Result<Vec<String>, Error> {
     let path = directory.join(TABLE);
-    let mut owners: Vec<String> = read(&path)?
-        .split_inclusive(|byte| *byte == b'\n')
-        .filter_map(|line| std::str::from_utf8(owner(line)).ok().map(str::to_owned))
-        .collect();
+    let content = read(&path)?;
+    let lines = table::lines(&content).into_iter();
+    let mut owners: Vec<String> =
+        lines.filter_map(|line| std::str::from_utf8(table::owner(line)).ok().map(str::to_owned)).collect();
     owners.sort();
     owners.dedup();
     Ok(owners)
-}
-
-fn owner(line: &[u8]) -> &[u8] {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    line.rsplit(|byte| *byte == b' ').next().unwrap_or_default()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
@@ -158,25 +154,48 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     }
 }
 
-fn rewrite(directory: &Path, without: &[&str], mut new: Vec<Vec<u8>>) -> Result<(), Error> {
+fn change(directory: &Path, without: &[&str], new: Vec<Vec<u8>>) -> Result<(), Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let handle = rustix::fs::open(directory, flags, Mode::empty()).map_err(Error::system("open", directory))?;
     let copy = rustix::io::fcntl_dupfd_cloexec(&handle, 3).map_err(Error::system("open", directory))?;
     let _lock = Lock::exclusive_on(copy, directory)?;
-    let old = read(&directory.join(TABLE))?;
-    let mut kept: Vec<&[u8]> = old
-        .split_inclusive(|byte| *byte == b'\n')
-        .filter(|line| line.ends_with(b"\n") && !without.iter().any(|id| id.as_bytes() == owner(line)))
-        .collect();
-    let length: usize = kept.iter().map(|line| line.len()).sum();
-    if new.is_empty() && length == old.len() {
-        return Ok(());
+    let blocks: Vec<u8> = without.iter().flat_map(|container| table::block(container)).chain(new.concat()).collect();
+    match append(handle.as_fd(), &blocks) {
+        Ok(true) => Ok(()),
+        // Nobody has names here.
+        Err(Errno::NOENT) if new.is_empty() => Ok(()),
+        // What cannot be appended to is made anew.
+        Ok(false) | Err(_) => rewrite(directory, handle.as_fd(), without, new),
     }
+}
+
+/// Appends blocks to the table; whether that was possible.
+fn append(directory: BorrowedFd<'_>, blocks: &[u8]) -> Result<bool, Errno> {
+    let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(directory, TABLE, flags, Mode::empty())?;
+    let size = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0);
+    let (mut first, mut last) = ([0; table::HEADER], [0; 1]);
+    rustix::io::pread(&file, &mut first, 0)?;
+    rustix::io::pread(&file, &mut last, size.saturating_sub(1))?;
+    let Some(sorted) = table::sorted_end(&first, size) else { return Ok(false) };
+    // One who was killed may not have finished its last line.
+    if size - sorted + blocks.len() as u64 > MAX_TAIL as u64 || last != *b"\n" {
+        return Ok(false);
+    }
+    Ok(rustix::io::write(&file, blocks)? == blocks.len())
+}
+
+/// Makes the table anew, all of it sorted.
+fn rewrite(directory: &Path, handle: BorrowedFd<'_>, without: &[&str], mut new: Vec<Vec<u8>>) -> Result<(), Error> {
+    let old = read(&directory.join(TABLE))?;
+    let mut kept = table::lines(&old);
+    kept.retain(|line| !without.iter().any(|id| id.as_bytes() == table::owner(line)));
     new.sort_by(|a, b| order(a, b));
     kept.extend(new.iter().map(Vec::as_slice));
-    // Two sorted runs: a stable sort merges them in one pass.
+    // Sorted runs: a stable sort merges them.
     kept.sort_by(|a, b| order(a, b));
-    hull_fs::atomic::write(&handle, Path::new(TABLE), &kept.concat(), 0o644)?;
+    let lines = kept.concat();
+    hull_fs::atomic::write(handle, Path::new(TABLE), &[table::header(lines.len()), lines].concat(), 0o644)?;
     Ok(())
 }
 
@@ -199,8 +218,12 @@ mod tests {
         }
     }
 
+    /// The lines that count, sorted.
     fn table(directory: &Path) -> String {
-        String::from_utf8(read(&directory.join(TABLE)).unwrap()).unwrap()
+        let content = read(&directory.join(TABLE)).unwrap();
+        let mut lines = super::table::lines(&content);
+        lines.sort_by(|a, b| order(a, b));
+        String::from_utf8(lines.concat()).unwrap()
     }
 
     #[test]
@@ -269,6 +292,45 @@ web AAAA fd00::2 one
         assert_eq!(lines.len(), 40 * 8);
         lines.sort_by(|a, b| order(a.as_bytes(), b.as_bytes()));
         assert_eq!(lines, table.lines().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn those_who_come_do_not_write_what_others_have() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let size = || std::fs::metadata(path.join(TABLE)).unwrap().len();
+        let (mut appended, mut rewritten) = (0, 0);
+        for n in 0..1000_u32 {
+            let before = size_or_none(path);
+            let address = Ipv4Addr::from(0x0a00_0000 + n).into();
+            let names = vec![format!("c{n}")];
+            let member = Member { container: format!("{n:064}"), names, addresses: vec![address], ..member("", "", 0) };
+            join(path, &member).unwrap();
+            match before {
+                Some((inode, length)) if size_or_none(path).unwrap().0 == inode => {
+                    assert!(size() - length < 600, "{n}");
+                    appended += 1;
+                }
+                _ => rewritten += 1,
+            }
+            if n % 3 == 0 {
+                leave(path, &member.container).unwrap();
+            }
+        }
+        assert!(appended > 900 && rewritten < 100, "{appended} {rewritten}");
+        assert_eq!(members(path).unwrap().len(), 666);
+        // What was not finished is nobody's, and is not gone on with.
+        let content = read(&path.join(TABLE)).unwrap();
+        std::fs::write(path.join(TABLE), [&content[..], b"= x\nc1 A 10.9.9.8 x\nc2 A 10.9.9.9"].concat()).unwrap();
+        join(path, &member("y", "last", 9)).unwrap();
+        let table = table(path);
+        assert!(table.contains("last A 10.0.0.9 y\n") && !table.contains("10.9.9.9"), "{table}");
+        assert!(table.contains("c1 A 10.9.9.8 x\n"), "{table}");
+    }
+
+    fn size_or_none(path: &Path) -> Option<(u64, u64)> {
+        use std::os::unix::fs::MetadataExt as _;
+        std::fs::metadata(path.join(TABLE)).ok().map(|found| (found.ino(), found.len()))
     }
 
     #[test]

@@ -1,17 +1,24 @@
-//! The names of a network: one small text file, replaced by rename by whoever connects or disconnects a container, read
-//! in place by every container's monitor.
+//! The names of a network: one small text file, written by whoever connects or disconnects a container, read in place by
+//! every container's monitor.
 //!
 //! ```text
+//! ! 0000000211
 //! 2.0.18.172.in-addr.arpa PTR web.backend 4f2a91c0d3e7
 //! _http._tcp.web SRV 80:web 4f2a91c0d3e7
 //! web A 172.18.0.2 4f2a91c0d3e7
 //! web AAAA fd00:18::2 4f2a91c0d3e7
+//! = 0d3b6c11aa02
+//! db A 172.18.0.3 0d3b6c11aa02
 //! ```
 //!
-//! One record a line: name, kind, value, and the container that it belongs to. Lines are sorted as bytes, so that a name
-//! is found by halving the file with `pread(2)`: a lookup takes no memory and costs the same whoever else is connected.
-//! A reader keeps the file open that it reads, so an inode number that is seen again is the same file.
+//! One record a line: name, kind, value, and the container that it belongs to. The first line says where the sorted lines
+//! end; in those a name is found by halving the file with `pread(2)`. What comes after, at most [`MAX_TAIL`] bytes, was
+//! appended: a block for each container that came or went since, which begins with `= CONTAINER` and is all that the
+//! container has from then on, whatever stands before. So nobody who comes reads or writes what the others have. When the
+//! blocks are too many, the file is replaced by rename with one in which everything is sorted. A reader keeps the file open
+//! that it reads, so an inode number that is seen again is the same file.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -23,6 +30,14 @@ use super::answer::Record;
 
 /// Longer lines are not written and not read.
 pub(super) const MAX_LINE: usize = 640;
+/// The first line begins so; a decimal number of ten digits and the line's end follow.
+const FIRST: &[u8] = b"! ";
+/// The first line's bytes.
+pub(super) const HEADER: usize = 13;
+/// Bytes of blocks behind the sorted lines.
+pub(super) const MAX_TAIL: usize = 16 << 10;
+/// A block begins so; the container and the line's end follow.
+const BLOCK: &[u8] = b"= ";
 /// Holds the end of one line and the whole next one.
 const WINDOW: usize = 2 * MAX_LINE;
 
@@ -101,7 +116,115 @@ impl Followed {
 #[derive(Debug)]
 pub(super) struct Table {
     file: Followed,
-    open: Option<(OwnedFd, u64)>,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: OwnedFd,
+    /// Where the sorted lines begin and end.
+    sorted: (u64, u64),
+    /// Where the file ends.
+    size: u64,
+}
+
+impl Open {
+    fn new(file: OwnedFd, size: u64) -> Self {
+        let mut first = [0; HEADER];
+        // A table of an earlier version has no such line, and is sorted.
+        let sorted = match read_at(&file, 0, &mut first) {
+            HEADER => sorted_end(&first, size).map_or((0, size), |end| (HEADER as u64, end)),
+            _ => (0, size),
+        };
+        Self { file, sorted, size }
+    }
+
+    fn tail(&self) -> Vec<u8> {
+        let length = usize::try_from(self.size - self.sorted.1).unwrap_or(0).min(MAX_TAIL);
+        let mut bytes = vec![0; length];
+        let read = read_at(&self.file, self.sorted.1, &mut bytes);
+        bytes.truncate(read);
+        bytes
+    }
+}
+
+/// The first line of a table with so many bytes of sorted lines.
+pub(super) fn header(sorted: usize) -> Vec<u8> {
+    format!("! {:010}\n", sorted + HEADER).into_bytes()
+}
+
+/// Where the sorted lines end by the first line of a file of this size; `None` when it is no such line.
+pub(super) fn sorted_end(first: &[u8], size: u64) -> Option<u64> {
+    let digits = first.get(..HEADER)?.strip_prefix(FIRST)?.strip_suffix(b"\n")?;
+    let end = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    (HEADER as u64 <= end && end <= size).then_some(end)
+}
+
+/// The beginning of a container's block.
+pub(super) fn block(container: &str) -> Vec<u8> {
+    [BLOCK, container.as_bytes(), b"\n"].concat()
+}
+
+/// The container that a line belongs to.
+pub(super) fn owner(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.rsplit(|byte| *byte == b' ').next().unwrap_or_default()
+}
+
+/// The blocks behind the sorted lines.
+#[derive(Debug)]
+pub(super) struct Tail<'t> {
+    bytes: &'t [u8],
+    /// Where each container's last block begins.
+    last: BTreeMap<&'t [u8], usize>,
+}
+
+impl<'t> Tail<'t> {
+    pub(super) fn new(bytes: &'t [u8]) -> Self {
+        let mut last = BTreeMap::new();
+        for (at, line) in whole_lines(bytes).filter(|(_, line)| line.starts_with(BLOCK)) {
+            last.insert(owner(line), at);
+        }
+        Self { bytes, last }
+    }
+
+    /// Whether what the container has stands here, and what stands before counts no more.
+    pub(super) fn has(&self, container: &[u8]) -> bool {
+        self.last.contains_key(container)
+    }
+
+    /// The lines that count, each with its end.
+    pub(super) fn lines(&self) -> impl Iterator<Item = &'t [u8]> {
+        let mut counts = false;
+        whole_lines(self.bytes).filter_map(move |(at, line)| {
+            if line.starts_with(BLOCK) {
+                counts = self.last.get(owner(line)) == Some(&at);
+                return None;
+            }
+            counts.then_some(line)
+        })
+    }
+}
+
+/// Lines with their ends, and where they begin; what has no end is being written or was not finished.
+fn whole_lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut at = 0;
+    bytes.split_inclusive(|byte| *byte == b'\n').filter_map(move |line| {
+        let begin = at;
+        at += line.len();
+        line.ends_with(b"\n").then_some((begin, line))
+    })
+}
+
+/// The lines of a whole table that count, each with its end, in no order.
+pub(super) fn lines(table: &[u8]) -> Vec<&[u8]> {
+    let (sorted, tail) = match sorted_end(table, table.len() as u64) {
+        Some(end) => table[HEADER..].split_at(usize::try_from(end).unwrap_or(HEADER) - HEADER),
+        None => (table, &[][..]),
+    };
+    let tail = Tail::new(tail);
+    let sorted = whole_lines(sorted).map(|(_, line)| line).filter(|line| !tail.has(owner(line)));
+    sorted.chain(tail.lines()).collect()
 }
 
 impl Table {
@@ -119,19 +242,33 @@ impl Table {
             Ok(None) => {}
             Ok(Some(file)) => {
                 let size = self.file.seen.map_or(0, |seen| u64::try_from(seen.size).unwrap_or(0));
-                self.open = Some((file, size));
+                self.open = Some(Open::new(file, size));
             }
             // The network is gone, and its names with it.
             Err(Errno::NOENT) => self.open = None,
             // The machine is short of something: better an old answer than to ask others for a name of ours.
             Err(_) => {}
         }
-        let Some((file, size)) = &self.open else { return false };
-        lines_of(file, *size, name, &mut |line| {
+        let Some(open) = &self.open else { return false };
+        let mut visit = |line: &[u8]| {
             if let Some(record) = parse(line) {
                 visit(record);
             }
-        })
+        };
+        let bytes = open.tail();
+        let tail = Tail::new(&bytes);
+        let mut found = false;
+        for line in tail.lines().map(|line| &line[..line.len() - 1]).filter(|line| key(line) == name.as_bytes()) {
+            found = true;
+            visit(line);
+        }
+        lines_of(&open.file, open.sorted, name, &mut |line| {
+            if !tail.has(owner(line)) {
+                found = true;
+                visit(line);
+            }
+        });
+        found
     }
 }
 
@@ -160,35 +297,42 @@ fn parse(line: &[u8]) -> Option<Record<'_>> {
     }
 }
 
-/// Fills the window from the offset, as far as the file goes.
-fn window<'w>(file: &OwnedFd, offset: u64, bytes: &'w mut [u8; WINDOW]) -> &'w [u8] {
+/// Fills the buffer from the offset, as far as the file goes; how far. Nothing when it cannot be read.
+fn read_at(file: &OwnedFd, offset: u64, bytes: &mut [u8]) -> usize {
     let mut length = 0;
-    while length < WINDOW {
+    while length < bytes.len() {
         match rustix::io::pread(file, &mut bytes[length..], offset + length as u64) {
             Ok(0) => break,
             Ok(read) => length += read,
             Err(Errno::INTR) => {}
-            Err(_) => return &[],
+            Err(_) => return 0,
         }
     }
+    length
+}
+
+/// Fills the window from the offset, as far as the sorted lines go.
+fn window<'w>(file: &OwnedFd, offset: u64, end: u64, bytes: &'w mut [u8; WINDOW]) -> &'w [u8] {
+    let wanted = usize::try_from(end.saturating_sub(offset)).unwrap_or(WINDOW).min(WINDOW);
+    let length = read_at(file, offset, &mut bytes[..wanted]);
     &bytes[..length]
 }
 
-/// Visits the lines of a name; says whether there are any.
-fn lines_of(file: &OwnedFd, size: u64, name: &str, visit: &mut dyn FnMut(&[u8])) -> bool {
+/// Visits the lines of a name among those that are sorted.
+fn lines_of(file: &OwnedFd, (begin, end): (u64, u64), name: &str, visit: &mut dyn FnMut(&[u8])) {
     let mut bytes = [0; WINDOW];
     // Every line before low is before the name, and a line begins at low; no line from high on needs to be looked at.
-    let (mut low, mut high) = (0, size);
+    let (mut low, mut high) = (begin, end);
     while high.saturating_sub(low) > WINDOW as u64 {
         let middle = low + (high - low) / 2;
         // A line begins at the middle if the byte before it ends one.
-        let seen = window(file, middle - 1, &mut bytes);
-        let Some(end) = seen.iter().position(|byte| *byte == b'\n') else {
+        let seen = window(file, middle - 1, end, &mut bytes);
+        let Some(newline) = seen.iter().position(|byte| *byte == b'\n') else {
             high = middle;
             continue;
         };
-        let begin = middle + end as u64;
-        let rest = &seen[end + 1..];
+        let begin = middle + newline as u64;
+        let rest = &seen[newline + 1..];
         let Some(length) = rest.iter().position(|byte| *byte == b'\n').filter(|_| begin < high) else {
             high = middle;
             continue;
@@ -199,25 +343,21 @@ fn lines_of(file: &OwnedFd, size: u64, name: &str, visit: &mut dyn FnMut(&[u8]))
             high = middle;
         }
     }
-    let mut found = false;
     loop {
-        let mut seen = window(file, low, &mut bytes);
+        let mut seen = window(file, low, end, &mut bytes);
         let mut used = 0;
         while let Some(length) = seen.iter().position(|byte| *byte == b'\n') {
             let line = &seen[..length];
             match key(line).cmp(name.as_bytes()) {
                 std::cmp::Ordering::Less => {}
-                std::cmp::Ordering::Equal => {
-                    found = true;
-                    visit(line);
-                }
-                std::cmp::Ordering::Greater => return found,
+                std::cmp::Ordering::Equal => visit(line),
+                std::cmp::Ordering::Greater => return,
             }
             seen = &seen[length + 1..];
             used += length as u64 + 1;
         }
         if used == 0 {
-            return found;
+            return;
         }
         low += used;
     }
@@ -302,10 +442,45 @@ mod tests {
         }
 
         #[test]
+        fn what_was_appended_counts_and_what_was_before_does_not(
+            steps in proptest::collection::vec((0_u8..12, proptest::collection::vec("[a-c]{1,2}", 0..4)), 0..120),
+        ) {
+            use crate::dns::members::{Member, join, leave};
+            let directory = tempfile::tempdir().unwrap();
+            let mut model: BTreeMap<u8, Vec<String>> = BTreeMap::new();
+            let mut table = Table::new(directory.path().join("names"));
+            for (container, names) in steps {
+                let id = format!("{container:064}");
+                if names.is_empty() {
+                    leave(directory.path(), &id).unwrap();
+                } else {
+                    let addresses = vec![Ipv4Addr::new(10, 0, 0, container).into()];
+                    let member = Member { container: id, names: names.clone(), addresses, ..Member::default() };
+                    join(directory.path(), &member).unwrap();
+                }
+                model.insert(container, names);
+                for name in ["a", "bb", "c"] {
+                    let mut found = find(&mut table, name).unwrap_or_default();
+                    found.sort();
+                    let mut expected: Vec<String> = model
+                        .iter()
+                        .filter(|(_, names)| names.iter().any(|one| one == name))
+                        .map(|(container, _)| format!("A(10.0.0.{container})"))
+                        .collect();
+                    expected.sort();
+                    prop_assert_eq!(found, expected);
+                }
+            }
+        }
+
+        #[test]
         fn no_content_makes_a_lookup_hang_or_panic(content in proptest::collection::vec(any::<u8>(), 0..6000)) {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("names");
             std::fs::write(&path, content).unwrap();
+            find(&mut Table::new(path.clone()), "web");
+            let content = std::fs::read(&path).unwrap();
+            std::fs::write(&path, [&header(content.len() / 2)[..], &content].concat()).unwrap();
             find(&mut Table::new(path), "web");
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! hook prerouting, raw   127.0.0.0/8 from bridges, loopback ports from outside    drop
 //!                        containers' own addresses -> direct-BRIDGE                drop unless from the bridge itself
-//! hook prerouting, dnat  addresses of the machine -> ports: maps to containers
+//! hook prerouting, dnat  addresses of the machine -> ports: maps to containers, ranges of ports
 //! hook output, dnat      the same for the machine's own connections
 //! hook forward           hull-user, established, then by bridge:
 //!                        to -> in-BRIDGE: own containers, open ports, else drop
@@ -13,6 +13,9 @@
 //!
 //! A container costs elements of maps, never a rule. No chain has a drop policy. `hull-user` is the user's: made empty,
 //! never touched again.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use hull_netlink::nft::{
     Base, ChainKind, Element, Expression, Family, Field, Hook, MetaKey, NatKind, Set, Type, Value, Verdict,
@@ -53,6 +56,13 @@ const PORTS: [&str; 2] = ["ports4", "ports6"];
 const ADDRESS_PORTS: [&str; 2] = ["address-ports4", "address-ports6"];
 /// Containers' ports that others may use.
 const OPEN: [&str; 2] = ["open4", "open6"];
+/// Ranges of published ports that the container has under the same numbers: the container's address by protocol and port.
+const PORT_RANGES: [&str; 2] = ["port-ranges4", "port-ranges6"];
+/// Ranges of containers' ports that others may use.
+const OPEN_RANGES: [&str; 2] = ["open-ranges4", "open-ranges6"];
+/// So many ports in a row are one element of a set of ranges. Such a set is copied with each change, so that it is not for
+/// the many that publish a port or two.
+const RANGE: usize = 16;
 /// Ports that are published at loopback addresses.
 const LOOPBACK: &str = "loopback4";
 
@@ -74,6 +84,9 @@ pub(crate) fn sets() -> Vec<Set> {
         sets.push(set(named(PORTS, ipv4), &[Type::Protocol, Type::Port], target(), false));
         sets.push(set(named(ADDRESS_PORTS, ipv4), &endpoint, target(), false));
         sets.push(set(named(OPEN, ipv4), &endpoint, Value::None, false));
+        let target = Value::Data(vec![address]);
+        sets.push(set(named(PORT_RANGES, ipv4), &[Type::Protocol, Type::Port], target, true));
+        sets.push(set(named(OPEN_RANGES, ipv4), &endpoint, Value::None, true));
     }
     sets
 }
@@ -174,18 +187,20 @@ pub(crate) fn rules() -> Vec<Rule> {
     link_local[..2].copy_from_slice(&[0xfe, 0x80]);
     for ipv4 in [true, false] {
         let family = family_of(ipv4).1;
-        let nat = |fields: &[Field], map: &str| {
+        let nat = |fields: &[Field], map: &str, port| {
             let mut steps = vec![Expression::family(family)];
             if !ipv4 {
                 let value = link_local.clone();
                 steps.push(Expression::Prefix { field: Field::DestinationV6, not: true, value, bits: 10 });
             }
             let (fields, map) = (fields.to_vec(), map.to_owned());
-            steps.push(Expression::NatOf { kind: NatKind::Destination, family, fields, map, port: true });
+            steps.push(Expression::NatOf { kind: NatKind::Destination, family, fields, map, port });
             steps
         };
-        rule("ports", "at one address", nat(&endpoint(ipv4), named(ADDRESS_PORTS, ipv4)));
-        rule("ports", "at every address", nat(&[PROTOCOL, Field::DestinationPort], named(PORTS, ipv4)));
+        let port = [PROTOCOL, Field::DestinationPort];
+        rule("ports", "at one address", nat(&endpoint(ipv4), named(ADDRESS_PORTS, ipv4), true));
+        rule("ports", "at every address", nat(&port, named(PORTS, ipv4), true));
+        rule("ports", "ranges at every address", nat(&port, named(PORT_RANGES, ipv4), false));
     }
 
     rule("forward", "yours to fill", vec![Expression::Verdict(Verdict::Jump(USER.to_owned()))]);
@@ -298,6 +313,8 @@ pub(crate) fn part(network: &Network, bridges: u32) -> Result<Part, Error> {
                     GatewayMode::Nat | GatewayMode::Isolated => {}
                 }
                 rule(&into, "published ports", vec![family(), in_set(&endpoint(ipv4), named(OPEN, ipv4)), accept()]);
+                let ranges = in_set(&endpoint(ipv4), named(OPEN_RANGES, ipv4));
+                rule(&into, "published ranges", vec![family(), ranges, accept()]);
             }
         }
         rule(&into, "nothing else", vec![count, drop]);
@@ -330,17 +347,41 @@ pub(crate) fn bridge_name(device: &str, index: u32) -> String {
     if index == 0 { device.to_owned() } else { format!("{device}-{}", index + 1) }
 }
 
+/// Ports that follow one another, of those that have everything else in common.
+struct Run {
+    first: u16,
+    last: u16,
+}
+
+impl Run {
+    fn len(&self) -> usize {
+        usize::from(self.last - self.first) + 1
+    }
+}
+
+fn runs(mut ports: Vec<u16>) -> impl Iterator<Item = Run> {
+    ports.sort_unstable();
+    ports.dedup();
+    let runs: Vec<Run> = ports
+        .chunk_by(|a, b| a.checked_add(1) == Some(*b))
+        .filter_map(|run| Some(Run { first: *run.first()?, last: *run.last()? }))
+        .collect();
+    runs.into_iter()
+}
+
 /// The elements of published ports of a network's containers.
 pub(crate) fn ports(network: &Network, published: &[Published]) -> Result<Vec<(&'static str, Element)>, Error> {
     let options = network.settings()?;
-    let mut elements = Vec::with_capacity(published.len() * 2);
+    let mut elements = Vec::new();
+    if options.proxy || network.internal {
+        return Ok(elements);
+    }
+    let mut open: BTreeMap<(IpAddr, u8), Vec<u16>> = BTreeMap::new();
+    let mut same: BTreeMap<(IpAddr, u8), Vec<u16>> = BTreeMap::new();
     for one in published {
         let ipv4 = one.address.is_ipv4();
         let protocol = one.protocol.number();
-        if options.proxy || network.internal {
-            continue;
-        }
-        elements.push((named(OPEN, ipv4), Element::endpoint(Some(one.address), protocol, one.port)));
+        open.entry((one.address, protocol)).or_default().push(one.port);
         // Between the versions of IP, and at IPv6's loopback, only the proxy leads.
         if options.gateway(ipv4) == GatewayMode::Routed
             || one.host.is_ipv4() != ipv4
@@ -349,14 +390,46 @@ pub(crate) fn ports(network: &Network, published: &[Published]) -> Result<Vec<(&
             continue;
         }
         let host = (!one.host.is_unspecified()).then_some(one.host);
+        if host.is_none() && one.host_port == one.port {
+            same.entry((one.address, protocol)).or_default().push(one.port);
+            continue;
+        }
         let set = named(if host.is_some() { ADDRESS_PORTS } else { PORTS }, ipv4);
         elements.push((set, Element::endpoint(host, protocol, one.host_port).to_endpoint(one.address, one.port)));
         if one.host.is_loopback() {
             elements.push((LOOPBACK, Element::endpoint(host, protocol, one.host_port)));
         }
     }
+    for ((address, protocol), ports) in open {
+        let (single, range) = (named(OPEN, address.is_ipv4()), named(OPEN_RANGES, address.is_ipv4()));
+        for run in runs(ports) {
+            if run.len() >= RANGE {
+                elements.push((range, Element::endpoints(Some(address), protocol, run.first, run.last)));
+            } else {
+                let ports = run.first..=run.last;
+                elements.extend(ports.map(|port| (single, Element::endpoint(Some(address), protocol, port))));
+            }
+        }
+    }
+    for ((address, protocol), ports) in same {
+        let (single, range) = (named(PORTS, address.is_ipv4()), named(PORT_RANGES, address.is_ipv4()));
+        for run in runs(ports) {
+            if run.len() >= RANGE {
+                elements.push((range, Element::endpoints(None, protocol, run.first, run.last).to_address(address)));
+            } else {
+                let to = |port| (single, Element::endpoint(None, protocol, port).to_endpoint(address, port));
+                elements.extend((run.first..=run.last).map(to));
+            }
+        }
+    }
     // Several ports of the machine may lead to one of the container.
     elements.sort_by(|a, b| (a.0, a.1.key()).cmp(&(b.0, b.1.key())));
     elements.dedup_by(|a, b| a.0 == b.0 && a.1.key() == b.1.key());
     Ok(elements)
+}
+
+/// Whether the ports are so many that some are in a set of ranges, where the kernel does not see that another container's
+/// single port is among them.
+pub(crate) fn has_ranges(published: &[Published]) -> bool {
+    published.len() >= RANGE
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 use hull_netlink::nft::{Batch, Element, Family, Place, Socket};
 use rustix::io::Errno;
 
-pub(crate) use layout::{PREFIX, TABLE, UPLINKS, bridge_name, part, ports};
+pub(crate) use layout::{PREFIX, TABLE, UPLINKS, bridge_name, has_ranges, part, ports};
 
 use crate::Error;
 use crate::record::{Network, Published};

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use crate::Error;
-use crate::ports::Reservation;
+use crate::ports::{self, Reservation};
 use crate::record::{Protocol, Published};
 use stream::Stream;
 
@@ -83,7 +83,7 @@ impl AsFd for Proxy {
 }
 
 impl Proxy {
-    /// Takes over a plan's reservations.
+    /// Takes over a plan's reservations, and listens. For many ports that takes a while: best when the container has started.
     ///
     /// # Errors
     /// [`Error::Io`] when there is no descriptor left.
@@ -111,6 +111,9 @@ impl Proxy {
             } else {
                 epoll::EventFlags::IN
             };
+            if first && listener.protocol == Protocol::Tcp {
+                ports::listen(listener).map_err(system("listen at"))?;
+            }
             let changed = match (listener.protocol, first) {
                 // Connections of SCTP are the firewall's alone.
                 (Protocol::Sctp, _) | (Protocol::Udp, false) => Ok(()),

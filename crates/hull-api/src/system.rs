@@ -145,7 +145,7 @@ pub fn info(engine: &Engine) -> Result<Value, Error> {
         "NFd": 0,
         "NGoroutines": 0,
         "NEventsListener": 0,
-        "SystemTime": hull_runtime::state::rfc3339(std::time::SystemTime::now()),
+        "SystemTime": hull_oci::time::rfc3339_nanos(std::time::SystemTime::now()),
         "OSVersion": entry("/etc/os-release", "VERSION_ID", '=').unwrap_or_default(),
         "IndexServerAddress": "https://index.docker.io/v1/",
         "RegistryConfig": {

@@ -23,7 +23,7 @@ pub(crate) fn steps(planned: &Planned) -> impl Iterator<Item = NodeId> {
 pub(crate) fn assemble(planned: &Planned, layers: &[Digest], made: &dyn Fn(NodeId) -> bool) -> ImageConfig {
     let mut config = planned.config.clone();
     let seconds = u64::try_from(planned.created).unwrap_or(0);
-    let date = hull_runtime::state::rfc3339(UNIX_EPOCH + Duration::from_secs(seconds));
+    let date = hull_oci::time::rfc3339_nanos(UNIX_EPOCH + Duration::from_secs(seconds));
     config.created = Some(date.clone());
     config.rootfs.diff_ids = layers.to_vec();
     let row = |row: &Row| {

@@ -16,41 +16,20 @@ pub fn parse(text: &str) -> Option<u64> {
     let (day, year) = (number(day)?, number(year)?);
     let mut clock = clock.split(':').map(number);
     let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
-    if clock.next().is_some() || !(1..=31).contains(&day) || year < 1970 || hour > 23 || minute > 59 || second > 60 {
+    if clock.next().is_some() || year < 1970 || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
-    Some(((days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second)
+    u64::try_from(hull_oci::time::day(year, month, day)?).ok().map(|day| day + hour * 3600 + minute * 60 + second)
 }
 
 /// A date as Release files have it.
 #[must_use]
 pub fn format(seconds: u64) -> String {
-    let (year, month, day) = date(seconds / 86_400);
-    let clock = seconds % 86_400;
-    let name = MONTHS[usize::try_from(month - 1).unwrap_or(0)];
-    let week = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][usize::try_from(seconds / 86_400 % 7).unwrap_or(0)];
-    format!("{week}, {day:02} {name} {year} {:02}:{:02}:{:02} UTC", clock / 3600, clock / 60 % 60, clock % 60)
-}
-
-/// Days from 1970-01-01, by counting years from March (the leap day is then the last of its year).
-fn days(year: u64, month: u64, day: u64) -> u64 {
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let leap = year / 4 - year / 100 + year / 400;
-    year * 365 + leap + (month * 153 + 2) / 5 + day - 1 - 719_468
-}
-
-/// Year, month and day of a number of days since 1970-01-01.
-#[must_use]
-pub fn date(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let era = days / 146_097;
-    let of_era = days % 146_097;
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+    let at = hull_oci::time::civil(i64::try_from(seconds).unwrap_or(i64::MAX));
+    let (hour, minute, second) = at.to_hms();
+    let name = MONTHS[usize::from(u8::from(at.month())) - 1];
+    let week = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"][usize::from(at.weekday().number_days_from_sunday())];
+    format!("{week}, {:02} {name} {} {hour:02}:{minute:02}:{second:02} UTC", at.day(), at.year())
 }
 
 #[cfg(test)]

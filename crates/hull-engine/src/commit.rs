@@ -247,7 +247,7 @@ fn lay_over(config: &mut ContainerConfig, wanted: &ContainerConfig) {
 /// Dates, author, and the row of history.
 fn describe(config: &mut ImageConfig, container: &Container, options: &CommitOptions, changes: &Changes) {
     let seconds = u64::try_from(now()).unwrap_or(0);
-    let created = Some(hull_runtime::state::rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)));
+    let created = Some(hull_oci::time::rfc3339_nanos(UNIX_EPOCH + Duration::from_secs(seconds)));
     config.created.clone_from(&created);
     config.author.clone_from(&options.author);
     let mark = hand_made(container, changes);

@@ -24,7 +24,7 @@ use std::time::SystemTime;
 
 use hull_cgroup::{Cgroup, Driver, Hierarchies};
 use hull_oci::spec::{Process, Spec};
-use hull_runtime::state::{Record, process_start_time, rfc3339};
+use hull_runtime::state::{Record, process_start_time};
 use hull_runtime::{Running, Streams};
 use hull_sys::clone::{CloneFlags, Cloned, clone3, exit_now, reset_signals, unshare};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -232,7 +232,7 @@ impl Engine {
             pid_start_time: 0,
             bundle: directory.clone(),
             rootfs: PathBuf::from(spec.root.as_ref().map(|root| root.path.clone()).unwrap_or_default()),
-            created: rfc3339(SystemTime::now()),
+            created: hull_oci::time::rfc3339_nanos(SystemTime::now()),
             owner: 0,
             annotations: spec.annotations.clone(),
             cgroup,

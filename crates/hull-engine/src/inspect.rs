@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hull_runtime::state::rfc3339;
+use hull_oci::time::rfc3339_nanos;
 use serde_json::{Value, json};
 
 use crate::config::{MountConfig, Source};
@@ -22,7 +22,7 @@ fn time(nanoseconds: u64) -> String {
     if nanoseconds == 0 {
         return NEVER.to_owned();
     }
-    rfc3339(UNIX_EPOCH + Duration::from_nanos(nanoseconds))
+    rfc3339_nanos(UNIX_EPOCH + Duration::from_nanos(nanoseconds))
 }
 
 /// Docker's one-line status: `Up 5 minutes`, `Exited (0) 2 hours ago`.

@@ -1,8 +1,8 @@
 //! Moments and durations as Docker's commands spell them. Moments are nanoseconds since 1970, in UTC.
 
-use hull_runtime::state::rfc3339;
-
 use std::time::{Duration, UNIX_EPOCH};
+
+use hull_oci::time::{day as day_of, rfc3339_nanos, rfc3339_short};
 
 /// Nanoseconds of a second.
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -10,34 +10,13 @@ pub(crate) const SECOND: u64 = 1_000_000_000;
 /// `2026-11-21T19:05:00.000000001Z`, always with nine digits.
 #[must_use]
 pub fn fixed(moment: u64) -> String {
-    rfc3339(UNIX_EPOCH + Duration::from_nanos(moment))
+    rfc3339_nanos(UNIX_EPOCH + Duration::from_nanos(moment))
 }
 
 /// The same without the zeros at the end of the fraction, as Go prints times.
 #[must_use]
 pub fn short(moment: u64) -> String {
-    let fixed = fixed(moment);
-    let digits = fixed.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.');
-    format!("{digits}Z")
-}
-
-/// Days since 1970 of a date, if there is such a day.
-fn days(year: u64, month: u64, day: u64) -> Option<i64> {
-    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let length = match month {
-        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
-        4 | 6 | 9 | 11 => 30,
-        2 => 28 + u64::from(leap),
-        _ => return None,
-    };
-    if day == 0 || day > length {
-        return None;
-    }
-    // Years begin in March, so that the leap day is the last of its year.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
-    let in_year = (153 * month + 2) / 5 + day - 1;
-    let in_era = year % 400 * 365 + year % 400 / 4 - year % 400 / 100 + in_year;
-    i64::try_from(year / 400 * 146_097 + in_era).ok().map(|days| days - 719_468)
+    rfc3339_short(UNIX_EPOCH + Duration::from_nanos(moment))
 }
 
 /// Digits of a text, `count` of them, and what follows.
@@ -62,7 +41,7 @@ pub fn date(text: &str) -> Option<u64> {
     let (year, rest) = digits(text, 4)?;
     let (month, rest) = digits(rest.strip_prefix('-')?, 2)?;
     let (day, mut rest) = digits(rest.strip_prefix('-')?, 2)?;
-    let mut seconds = days(year, month, day)? * 86_400;
+    let mut seconds = day_of(year, month, day)?;
     let mut nanoseconds = 0;
     if let Some(time) = rest.strip_prefix('T') {
         let (hour, mut after) = digits(time, 2)?;

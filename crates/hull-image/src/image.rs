@@ -120,7 +120,7 @@ impl Image {
         for entry in &self.config.history {
             let layer = if entry.empty_layer { None } else { layers.next() };
             rows.push(HistoryRow {
-                created: entry.created.as_deref().and_then(crate::time::seconds),
+                created: entry.created.as_deref().and_then(hull_oci::time::parse_rfc3339),
                 created_by: entry.created_by.clone().unwrap_or_default(),
                 comment: entry.comment.clone().unwrap_or_default(),
                 size: layer.map_or(0, |layer| layer.size),

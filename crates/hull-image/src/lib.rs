@@ -74,7 +74,6 @@ pub mod registry;
 pub mod snapshot;
 pub mod squash;
 mod store;
-pub mod time;
 mod transfer;
 mod usage;
 mod variants;

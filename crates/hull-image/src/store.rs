@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use crate::disk::{self, Work};
 use crate::image::{Image, Kind, Layer};
-use crate::{Error, hello, time};
+use crate::{Error, hello};
 use hull_db::{Database, Sync};
 
 /// The image store of a data directory. Clones share one connection to the database.
@@ -323,7 +323,7 @@ impl Store {
             variant_of,
             repo_digests,
             manifest: row.manifest.clone(),
-            created: config.created.as_deref().and_then(time::seconds).unwrap_or(0),
+            created: config.created.as_deref().and_then(hull_oci::time::parse_rfc3339).unwrap_or(0),
             added: row.added,
             size: layers.iter().map(|layer| layer.size).sum(),
             layers,

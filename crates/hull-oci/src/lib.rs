@@ -2,6 +2,7 @@
 //!
 //! * [`spec`]: `config.json` of the OCI runtime specification 1.3.
 //! * [`state`]: the state document that hooks and `state` show.
+//! * [`time`]: moments as all of these write them.
 //! * [`image`]: manifests, indexes and configurations of images; [`digest`] and [`reference`], how they are named.
 //!
 //! Unknown properties are ignored, as the specification's "Extensibility" section requires; unknown *values* of known
@@ -12,6 +13,7 @@ pub mod image;
 pub mod reference;
 pub mod spec;
 pub mod state;
+pub mod time;
 
 pub use digest::Digest;
 pub use reference::Reference;

@@ -136,39 +136,12 @@ fn replace(document: &str, section: &str, table: &str) -> String {
 
 /// Today's date, UTC, as `YYYY-MM-DD`.
 fn today() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    date(now.map_or(0, |since| since.as_secs() / 86_400))
-}
-
-/// The Gregorian date of a day counted from 1970-01-01.
-fn date(day: u64) -> String {
-    let is_leap = |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
-    let (mut year, mut day) = (1970, day);
-    while day >= 365 + u64::from(is_leap(year)) {
-        day -= 365 + u64::from(is_leap(year));
-        year += 1;
-    }
-    let mut month = 1;
-    for length in [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        if day < length {
-            break;
-        }
-        day -= length;
-        month += 1;
-    }
-    format!("{year}-{month:02}-{:02}", day + 1)
+    hull_oci::time::rfc3339_nanos(std::time::SystemTime::now()).chars().take(10).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_are_gregorian() {
-        assert_eq!(date(0), "1970-01-01");
-        assert_eq!(date(19_782), "2024-02-29");
-        assert_eq!(date(20_778), "2026-11-21");
-    }
 
     #[test]
     fn the_median_is_the_middle() {

@@ -65,7 +65,7 @@ pub(crate) fn described(stat: &PathStat) -> Value {
         "name": stat.name,
         "size": stat.size,
         "mode": go_mode(stat.mode),
-        "mtime": hull_runtime::state::rfc3339(time),
+        "mtime": hull_oci::time::rfc3339_nanos(time),
         "linkTarget": stat.target,
     })
 }

@@ -32,7 +32,7 @@ struct Sample {
 
 impl Sample {
     fn take(engine: &Engine, container: &Container) -> Self {
-        let read = hull_runtime::state::rfc3339(SystemTime::now());
+        let read = hull_oci::time::rfc3339_nanos(SystemTime::now());
         // One that has just ended uses nothing.
         Self { read, counters: engine.counters(container).ok().flatten() }
     }

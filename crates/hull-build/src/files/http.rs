@@ -329,28 +329,10 @@ fn resolve(base: &str, location: &str) -> Option<String> {
     Some(format!("{scheme}://{host}/{directory}{location}"))
 }
 
-/// `Tue, 15 Nov 1994 12:45:26 GMT` in seconds since 1970.
+/// An HTTP date (RFC 9110, 5.6.7) in seconds since 1970.
 fn seconds(text: &str) -> Option<i64> {
-    let mut words = text.split_whitespace().skip(1);
-    let day: i64 = words.next()?.parse().ok()?;
-    let month = words.next()?;
-    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let month = i64::try_from(months.iter().position(|name| *name == month)?).ok()? + 1;
-    let year: i64 = words.next()?.parse().ok()?;
-    let mut clock = words.next()?.split(':').map(|part| part.parse::<i64>().ok());
-    let (hours, minutes, seconds) = (clock.next()??, clock.next()??, clock.next()??);
-    let sane = (1..=31).contains(&day)
-        && (1970..=9999).contains(&year)
-        && (0..24).contains(&hours)
-        && (0..60).contains(&minutes)
-        && (0..=60).contains(&seconds);
-    if !sane {
-        return None;
-    }
-    // Days of the proleptic calendar; a year begins in March.
-    let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 719_469;
-    Some(days * 86400 + hours * 3600 + minutes * 60 + seconds)
+    let since = httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_secs()).ok()
 }
 
 #[cfg(test)]

@@ -460,7 +460,7 @@ impl<'a> Planner<'a> {
 
     /// The date of what comes of an image: that which was asked for, or the image's.
     pub(crate) fn date(&self, config: &ImageConfig) -> Option<i64> {
-        let own = || config.created.as_deref().and_then(hull_image::time::seconds).filter(|seconds| *seconds > 0);
+        let own = || config.created.as_deref().and_then(hull_oci::time::parse_rfc3339).filter(|seconds| *seconds > 0);
         self.request.source_date_epoch.or_else(own)
     }
 }

@@ -323,7 +323,7 @@ fn contexts_take_the_place_of_images_and_stages() {
 
 #[test]
 fn a_step_is_not_younger_than_what_it_is_made_of() {
-    let base = hull_image::time::seconds("2024-05-01T00:00:00Z");
+    let base = hull_oci::time::parse_rfc3339("2024-05-01T00:00:00Z");
     let plan = one("FROM base AS a\nRUN 1\nFROM scratch\nCOPY f /\nCOPY --from=a /x /\n");
     let date = |name: &str| {
         let node = plan.graph.nodes.iter().find(|node| node.name.contains(name));

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use hull_image::provenance::package_url;
 use hull_oci::image::Platform;
+use hull_oci::time::rfc3339_whole;
 use serde_json::{Map, Value, json};
 
 use super::Inputs;
@@ -41,11 +42,6 @@ pub(crate) struct Subject<'a> {
     pub(crate) inputs: &'a Inputs,
     pub(crate) steps: &'a [Step],
     pub(crate) started: SystemTime,
-}
-
-fn date(time: SystemTime) -> String {
-    let text = hull_runtime::state::rfc3339(time);
-    text.split_once('.').map_or(text.clone(), |(seconds, _)| format!("{seconds}Z"))
 }
 
 /// `{"sha256": HEX}`.
@@ -104,8 +100,8 @@ pub(crate) fn predicate(subject: Subject<'_>, mode: Mode, platform: &Platform) -
     }
     let changed: Vec<&Step> = steps.iter().filter(|step| !step.normalised.is_empty()).collect();
     let mut metadata = json!({
-        "startedOn": date(started),
-        "finishedOn": date(SystemTime::now()),
+        "startedOn": rfc3339_whole(started),
+        "finishedOn": rfc3339_whole(SystemTime::now()),
         "hull_normalised": changed.iter().map(|step| json!({"step": step.step, "files": step.normalised})).collect::<Vec<_>>(),
     });
     if mode == Mode::Max {

@@ -2,8 +2,6 @@
 //!
 //! Nothing in it depends on the machine or on when it is written: its date is the image's, its name is of the image's ID.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use hull_image::provenance::escaped;
 use hull_oci::Digest;
 use serde_json::{Value, json};
@@ -55,9 +53,7 @@ fn url(package: &Package, distribution: Option<&str>) -> String {
 }
 
 fn document(id: &Digest, seconds: u64, distribution: Option<&str>, packages: &[Package]) -> Value {
-    let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH);
-    let created = hull_runtime::state::rfc3339(time);
-    let created = created.split_once('.').map_or(created.clone(), |(seconds, _)| format!("{seconds}Z"));
+    let created = hull_oci::time::rfc3339(i64::try_from(seconds).unwrap_or(i64::MAX));
     let image = json!({
         "SPDXID": "SPDXRef-Image", "name": id.to_string(), "downloadLocation": "NOASSERTION",
         "filesAnalyzed": false, "primaryPackagePurpose": "CONTAINER",

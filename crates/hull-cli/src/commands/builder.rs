@@ -209,7 +209,7 @@ pub(super) fn du(engine: &Engine, args: &Du) -> Done {
 pub(super) fn prune(engine: &Engine, args: &Prune) -> Done {
     let filters = filter::all(&args.filters, &["id", "type", "until", "unused-for"])?;
     let age = filters.values("until").chain(filters.values("unused-for")).map(|text| {
-        let parsed = units::go_duration(text).map(|duration| duration.as_secs());
+        let parsed = hull_engine::time::duration(text).map(|nanoseconds| nanoseconds / 1_000_000_000);
         parsed.ok_or_else(|| Failure::new(format!("until: {text:?} is no duration such as 24h")))
     });
     let keep = args.keep_storage.as_deref().map(|text| match text.parse::<hull_image::Budget>() {

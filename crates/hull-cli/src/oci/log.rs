@@ -15,7 +15,9 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
+
+use hull_oci::time::rfc3339_whole;
 
 /// Severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -155,7 +157,7 @@ pub(crate) fn one_line(message: &str) -> String {
 }
 
 fn line(format: Format, level: Level, message: &str, now: SystemTime) -> String {
-    let time = rfc3339(now);
+    let time = rfc3339_whole(now);
     let level = level.as_str();
     match format {
         Format::Json => {
@@ -188,50 +190,21 @@ fn quote(text: &str) -> String {
     quoted
 }
 
-/// UTC, to the second.
-pub(crate) fn rfc3339(time: SystemTime) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
-    let (days, second) = (seconds / 86400, seconds % 86400);
-    // Howard Hinnant's civil-from-days, for dates from 1970 on: eras of 400 years that begin on 1 March.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::UNIX_EPOCH;
 
     use super::*;
 
-    fn at(seconds: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn times() {
-        assert_eq!(rfc3339(at(0)), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339(at(951_827_696)), "2000-02-29T12:34:56Z");
-        assert_eq!(rfc3339(at(1_709_164_800)), "2024-02-29T00:00:00Z");
-        assert_eq!(rfc3339(at(4_102_444_799)), "2099-12-31T23:59:59Z");
-    }
-
     #[test]
     fn text_line() {
-        let line = line(Format::Text, Level::Error, "mount \"proc\"\nfailed", at(0));
+        let line = line(Format::Text, Level::Error, "mount \"proc\"\nfailed", UNIX_EPOCH);
         assert_eq!(line, "time=\"1970-01-01T00:00:00Z\" level=error msg=\"mount \\\"proc\\\"\\nfailed\"\n");
     }
 
     #[test]
     fn json_line() {
-        let line = line(Format::Json, Level::Warning, "a \"b\"\n", at(0));
+        let line = line(Format::Json, Level::Warning, "a \"b\"\n", UNIX_EPOCH);
         assert_eq!(line, "{\"level\":\"warning\",\"msg\":\"a \\\"b\\\"\\n\",\"time\":\"1970-01-01T00:00:00Z\"}\n");
     }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) use hull_engine::inspect::age;
 pub(crate) use hull_engine::units::{binary, size, size_long};
+pub(crate) use hull_oci::time::rfc3339;
 
 /// `2 hours ago`, for seconds since 1970.
 pub(crate) fn ago(seconds: i64, now: SystemTime) -> String {
@@ -11,58 +12,9 @@ pub(crate) fn ago(seconds: i64, now: SystemTime) -> String {
     format!("{} ago", age(now.duration_since(then).unwrap_or_default()))
 }
 
-/// Year, month, day, hour, minute, second of seconds since 1970.
-fn civil(seconds: i64) -> (i64, i64, i64, i64, i64, i64) {
-    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // Days since 0000-03-01, in eras of 400 years.
-    let days = days + 719_468;
-    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + i64::from(month <= 2);
-    (year, month, day, rest / 3600, rest / 60 % 60, rest % 60)
-}
-
 /// `2026-11-21 14:30:42 +0000 UTC`.
 pub(crate) fn timestamp(seconds: i64) -> String {
-    let (year, month, day, hour, minute, second) = civil(seconds);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} +0000 UTC")
-}
-
-/// `2026-11-21T14:30:42Z`.
-pub(crate) fn rfc3339(seconds: i64) -> String {
-    let (year, month, day, hour, minute, second) = civil(seconds);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// `1h30m`, `10s`, `500ms`: Go's durations.
-pub(crate) fn go_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut sum = 0f64;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let end = rest.find(|one: char| !(one.is_ascii_digit() || one == '.'))?;
-        let number: f64 = rest[..end].parse().ok()?;
-        rest = &rest[end..];
-        let end = rest.find(|one: char| one.is_ascii_digit() || one == '.').unwrap_or(rest.len());
-        let unit = match &rest[..end] {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        rest = &rest[end..];
-        sum += number * unit;
-    }
-    Duration::try_from_secs_f64(sum).ok()
+    rfc3339(seconds).replace('T', " ").replace('Z', " +0000 UTC")
 }
 
 #[cfg(test)]

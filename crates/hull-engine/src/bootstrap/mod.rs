@@ -218,7 +218,7 @@ fn download(
 /// The image's configuration: made of the lock file alone, so that it is the same again.
 fn config(lock: &Lock, layer: &Digest, rootfs: &Path) -> ImageConfig {
     const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    let created = rfc3339(lock.epoch);
+    let created = hull_oci::time::rfc3339(i64::try_from(lock.epoch).unwrap_or(i64::MAX));
     let shell = if std::fs::symlink_metadata(rootfs.join("usr/bin/bash")).is_ok() { "bash" } else { "sh" };
     let digest = Digest::of(lock.embedded().as_bytes()).to_string();
     ImageConfig {
@@ -269,10 +269,4 @@ fn native() -> &'static str {
         "powerpc64" => "ppc64el",
         other => other,
     }
-}
-
-fn rfc3339(seconds: u64) -> String {
-    let (year, month, day) = hull_debian::time::date(seconds / 86_400);
-    let clock = seconds % 86_400;
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", clock / 3600, clock / 60 % 60, clock % 60)
 }

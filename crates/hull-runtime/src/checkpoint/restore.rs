@@ -65,7 +65,7 @@ pub fn restore(spec: &Spec, mut options: CreateOptions, restore: &RestoreOptions
         pid_start_time: 0,
         bundle: options.bundle.clone(),
         rootfs,
-        created: state::rfc3339(SystemTime::now()),
+        created: hull_oci::time::rfc3339_nanos(SystemTime::now()),
         owner: rustix::process::getuid().as_raw(),
         annotations: spec.annotations.clone(),
         cgroup,

@@ -39,7 +39,7 @@ pub(super) fn create(
         pid_start_time: 0,
         bundle: options.bundle.clone(),
         rootfs: rootfs_path(spec, &options),
-        created: state::rfc3339(SystemTime::now()),
+        created: hull_oci::time::rfc3339_nanos(SystemTime::now()),
         owner: rustix::process::getuid().as_raw(),
         annotations: spec.annotations.clone(),
         cgroup: plan.cgroup.clone(),

@@ -24,7 +24,7 @@ struct Step {
 }
 
 fn now() -> String {
-    hull_runtime::state::rfc3339(SystemTime::now())
+    hull_oci::time::rfc3339_nanos(SystemTime::now())
 }
 
 fn encoded(bytes: &[u8]) -> String {

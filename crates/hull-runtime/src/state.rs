@@ -315,7 +315,7 @@ pub fn repair(root: &Path) -> Result<(), Error> {
 }
 
 /// Kills and removes what a creation made, in the reverse order, collecting errors.
-pub(crate) fn undo(root: &Path, record: &Record) -> Vec<Error> {
+fn undo(root: &Path, record: &Record) -> Vec<Error> {
     let mut errors = Vec::new();
     if let Ok(pidfd) = record.pidfd() {
         let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
@@ -333,6 +333,16 @@ pub(crate) fn undo(root: &Path, record: &Record) -> Vec<Error> {
         errors.extend(remove_directory(&directory(root, &record.id)).err());
     }
     errors
+}
+
+/// Undoes a creation that failed with `error`; that error, with all that could not be undone.
+pub(crate) fn give_up(root: &Path, record: &Record, error: Error) -> Error {
+    let mut errors = undo(root, record);
+    if errors.is_empty() {
+        return error;
+    }
+    errors.insert(0, error);
+    Error::Cleanup(errors)
 }
 
 fn remove_directory(path: &Path) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! `hull load`, `hull save`, `hull import` and `hull squash`.
 
 use std::fs::File;
-use std::io::{BufWriter, IsTerminal as _, Write as _};
+use std::io::{BufWriter, IsTerminal as _, StdoutLock, Write as _};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
@@ -156,12 +156,7 @@ pub(super) fn save(engine: &Engine, args: &Save) -> Done {
         events::emit_image(engine, "save", &id, &name);
     }
     let Some(path) = &args.output else {
-        if std::io::stdout().is_terminal() {
-            return Err(Failure::new("cowardly refusing to save to a terminal. Use the -o flag or redirect"));
-        }
-        let mut output = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
-        archive::save(&engine.images, &images, options, &mut output)?;
-        output.flush().map_err(Error::io("write", "standard output"))?;
+        to_stdout("the -o flag", |output| Ok(archive::save(&engine.images, &images, options, output)?))?;
         return Ok(0);
     };
     if path.as_os_str().as_encoded_bytes().ends_with(b"/") || path.is_dir() {
@@ -179,6 +174,21 @@ pub(super) fn check_output(path: &Path) -> Result<(), String> {
     found.map_err(|error| {
         format!("invalid output path: {}", super::opening(directory, &error).replacen("open", "stat", 1))
     })
+}
+
+/// Writes an archive to standard output, unless a person reads it; `instead` is what they can use.
+pub(super) fn to_stdout<T>(
+    instead: &str,
+    write: impl FnOnce(&mut BufWriter<StdoutLock<'_>>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let output = std::io::stdout();
+    if output.is_terminal() {
+        return Err(Failure::new(format!("cowardly refusing to save to a terminal. Use {instead} or redirect")));
+    }
+    let mut output = BufWriter::with_capacity(1 << 20, output.lock());
+    let written = write(&mut output)?;
+    output.flush().map_err(Error::io("write", "standard output"))?;
+    Ok(written)
 }
 
 /// Writes a file that appears complete or not at all; what is no plain file is written directly. The file gets its name

@@ -1,11 +1,10 @@
 //! `hull commit`, `hull diff` and `hull export`.
 
-use std::io::{BufWriter, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
+use hull_engine::Engine;
 use hull_engine::commit::{CommitOptions, Report};
 use hull_engine::events;
-use hull_engine::{Engine, Error};
 
 use super::names::name;
 use super::{Done, Failure, archives};
@@ -134,11 +133,6 @@ pub(super) fn export(engine: &Engine, args: &Export) -> Done {
         })?;
         return Ok(0);
     }
-    if std::io::stdout().is_terminal() {
-        return Err(Failure::new("cowardly refusing to save to a terminal. Use the -o flag or redirect"));
-    }
-    let mut output = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
-    warn(&engine.export(&container, &mut output)?);
-    output.flush().map_err(Error::io("write", "standard output"))?;
+    warn(&archives::to_stdout("the -o flag", |output| Ok(engine.export(&container, output)?))?);
     Ok(0)
 }

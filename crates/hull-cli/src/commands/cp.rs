@@ -1,11 +1,11 @@
 //! `hull cp`.
 
-use std::io::{BufWriter, IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
+use hull_engine::Engine;
 use hull_engine::cp::{Copied, Options};
-use hull_engine::{Engine, Error};
 
-use super::{Done, Failure};
+use super::{Done, Failure, archives};
 use crate::output::{self, units};
 
 /// Copy files between a container and the host
@@ -64,13 +64,8 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
         ((None, _), (None, _)) => return Err(Failure::new("must specify at least one container source")),
         ((Some(name), path), (None, "-")) => {
             let container = engine.find(name)?;
-            let output = std::io::stdout();
-            if output.is_terminal() {
-                return Err(Failure::new("cowardly refusing to save to a terminal. Use a file or redirect"));
-            }
-            let mut output = BufWriter::with_capacity(1 << 20, output.lock());
-            let report = engine.stream_from(&container, path, options, &mut output)?;
-            output.flush().map_err(Error::io("write", "standard output"))?;
+            let report =
+                archives::to_stdout("a file", |output| Ok(engine.stream_from(&container, path, options, output)?))?;
             super::commit::warn(&report);
             return Ok(0);
         }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -461,12 +460,7 @@ fn export(engine: &Engine, args: &Export) -> Done {
         })?;
         return Ok(0);
     }
-    if std::io::stdout().is_terminal() {
-        return Err(Failure::new("cowardly refusing to save to a terminal. Use the -o flag or redirect"));
-    }
-    let mut output = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
-    super::commit::warn(&engine.export_volume(&args.name, &mut output)?);
-    output.flush().map_err(Error::io("write", "standard output"))?;
+    super::commit::warn(&archives::to_stdout("the -o flag", |output| Ok(engine.export_volume(&args.name, output)?))?);
     Ok(0)
 }
 

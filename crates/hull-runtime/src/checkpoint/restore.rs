@@ -84,14 +84,7 @@ pub fn restore(spec: &Spec, mut options: CreateOptions, restore: &RestoreOptions
             Point::plan("poststart", &record.hooks.poststart)?.run(&record.state(Status::Running))?;
             Ok(running)
         }
-        Err(error) => {
-            let mut errors = state::undo(&options.root, &record);
-            if errors.is_empty() {
-                return Err(error);
-            }
-            errors.insert(0, error);
-            Err(Error::Cleanup(errors))
-        }
+        Err(error) => Err(state::give_up(&options.root, &record, error)),
     }
 }
 

@@ -60,14 +60,7 @@ pub(super) fn create(
             let warnings = plan.process.warnings().to_vec();
             Ok(Container { root: options.root, record, pidfd, warnings })
         }
-        Err(error) => {
-            let mut errors = state::undo(&options.root, &record);
-            if errors.is_empty() {
-                return Err(error);
-            }
-            errors.insert(0, error);
-            Err(Error::Cleanup(errors))
-        }
+        Err(error) => Err(state::give_up(&options.root, &record, error)),
     }
 }
 

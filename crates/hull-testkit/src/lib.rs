@@ -6,6 +6,7 @@
 //! - [`probe`]: the static program that containers run; its actions are in `src/bin/hull-probe.rs`.
 //! - [`tier`]: skips with a reason.
 //! - [`race`]: threads that exchange files while a command runs.
+//! - [`terminal`]: a program on a pseudo-terminal.
 //! - [`vm`]: a virtual machine with pure cgroup v2.
 //! - [`registry`]: registries, one of them faulty.
 //! - [`leak`]: what is on the machine that a container may have left.
@@ -20,6 +21,7 @@ pub mod leak;
 pub mod race;
 pub mod registry;
 mod spec;
+pub mod terminal;
 pub mod tier;
 pub mod vm;
 

@@ -1,6 +1,6 @@
 //! `cargo xtask screenshots`: the pictures of the README, of Hull as it is.
 //!
-//! Each command runs on a pseudo-terminal; what it writes goes through [`terminal`], and what would be seen is written to
+//! Each command runs on a pseudo-terminal; what would be seen of it ([`terminal`]) is written to
 //! `docs/img/NAME.svg` by [`svg`]. Nothing is drawn that was not printed, but the prompt. Containers run in mount, network
 //! and host name namespaces of this process, on a store that is removed at the end and seems to be where users have theirs;
 //! the base image is composed first, from the distribution's archive, with the machine's network. It needs root and curl.
@@ -8,22 +8,15 @@
 mod svg;
 mod terminal;
 
-use std::fs::File;
-use std::io::Write as _;
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hull_sys::clone::CloneFlags;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
+use hull_testkit::terminal::Terminal;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::{Result, workspace};
-use terminal::Terminal;
 
 const USAGE: &str = "usage: cargo xtask screenshots [--hull PROGRAM]";
 
@@ -39,9 +32,7 @@ const LARGEST: usize = 60_000;
 /// A session on a terminal.
 struct Session<'a> {
     stage: &'a Stage,
-    columns: u16,
-    rows: u16,
-    terminal: Terminal,
+    seen: vt100::Parser,
 }
 
 /// Where everything is, removed at the end.
@@ -106,7 +97,7 @@ impl Stage {
     }
 
     fn session(&self, columns: u16, rows: u16) -> Session<'_> {
-        Session { stage: self, columns, rows, terminal: Terminal::new(columns, rows) }
+        Session { stage: self, seen: terminal::new(columns, rows) }
     }
 }
 
@@ -123,82 +114,37 @@ impl Drop for Stage {
 impl Session<'_> {
     /// Runs a command line to its end, with the prompt before it.
     fn run(&mut self, line: &str) -> Result<&mut Self> {
-        self.terminal.feed(format!("\x1b[1;36m$\x1b[0m \x1b[1m{line}\x1b[0m\r\n").as_bytes());
-        let (master, mut child) = self.start(line)?;
-        let begin = Instant::now();
-        let status = loop {
-            let ended = child.try_wait()?;
-            let said = self.read(&master)?;
-            match ended {
-                Some(status) if !said => break status,
-                None if begin.elapsed() > MOST => {
-                    child.kill()?;
-                    child.wait()?;
-                    return Err(format!("{line}: it did not end").into());
-                }
-                _ => {}
-            }
-        };
-        if !status.success() {
-            return Err(format!("{line}: {status}: {}", self.text().trim()).into());
+        self.seen.process(format!("\x1b[1;36m$\x1b[0m \x1b[1m{line}\x1b[0m\r\n").as_bytes());
+        let mut terminal = self.start(line)?;
+        let status = terminal.end(MOST, |bytes| self.seen.process(bytes))?;
+        match status.ok_or_else(|| format!("{line}: it did not end"))? {
+            status if status.success() => Ok(self),
+            status => Err(format!("{line}: {status}: {}", self.text().trim()).into()),
         }
-        Ok(self)
     }
 
-    /// Runs a program that takes the whole screen for some time, presses keys, and leaves it.
+    /// Runs a program that takes the whole screen for some time, and presses keys; what is seen then.
     fn look(&mut self, line: &str, time: Duration, keys: &str) -> Result<()> {
-        let (master, mut child) = self.start(line)?;
-        let begin = Instant::now();
-        while begin.elapsed() < time {
-            self.read(&master)?;
+        let terminal = self.start(line)?;
+        for (keys, time) in [("", time), (keys, Duration::from_secs(2))] {
+            terminal.press(keys)?;
+            let begin = Instant::now();
+            while begin.elapsed() < time {
+                self.seen.process(&terminal.read()?);
+            }
         }
-        let press = |keys: &str| File::from(master.try_clone()?).write_all(keys.as_bytes());
-        press(keys)?;
-        while begin.elapsed() < time + Duration::from_secs(2) {
-            self.read(&master)?;
-        }
-        let seen = self.terminal.clone();
-        press("q")?;
-        while child.try_wait()?.is_none() && begin.elapsed() < MOST {
-            self.read(&master)?;
-        }
-        child.kill()?;
-        child.wait()?;
-        self.terminal = seen;
         Ok(())
     }
 
-    fn start(&self, line: &str) -> Result<(OwnedFd, Child)> {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-        grantpt(&master)?;
-        unlockpt(&master)?;
-        let name = ptsname(&master, Vec::new())?;
-        let slave = rustix::fs::open(name.as_c_str(), OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
-        tcsetwinsize(&slave, Winsize { ws_row: self.rows, ws_col: self.columns, ws_xpixel: 0, ws_ypixel: 0 })?;
-        let end = || slave.try_clone();
-        let mut command = self.stage.shell(line);
-        command.stdin(end()?).stdout(end()?).stderr(end()?);
-        Ok((master, command.spawn()?))
-    }
-
-    /// Takes what has been written, if anything was.
-    fn read(&mut self, master: &OwnedFd) -> Result<bool> {
-        let mut files = [PollFd::from_borrowed_fd(master.as_fd(), PollFlags::IN)];
-        let most = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
-        if poll(&mut files, Some(&most))? == 0 {
-            return Ok(false);
-        }
-        let mut bytes = [0; 16 << 10];
-        // When nobody has the other end open any more, reading fails.
-        let length = rustix::io::read(master, &mut bytes).unwrap_or(0);
-        self.terminal.feed(&bytes[..length]);
-        Ok(length > 0)
+    fn start(&self, line: &str) -> Result<Terminal> {
+        let (rows, columns) = self.seen.screen().size();
+        Ok(Terminal::start(self.stage.shell(line), columns, rows)?)
     }
 
     fn text(&self) -> String {
         let line =
             |line: Vec<terminal::Cell>| line.iter().map(|(character, _)| *character).chain(['\n']).collect::<String>();
-        self.terminal.lines().into_iter().map(line).collect()
+        terminal::lines(self.seen.screen()).into_iter().map(line).collect()
     }
 
     /// Writes the picture, unless it shows what is nobody's business.
@@ -211,7 +157,7 @@ impl Session<'_> {
                 return Err(format!("{name}: it shows {secret:?}:\n{text}").into());
             }
         }
-        let svg = svg::picture(title, self.columns, &self.terminal.lines());
+        let svg = svg::picture(title, self.seen.screen().size().1, &terminal::lines(self.seen.screen()));
         if svg.len() > LARGEST {
             return Err(format!("{name}: the picture has {} bytes, at most {LARGEST} are wanted", svg.len()).into());
         }

@@ -1,11 +1,10 @@
 //! `hull run` on a root file system and on the built-in image, as a user types it.
 
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::Write as _;
 use std::process::Stdio;
 
+use hull_testkit::terminal::Terminal;
 use hull_testkit::{Finished, Home, finish, home, tier};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// `hull run --rm FLAGS --rootfs DIR /probe ARGS`.
 #[track_caller]
@@ -56,29 +55,13 @@ fn root_standard_streams() {
 #[test]
 fn root_terminal() {
     let Some(h) = home!() else { return };
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("openpt");
-    grantpt(&master).expect("grantpt");
-    unlockpt(&master).expect("unlockpt");
-    let name = ptsname(&master, Vec::new()).expect("ptsname").into_string().expect("UTF-8");
-    let slave: OwnedFd =
-        std::fs::OpenOptions::new().read(true).write(true).open(name).expect("open the terminal").into();
-    rustix::termios::tcsetwinsize(
-        &slave,
-        rustix::termios::Winsize { ws_row: 41, ws_col: 123, ws_xpixel: 0, ws_ypixel: 0 },
-    )
-    .expect("set the size");
-    let mut command = h.container("run", &["--rm", "-it"], &["isatty", "+", "winsize"]);
-    let clone = || Stdio::from(slave.try_clone().expect("duplicate"));
-    let mut child = command.stdin(clone()).stdout(clone()).stderr(clone()).spawn().expect("start hull");
-    drop(command);
-    drop(slave);
+    let command = h.container("run", &["--rm", "-it"], &["isatty", "+", "winsize"]);
+    let mut terminal = Terminal::start(command, 123, 41).expect("start hull");
     let mut text = String::new();
-    let mut bytes = [0; 1024];
-    let mut file = std::fs::File::from(master);
-    while let Ok(count @ 1..) = file.read(&mut bytes) {
-        text.push_str(&String::from_utf8_lossy(&bytes[..count]));
-    }
-    assert_eq!(child.wait().expect("wait").code(), Some(0), "{text}");
+    let limit = std::time::Duration::from_secs(60);
+    let status =
+        terminal.end(limit, |bytes| text.push_str(&String::from_utf8_lossy(bytes))).expect("read the terminal");
+    assert_eq!(status.and_then(|status| status.code()), Some(0), "{text}");
     assert!(text.contains("true") && text.contains("41x123"), "{text:?}");
 }
 

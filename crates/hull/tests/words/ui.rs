@@ -1,104 +1,72 @@
-//! The screen in a real pseudo-terminal.
+//! The screen in a real pseudo-terminal, as a person sees it.
 
-use std::io::Write as _;
-use std::os::fd::OwnedFd;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hull_testkit::home;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
+use hull_testkit::terminal::Terminal;
 
-/// A program on a terminal of its own.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A program on a terminal, and what is seen there.
 struct Screen {
-    master: OwnedFd,
-    slave: OwnedFd,
-    before: Termios,
-    child: Child,
-    /// Everything that it wrote.
-    text: String,
+    terminal: Terminal,
+    seen: vt100::Parser,
 }
 
 impl Screen {
     fn start(mut command: Command, columns: u16, rows: u16) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("open a terminal");
-        grantpt(&master).expect("grant");
-        unlockpt(&master).expect("unlock");
-        let name = ptsname(&master, Vec::new()).expect("name of the terminal");
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let slave = rustix::fs::open(name.as_c_str(), flags, Mode::empty()).expect("open its other end");
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&slave, size).expect("set its size");
-        let before = tcgetattr(&slave).expect("its modes");
-        let end = || slave.try_clone().expect("duplicate");
-        command.stdin(end()).stdout(end()).stderr(end()).env("TERM", "xterm");
-        let child = command.spawn().expect("start hull");
-        Self { master, slave, before, child, text: String::new() }
+        command.env("TERM", "xterm");
+        let terminal = Terminal::start(command, columns, rows).expect("start hull");
+        Self { terminal, seen: vt100::Parser::new(rows, columns, 0) }
     }
 
-    fn resize(&self, columns: u16, rows: u16) {
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&self.slave, size).expect("set its size");
+    fn resize(&mut self, columns: u16, rows: u16) {
+        self.seen.screen_mut().set_size(rows, columns);
+        self.terminal.resize(columns, rows).expect("set its size");
     }
 
     fn press(&mut self, keys: &str) {
-        let mut file = std::fs::File::from(self.master.try_clone().expect("duplicate"));
-        file.write_all(keys.as_bytes()).expect("press keys");
+        self.terminal.press(keys).expect("press keys");
     }
 
-    fn read(&mut self) {
-        let mut files = [PollFd::new(&self.master, PollFlags::IN)];
-        let most = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
-        if poll(&mut files, Some(&most)).expect("poll") > 0 {
-            let mut bytes = [0; 16 << 10];
-            let length = rustix::io::read(&self.master, &mut bytes).unwrap_or(0);
-            self.text.push_str(&String::from_utf8_lossy(&bytes[..length]));
-        }
-    }
-
-    /// The last whole frame.
-    fn frame(&self) -> &str {
-        let end = self.text.rfind("\x1b[J").unwrap_or(0);
-        let start = self.text[..end].rfind("\x1b[H").unwrap_or(0);
-        &self.text[start..end]
+    /// The characters on it, a line each row.
+    fn text(&self) -> String {
+        self.seen.screen().contents()
     }
 
     #[track_caller]
     fn until(&mut self, what: &str, shown: impl Fn(&str) -> bool) {
         let begin = Instant::now();
-        while !shown(self.frame()) {
-            assert!(begin.elapsed() < Duration::from_secs(30), "never: {what}; the screen: {:?}", self.frame());
-            self.read();
+        while !shown(&self.text()) {
+            assert!(begin.elapsed() < LIMIT, "never: {what}; the screen:\n{}", self.text());
+            let bytes = self.terminal.read().expect("read the terminal");
+            self.seen.process(&bytes);
         }
+    }
+
+    /// Whether anything has a colour.
+    fn is_coloured(&self) -> bool {
+        let screen = self.seen.screen();
+        let (rows, columns) = screen.size();
+        let coloured = |row, column| {
+            let cell = screen.cell(row, column);
+            cell.is_some_and(|cell| (cell.fgcolor(), cell.bgcolor()) != (vt100::Color::Default, vt100::Color::Default))
+        };
+        (0..rows).any(|row| (0..columns).any(|column| coloured(row, column)))
     }
 
     /// Waits for its end, which leaves the terminal as it was.
     #[track_caller]
-    fn ends(mut self) -> String {
-        let begin = Instant::now();
-        let status = loop {
-            self.read();
-            if let Some(status) = self.child.try_wait().expect("wait") {
-                break status;
-            }
-            assert!(begin.elapsed() < Duration::from_secs(30), "it does not end");
-        };
-        self.read();
+    fn ends(mut self) {
+        assert!(self.seen.screen().alternate_screen(), "it wrote over what was there before");
+        let status = self.terminal.end(LIMIT, |bytes| self.seen.process(bytes)).expect("read the terminal");
+        let status = status.expect("it does not end");
         assert!(status.success(), "{status}");
-        assert!(self.text.ends_with("\x1b[?1049l"), "the other screen stays: {:?}", self.frame());
-        let after = tcgetattr(&self.slave).expect("its modes");
-        assert_eq!(format!("{:?}", after.local_modes), format!("{:?}", self.before.local_modes));
-        assert_eq!(format!("{:?}", after.output_modes), format!("{:?}", self.before.output_modes));
-        std::mem::take(&mut self.text)
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let screen = self.seen.screen();
+        assert!(!screen.alternate_screen() && !screen.hide_cursor(), "the other screen stays:\n{}", screen.contents());
+        assert_eq!(screen.contents(), "");
+        assert!(self.terminal.is_as_before().expect("its modes"));
     }
 }
 
@@ -106,16 +74,17 @@ impl Drop for Screen {
 fn keys_lead_through_the_screen_and_ctrl_c_restores_the_terminal() {
     let home = home!(plain).without(&["NO_COLOR"]);
     let mut screen = Screen::start(home.hull(&["ui"]), 80, 24);
-    screen.until("an empty list", |frame| frame.contains("no containers"));
+    screen.until("an empty list", |text| text.contains("no containers"));
     screen.press("?");
-    screen.until("help", |frame| frame.contains("explain: where it stands"));
+    screen.until("help", |text| text.contains("explain: where it stands"));
     screen.press("q");
-    screen.until("the list", |frame| frame.contains("NAME"));
-    // A line feed for each row but the last: nothing scrolls.
-    assert_eq!(screen.frame().matches("\r\n").count(), 23);
+    screen.until("the list", |text| text.contains("NAME"));
+    // The first line is still there: nothing has scrolled.
+    let first = screen.text().lines().next().unwrap_or_default().to_owned();
+    assert!(first.contains("0 of 0 running"), "{first:?}");
     screen.resize(20, 6);
     screen.press("j");
-    screen.until("a small screen", |frame| frame.matches("\r\n").count() == 5);
+    screen.until("a small screen", |text| text.lines().next().is_some_and(|line| line.starts_with(&first[..10])));
     screen.press("\x03");
     screen.ends();
 }
@@ -126,10 +95,10 @@ fn top_without_a_name_is_the_screen_and_colours_can_be_refused() {
     let mut command = home.hull(&["top"]);
     command.env("NO_COLOR", "1");
     let mut screen = Screen::start(command, 20, 10);
-    screen.until("an empty list", |frame| frame.contains("no containers"));
+    screen.until("an empty list", |text| text.contains("no containers"));
+    assert!(!screen.is_coloured());
     screen.press("q");
-    let text = screen.ends();
-    assert!(!text.contains("\x1b[3"), "{text:?}");
+    screen.ends();
     let without = hull_testkit::finish(home.hull(&["top"]).stdin(std::process::Stdio::null()));
     assert!(without.code == 1 && without.stderr.contains("needs a terminal"), "{}", without.stderr);
 }
@@ -138,9 +107,8 @@ fn top_without_a_name_is_the_screen_and_colours_can_be_refused() {
 fn a_signal_restores_the_terminal() {
     let home = home!(plain).without(&["NO_COLOR"]);
     let mut screen = Screen::start(home.hull(&["ui"]), 80, 24);
-    screen.until("an empty list", |frame| frame.contains("no containers"));
-    let pid = rustix::process::Pid::from_child(&screen.child);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("send SIGTERM");
+    screen.until("an empty list", |text| text.contains("no containers"));
+    rustix::process::kill_process(screen.terminal.pid(), rustix::process::Signal::TERM).expect("send SIGTERM");
     screen.ends();
 }
 
@@ -150,23 +118,23 @@ fn root_a_container_is_watched_looked_into_and_killed() {
     let id = home.detached(&["--name", "watched"], &["sleep", "600"]);
     let _ = home.detached(&["--name", "other"], &["sleep", "600"]);
     let mut screen = Screen::start(home.hull(&["ui"]), 120, 24);
-    screen.until("two that run", |frame| frame.contains("2 of 2 running") && frame.contains("watched"));
+    screen.until("two that run", |text| text.contains("2 of 2 running") && text.contains("watched"));
     screen.press("/watch\r");
-    screen.until("one of them", |frame| frame.contains("watched") && !frame.contains("other "));
+    screen.until("one of them", |text| text.contains("watched") && !text.contains("other "));
     screen.press("p");
-    screen.until("its process", |frame| frame.contains("/probe sleep 600"));
+    screen.until("its process", |text| text.contains("/probe sleep 600"));
     screen.press("e");
-    screen.until("what is said of it", |frame| frame.contains("Namespaces"));
+    screen.until("what is said of it", |text| text.contains("Namespaces"));
     screen.press("l");
-    screen.until("its log", |frame| frame.contains("(no output)"));
+    screen.until("its log", |text| text.contains("(no output)"));
     screen.press("i");
-    screen.until("no layers", |frame| frame.contains("runs on a directory"));
+    screen.until("no layers", |text| text.contains("runs on a directory"));
     screen.press("x");
-    screen.until("a question", |frame| frame.contains("kill watched? y/n"));
+    screen.until("a question", |text| text.contains("kill watched? y/n"));
     screen.press("n");
-    screen.until("an answer", |frame| frame.contains("not killed"));
+    screen.until("an answer", |text| text.contains("not killed"));
     screen.press("xy");
-    screen.until("its end", |frame| frame.contains("Exited (137)"));
+    screen.until("its end", |text| text.contains("Exited (137)"));
     assert_eq!(home.field(&id, "{{.State.Status}}"), "exited");
     screen.press("qq");
     screen.ends();

@@ -48,6 +48,7 @@ mod rm;
 mod run;
 mod search;
 mod serve;
+mod short;
 mod signals;
 mod stats;
 mod suggest;

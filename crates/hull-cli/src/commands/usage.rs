@@ -9,13 +9,16 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Command, CommandFactory as _, FromArgMatches as _, Parser as _};
 
-use super::{Cli, USAGE};
+use super::{Cli, USAGE, short};
 use crate::output;
 
 /// Parses the words, or says what is wrong with them and gives the exit code of that.
 pub(super) fn parse(args: &[OsString]) -> Result<Cli, ExitCode> {
     if let Some(topic) = help_topic(args) {
         return help(args, topic);
+    }
+    if let Some(cli) = short::parse(args) {
+        return Ok(cli);
     }
     let error = match Cli::try_parse_from(args) {
         Ok(cli) => return Ok(cli),

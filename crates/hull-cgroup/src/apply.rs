@@ -75,16 +75,16 @@ impl Cgroup {
         .collect()
     }
 
-    /// As [`Cgroup::attach`] for a process that has entered the v1 groups by [`Cgroup::tasks_files`], or was born in the
-    /// group of [`Cgroup::clone_fd`]: moves it into the rest.
+    /// As [`Cgroup::attach`] for a process that has entered the v1 groups by [`Cgroup::tasks_files`]: moves it into the rest,
+    /// which is nothing if it was `born` in the group of [`Cgroup::clone_fd`].
     ///
     /// # Errors
     /// When the kernel or systemd refuses.
-    pub fn attach_rest(&self, pid: i32) -> Result<(), Error> {
+    pub fn attach_rest(&self, pid: i32, born: bool) -> Result<(), Error> {
         if self.driver() != Driver::Cgroupfs {
             return self.attach(pid);
         }
-        if self.clone_fd().is_some() {
+        if born {
             return Ok(());
         }
         for group in self.groups.iter().filter(|group| group.version == Version::V2) {

@@ -75,10 +75,6 @@ impl Group {
     pub(crate) fn keep(&self, opened: OwnedFd) -> BorrowedFd<'_> {
         self.fd.get_or_init(|| opened).as_fd()
     }
-
-    pub(crate) fn opened(&self) -> Option<BorrowedFd<'_>> {
-        self.fd.get().map(AsFd::as_fd)
-    }
 }
 
 impl Clone for Group {
@@ -185,14 +181,14 @@ impl Cgroup {
         if self.inert.get().is_some() { Driver::Disabled } else { self.driver }
     }
 
-    /// Directory descriptor for `CLONE_INTO_CGROUP`, when the unified hierarchy is the only one in use and the group
-    /// exists. Otherwise the process is moved by [`Cgroup::attach`].
+    /// Directory descriptor for `CLONE_INTO_CGROUP`: of the group in the unified hierarchy, also where that is beside others,
+    /// once it exists. Moving a process there afterwards ([`Cgroup::attach`]) waits for an RCU grace period of some 8 ms.
     #[must_use]
     pub fn clone_fd(&self) -> Option<BorrowedFd<'_>> {
-        match self.groups.as_slice() {
-            [group] if group.version == Version::V2 && self.driver() == Driver::Cgroupfs => group.opened(),
-            _ => None,
+        if self.driver() != Driver::Cgroupfs {
+            return None;
         }
+        self.groups.iter().find(|group| group.version == Version::V2)?.fd().ok()
     }
 
     /// Directory of each controller; an empty name stands for the unified hierarchy.

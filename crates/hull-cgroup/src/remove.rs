@@ -59,11 +59,7 @@ impl Cgroup {
                     }
                 }
             }
-            // The default parent goes with its last group. The kernel refuses while there is another one, and whoever
-            // makes one at this moment makes the parent again.
-            if let Some(parent) = directory.parent().filter(|parent| parent.ends_with(DEFAULT_PARENT)) {
-                let _ = rustix::fs::rmdir(parent);
-            }
+            // The default parent stays: it is empty, and the next container needs it again in every hierarchy.
         }
         Error::collect(errors)
     }

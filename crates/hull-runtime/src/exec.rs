@@ -62,7 +62,8 @@ pub fn exec(root: &Path, id: &str, process: &Process, options: ExecOptions) -> R
         Err(Errno::BUSY | Errno::OPNOTSUPP) if into.take().is_some() => clone3(CloneFlags::empty(), None),
         cloned => cloned,
     };
-    let entered = into.is_some() || !tasks.is_empty();
+    // Whether it was born in its v2 group, if it enters its groups by itself.
+    let born = (!tasks.is_empty()).then_some(into.is_some()).or(into.map(|_| true));
     match cloned.map_err(Error::system("clone", "process"))? {
         Cloned::Child => {
             drop(socket);
@@ -74,7 +75,7 @@ pub fn exec(root: &Path, id: &str, process: &Process, options: ExecOptions) -> R
         Cloned::Parent(pid, pidfd) => {
             drop((child_socket, tasks));
             let mut process = Running { pid, pidfd };
-            match answer(&record, &mut plan, &options, &socket, &mut process, entered) {
+            match answer(&record, &mut plan, &options, &socket, &mut process, born) {
                 Ok(()) => Ok(process),
                 Err(error) => {
                     let _ = rustix::process::pidfd_send_signal(&process.pidfd, Signal::KILL);
@@ -92,12 +93,11 @@ fn answer(
     options: &ExecOptions,
     socket: &OwnedFd,
     process: &mut Running,
-    entered: bool,
+    born: Option<bool>,
 ) -> Result<(), Error> {
-    if entered {
-        record.cgroup.attach_rest(process.pid)?;
-    } else {
-        record.cgroup.attach_exec(process.pid, &options.cgroup)?;
+    match born {
+        Some(born) => record.cgroup.attach_rest(process.pid, born)?,
+        None => record.cgroup.attach_exec(process.pid, &options.cgroup)?,
     }
     plan.apply_from_parent(process.pid)?;
     let _ = sync::send(socket, sync::Record::of(Kind::Attached));

@@ -96,7 +96,14 @@ fn make(
     plan.namespaces.enter_pid()?;
     let flags = if plan.namespaces.joined_user() { CloneFlags::empty() } else { plan.namespaces.new };
     // A copy of a process must not run its destructors twice: `Child::run` never returns.
-    let cloned = clone3(flags, plan.cgroup.clone_fd()).map_err(|errno| clone_error(plan, errno));
+    let mut into = plan.cgroup.clone_fd();
+    let cloned = match clone3(flags, into) {
+        // An old kernel, or one that wants the group entered otherwise; whatever else is wrong is wrong again.
+        Err(_) if into.take().is_some() => clone3(flags, None),
+        cloned => cloned,
+    };
+    let born = into.is_some();
+    let cloned = cloned.map_err(|errno| clone_error(plan, errno));
     let (first_pid, first_pidfd) = match cloned {
         Ok(Cloned::Child) => {
             creation.forget_lock();
@@ -111,7 +118,11 @@ fn make(
     };
     drop((tasks, child_socket, start_fifo, result_fifo));
     let mut init = Process1 { pid: first_pid, pidfd: first_pidfd };
-    match plan.namespaces.leave_pid().and_then(|()| answer(plan, record, options, &socket, &mut init, meanwhile)) {
+    match plan
+        .namespaces
+        .leave_pid()
+        .and_then(|()| answer(plan, record, options, &socket, (&mut init, born), meanwhile))
+    {
         Ok(()) => Ok(init.pidfd),
         Err(error) => {
             init.reap();
@@ -180,7 +191,7 @@ fn answer(
     record: &mut Record,
     options: &CreateOptions,
     socket: &OwnedFd,
-    init: &mut Process1,
+    (init, born): (&mut Process1, bool),
     meanwhile: &mut dyn FnMut(i32) -> bool,
 ) -> Result<(), Error> {
     let send = |kind| sync::send(socket, sync::Record::of(kind)).map_err(Error::system("write", "sync socket"));
@@ -192,7 +203,7 @@ fn answer(
         // A child that has failed already says so below; its closed socket is not the reason.
         let _ = send(Kind::Mapped);
     }
-    plan.cgroup.attach_rest(init.pid)?;
+    plan.cgroup.attach_rest(init.pid, born)?;
     if let Some(rdt) = &mut plan.intel_rdt {
         rdt.attach(init.pid)?;
     }

@@ -43,6 +43,10 @@ const MAX_LOG: u64 = 192 << 10;
 /// Once it is this long by whoever nobody waits for: what a start reads of it is some dozen pages then.
 const REST_LOG: u64 = 32 << 10;
 
+/// Who rests leaves a log alone that was folded so short a time ago, unless it is long all the same: of hundreds that end
+/// together a few fold it, and not every one waits for the disk.
+const RECENT: Duration = Duration::from_millis(250);
+
 /// How often a lock is asked for before giving up: about half a minute.
 const MAX_TRIES: i32 = 3000;
 
@@ -299,7 +303,10 @@ impl Database {
     /// The same for whoever nobody waits for, and closes the connection. Who opens the database when nobody else has it
     /// open reads the whole log: somebody must keep it short, and a start has no time for that.
     pub fn rest(&self) {
-        self.fold(REST_LOG);
+        // Nothing but folding writes the file itself. A clock that was set back makes it older than it is, or younger for once.
+        let folded = fs::metadata(self.path()).and_then(|file| file.modified()).ok();
+        let recent = folded.and_then(|time| time.elapsed().ok()).is_some_and(|age| age < RECENT);
+        self.fold(if recent { MAX_LOG } else { REST_LOG });
         self.close();
     }
 
@@ -328,6 +335,8 @@ fn migrate(transaction: &Transaction<'_>) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
@@ -351,23 +360,42 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let database = Database::new(root.path());
         let log = || fs::metadata(root.path().join("hull.db-wal")).map_or(0, |metadata| metadata.len());
-        for number in 0..100 {
-            let insert = |transaction: &Transaction<'_>| -> Result<usize, Error> {
-                Ok(transaction.execute("INSERT INTO settings VALUES (?1, 'b')", [number.to_string()])?)
-            };
-            database.write(Sync::Normal, insert).unwrap();
-        }
-        assert!(log() > REST_LOG, "{}", log());
+        // Not by opening it, which would take this process's locks from it.
+        let folded = |age: u64| {
+            let time = SystemTime::now() - Duration::from_secs(age);
+            let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+            let time = rustix::fs::Timespec { tv_sec: i64::try_from(seconds).unwrap(), tv_nsec: 0 };
+            let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+            rustix::fs::utimensat(rustix::fs::CWD, database.path(), &times, rustix::fs::AtFlags::empty()).unwrap();
+        };
+        let mut number = 0;
+        let mut write = |least: u64| {
+            while log() <= least {
+                let insert = |transaction: &Transaction<'_>| -> Result<usize, Error> {
+                    Ok(transaction.execute("INSERT INTO settings VALUES (?1, 'b')", [number.to_string()])?)
+                };
+                database.write(Sync::Normal, insert).unwrap();
+                number += 1;
+            }
+            number
+        };
+        let written = write(REST_LOG);
         // Somebody else has it open, and reads nothing.
         let other = Database::new(root.path());
         let count = |connection: &Connection| -> Result<u32, Error> {
             Ok(connection.query_row("SELECT count(*) FROM settings", (), |row| row.get(0))?)
         };
-        assert_eq!(other.read(count).unwrap(), 100);
+        assert_eq!(other.read(count).unwrap(), written);
+        folded(60);
         database.rest();
         assert_eq!(log(), 0);
-        assert_eq!(other.read(count).unwrap(), 100);
-        assert_eq!(Database::new(root.path()).read(count).unwrap(), 100);
+        assert_eq!(other.read(count).unwrap(), written);
+        // A log that has become long is folded whenever that was done last.
+        let written = write(MAX_LOG);
+        database.rest();
+        assert_eq!(log(), 0);
+        assert_eq!(other.read(count).unwrap(), written);
+        assert_eq!(Database::new(root.path()).read(count).unwrap(), written);
     }
 
     #[test]

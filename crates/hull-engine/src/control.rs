@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hull_oci::Status;
@@ -15,7 +16,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::error::Error;
 use crate::events;
 use crate::launch::Options;
-use crate::records::{Container, Engine, Phase, State, Stopping, Work, create_private};
+use crate::records::{Container, Engine, Intent, Phase, Removed, State, Stopping, Work, create_private};
 
 const KILL: i32 = 9;
 
@@ -60,6 +61,27 @@ pub(crate) fn ended(process: &OwnedFd, limit: Option<Duration>) -> bool {
 
 /// Asks a monitor to look again.
 const SIGUSR1: i32 = 10;
+
+/// Threads that remove files.
+const REMOVERS: usize = 8;
+
+/// A container that is removed but for its files; they stay until [`Engine::remove_files`], by whoever has this or by the
+/// next command after its process.
+#[derive(Debug)]
+#[must_use = "the files stay until they are removed"]
+pub struct Gone {
+    files: Removed,
+    intent: Intent,
+}
+
+/// How an attempt to remove a container went.
+enum Tried {
+    Gone(Gone),
+    /// Somebody else has removed it.
+    Missing,
+    /// It was started meanwhile.
+    Started,
+}
 
 impl Engine {
     /// Sends a signal to a container's program. One that usually ends a program counts as stopping it by hand.
@@ -342,18 +364,52 @@ impl Engine {
     /// # Errors
     /// [`Error::Status`] when it runs and `force` is not set.
     pub fn remove(&self, container: &Container, force: bool, volumes: bool) -> Result<(), Error> {
+        Self::remove_files(self.remove_name(container, force, volumes)?.into_iter().collect())
+    }
+
+    /// [`Self::remove`] but for the files, which [`Self::remove_files`] removes; nothing when somebody else has removed it.
+    ///
+    /// # Errors
+    /// As [`Self::remove`].
+    pub fn remove_name(&self, container: &Container, force: bool, volumes: bool) -> Result<Option<Gone>, Error> {
         for _ in 0..ATTEMPTS {
             match self.try_remove(container, force, volumes) {
                 // Its monitor was faster, because it ran with --rm.
-                Err(Error::NoContainer(_)) if force => return Ok(()),
-                Ok(false) if force => self.await_started(&container.id),
-                Ok(false) => break,
-                Ok(true) => return Ok(()),
+                Err(Error::NoContainer(_)) if force => return Ok(None),
+                Ok(Tried::Started) if force => self.await_started(&container.id),
+                Ok(Tried::Started) => break,
+                Ok(Tried::Gone(gone)) => return Ok(Some(gone)),
+                Ok(Tried::Missing) => return Ok(None),
                 Err(error) => return Err(error),
             }
         }
         let status = "being started".to_owned();
         Err(Error::Status { operation: "remove", id: container.id.clone(), status })
+    }
+
+    /// Removes the files of containers that are gone. Several at once: most of it is waiting for the disk.
+    ///
+    /// # Errors
+    /// The first that could not be removed; the next command tries those again.
+    pub fn remove_files(mut gone: Vec<Gone>) -> Result<(), Error> {
+        let finish = |Gone { files, intent }: Gone| files.finish().and_then(|()| intent.clear());
+        if gone.len() < 2 {
+            return gone.pop().map_or(Ok(()), finish);
+        }
+        let next = Mutex::new(gone);
+        let share = || {
+            let mut result = Ok(());
+            loop {
+                let one = next.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let Some(one) = one else { return result };
+                result = result.and(finish(one));
+            }
+        };
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..REMOVERS).map(|_| scope.spawn(share)).collect();
+            let own = share();
+            others.into_iter().fold(own, |result, other| result.and(other.join().unwrap_or(Ok(()))))
+        })
     }
 
     /// Waits until nobody is about to start a container: it runs, or has not started.
@@ -368,8 +424,7 @@ impl Engine {
         }
     }
 
-    /// Returns false when it was started meanwhile.
-    fn try_remove(&self, container: &Container, force: bool, volumes: bool) -> Result<bool, Error> {
+    fn try_remove(&self, container: &Container, force: bool, volumes: bool) -> Result<Tried, Error> {
         let state = self.state(&container.id)?;
         if matches!(state.phase, Phase::Running | Phase::Restarting) {
             if !force {
@@ -397,21 +452,26 @@ impl Engine {
         self.await_monitor(&container.id, &state);
         let busy = matches!(state.phase, Phase::Running | Phase::Restarting) || self.monitored(&state);
         if busy || self.starting(&container.id) {
-            return Ok(false);
+            return Ok(Tried::Started);
         }
         let intent = self.intend(&container.id, Work::Remove)?;
         if volumes {
             self.mark_volumes(&container.id)?;
         }
-        let result = match self.erase(&container.id, volumes) {
-            Err(Error::NoContainer(_)) if force => Ok(()),
-            other => other,
-        };
+        let result = self.unlist(&container.id, self.container(&container.id).ok().as_ref(), volumes);
         drop(lock);
-        intent.clear()?;
-        if result.is_ok() {
-            events::emit(self, container, "destroy", &[]);
-        }
-        result.map(|()| true)
+        let tried = match result {
+            Ok(files) => Tried::Gone(Gone { files, intent }),
+            Err(Error::NoContainer(_)) if force => {
+                intent.clear()?;
+                Tried::Missing
+            }
+            Err(error) => {
+                intent.clear()?;
+                return Err(error);
+            }
+        };
+        events::emit(self, container, "destroy", &[]);
+        Ok(tried)
     }
 }

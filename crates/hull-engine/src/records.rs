@@ -4,7 +4,8 @@
 //! ROOT/containers/              0700, survives reboots
 //! ├─ ID/                        the bundle
 //! │  ├─ container.json          what was asked for; replaced by rename under the lock
-//! │  ├─ state.json              where the container is in its life; replaced by rename
+//! │  ├─ state.json              where the container is in its life; replaced by rename; one that is removed at
+//! │  │                          its end has none before it has started
 //! │  ├─ stopping                somebody wants it to end: why it is not started again
 //! │  ├─ with-volumes            its anonymous volumes go with it
 //! │  ├─ lock                    held by who starts, removes or changes it
@@ -206,6 +207,19 @@ impl Intent {
     }
 }
 
+/// The files of a container that is no more. A process that is killed before they are gone leaves its intent, by which the
+/// next command finds them.
+#[derive(Debug)]
+#[must_use = "the files stay until they are removed"]
+pub(crate) struct Removed(PathBuf);
+
+impl Removed {
+    /// Removes them, which may take a while: file systems wait for the disk when they free blocks.
+    pub(crate) fn finish(self) -> Result<(), Error> {
+        hull_image::remove_tree(&self.0).map_err(Error::io("remove", &self.0))
+    }
+}
+
 /// What an intent's owner was doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
@@ -362,15 +376,13 @@ impl Engine {
         Ok(Intent { path })
     }
 
+    /// Keeps a container's image from being removed; before it starts.
+    pub(crate) fn hold_image(&self, id: &str, image: &Digest) -> Result<(), Error> {
+        Ok(self.images.hold(&owner(id), image)?)
+    }
+
     /// Makes a container's directory, takes its name, and writes what was asked for.
-    pub(crate) fn register(
-        &self,
-        container: &Container,
-        image: Option<(&Digest, &[Arc<OwnedFd>])>,
-    ) -> Result<PathBuf, Error> {
-        if let Some((image, _)) = image {
-            self.images.hold(&owner(&container.id), image)?;
-        }
+    pub(crate) fn register(&self, container: &Container, layers: Option<&[Arc<OwnedFd>]>) -> Result<PathBuf, Error> {
         let directory = self.directory(&container.id);
         create_private(&directory)?;
         for part in ["upper", "work", "rootfs"] {
@@ -378,10 +390,13 @@ impl Engine {
             fs::create_dir(&path).map_err(Error::io("create directory", &path))?;
         }
         // The writable layer's root is the container's `/`.
-        rootfs::copy_root_attributes(image.map_or(&[], |(_, layers)| layers), &directory.join("upper"))?;
+        rootfs::copy_root_attributes(layers.unwrap_or_default(), &directory.join("upper"))?;
         state::create_exit(&directory)?;
         write(&directory.join("container.json"), container)?;
-        write(&directory.join("state.json"), &State::default())?;
+        if !container.config.remove {
+            // Room for how it ends, which a full disk must not lose.
+            write(&directory.join("state.json"), &State::default())?;
+        }
         self.take_name(container)?;
         Ok(directory)
     }
@@ -448,11 +463,16 @@ impl Engine {
 
     /// Gives up a name, if it is the container's.
     pub(crate) fn free_name(&self, id: &str, name: &str) {
-        let link = self.root.join("names").join(name);
-        if fs::read_link(&link).is_ok_and(|target| target == Path::new(id)) {
+        if let Some(link) = self.own_link(id, name) {
             // One that stays names nobody, and is free for the next.
             let _ = fs::remove_file(&link);
         }
+    }
+
+    /// The link of a name that is the container's.
+    fn own_link(&self, id: &str, name: &str) -> Option<PathBuf> {
+        let link = self.root.join("names").join(name);
+        fs::read_link(&link).is_ok_and(|target| target == Path::new(id)).then_some(link)
     }
 
     /// Replaces what was asked for; under the container's lock.
@@ -526,12 +546,17 @@ impl Engine {
 
     /// Removes a container's name and directory, and with `volumes` its anonymous volumes. It must not run.
     pub(crate) fn erase(&self, id: &str, volumes: bool) -> Result<(), Error> {
-        let record = self.container(id).ok();
-        let users = record.as_ref().is_some_and(|one| one.config.namespaces.user == UserChoice::Private);
-        let plain = record.as_ref().is_some_and(|container| container.image_id.is_empty());
-        let result = self.erase_files(id, record.map(|container| container.name), volumes);
+        self.unlist(id, self.container(id).ok().as_ref(), volumes)?.finish()
+    }
+
+    /// The part of [`Self::erase`] that others can see: afterwards the container is gone, its name is free, its image and
+    /// volumes are unused, and only files without a name are left.
+    pub(crate) fn unlist(&self, id: &str, record: Option<&Container>, volumes: bool) -> Result<Removed, Error> {
+        let users = record.is_some_and(|one| one.config.namespaces.user == UserChoice::Private);
+        let plain = record.is_some_and(|container| container.image_id.is_empty());
+        let result = self.hide(id, record, volumes);
         // Last, and also for a container that was killed before it had files.
-        if !plain && matches!(result, Ok(()) | Err(Error::NoContainer(_))) {
+        if !plain && matches!(result, Ok(_) | Err(Error::NoContainer(_))) {
             self.images.release(&owner(id))?;
         }
         if users && result.is_ok() {
@@ -542,8 +567,7 @@ impl Engine {
 
     /// What belongs to a container beside its directory, once its record is out of the others' sight. An interrupted
     /// removal comes here again.
-    fn erase_more(&self, directory: &Path, volumes: bool) -> Result<(), Error> {
-        let Ok(container) = read::<Container>(&directory.join("container.json")) else { return Ok(()) };
+    fn erase_more(&self, container: &Container, directory: &Path, volumes: bool) -> Result<(), Error> {
         for (index, mount) in container.config.mounts.iter().enumerate() {
             if matches!(mount, crate::config::MountConfig::Image { .. }) {
                 self.images.release(&crate::volumes::attach::image_owner(&container.id, index))?;
@@ -555,7 +579,7 @@ impl Engine {
             let _ = crate::volumes::limit_writes(&container.id, [&upper, &work], None);
         }
         if volumes || container.config.remove || directory.join(WITH_VOLUMES).exists() {
-            self.remove_anonymous(&container)?;
+            self.remove_anonymous(container)?;
         }
         Ok(())
     }
@@ -566,7 +590,12 @@ impl Engine {
         fs::write(&path, "").map_err(Error::io("write", &path))
     }
 
-    pub(crate) fn erase_files(&self, id: &str, name: Option<String>, volumes: bool) -> Result<(), Error> {
+    /// Removes the directory of something that has no name, as a container is.
+    pub(crate) fn erase_files(&self, id: &str, volumes: bool) -> Result<(), Error> {
+        self.hide(id, None, volumes)?.finish()
+    }
+
+    fn hide(&self, id: &str, record: Option<&Container>, volumes: bool) -> Result<Removed, Error> {
         let removing = self.containers().join(format!(".removing-{id}"));
         let directory = self.directory(id);
         match fs::rename(&directory, &removing) {
@@ -577,11 +606,24 @@ impl Engine {
             }
             Err(error) => return Err(Error::io("rename", &directory)(error)),
         }
-        if let Some(name) = name {
-            self.free_name(id, &name);
+        if let Some(link) = record.and_then(|container| self.own_link(id, &container.name))
+            && fs::rename(&link, removing.join("name")).is_err()
+        {
+            // One that stays names nobody, and is free for the next.
+            let _ = fs::remove_file(&link);
         }
-        self.erase_more(&removing, volumes)?;
-        hull_image::remove_tree(&removing).map_err(Error::io("remove", &removing))
+        let kept: Option<Container>;
+        let record = match record {
+            Some(_) => record,
+            None => {
+                kept = read(&removing.join("container.json")).ok();
+                kept.as_ref()
+            }
+        };
+        if let Some(container) = record {
+            self.erase_more(container, &removing, volumes)?;
+        }
+        Ok(Removed(removing))
     }
 
     /// Whether the process that a container ends with still wants it.

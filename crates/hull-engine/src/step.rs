@@ -366,7 +366,7 @@ impl Step<'_> {
         if self.private_users {
             self.engine.release_block(&self.id);
         }
-        result = result.and(match self.engine.erase_files(&self.id, None, false) {
+        result = result.and(match self.engine.erase_files(&self.id, false) {
             Err(Error::NoContainer(_)) => Ok(()),
             other => other,
         });

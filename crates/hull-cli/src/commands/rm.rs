@@ -52,11 +52,13 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
         return unlink(engine, &args.containers);
     }
     if !args.force {
-        return containers::each(engine, &args.containers, |name, container| {
-            engine.remove(container, false, args.volumes)?;
+        let mut gone = Vec::new();
+        let code = containers::each(engine, &args.containers, |name, container| {
+            gone.extend(engine.remove_name(container, false, args.volumes)?);
             print(format_args!("{name}\n"));
             Ok(())
-        });
+        })?;
+        return Engine::remove_files(gone).map(|()| code).map_err(Into::into);
     }
     let mut failed = false;
     for names in args.containers.chunks(TOGETHER) {
@@ -75,14 +77,22 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
         if found.len() > 1 {
             found.iter().for_each(|(_, container)| engine.condemn(container));
         }
+        let mut gone = Vec::new();
         for (name, container) in found {
-            match engine.remove(&container, true, args.volumes) {
-                Ok(()) => print(format_args!("{name}\n")),
+            match engine.remove_name(&container, true, args.volumes) {
+                Ok(one) => {
+                    gone.extend(one);
+                    print(format_args!("{name}\n"));
+                }
                 Err(error) => {
                     output::error(error);
                     failed = true;
                 }
             }
+        }
+        if let Err(error) = Engine::remove_files(gone) {
+            output::error(error);
+            failed = true;
         }
     }
     Ok(u8::from(failed))

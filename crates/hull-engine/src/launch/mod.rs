@@ -24,7 +24,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::attach::{self, Client};
-use crate::config::{RestartPolicy, RunConfig, UserChoice};
+use crate::config::{NetworkConfig, RestartPolicy, RunConfig, UserChoice};
 use crate::error::Error;
 use crate::monitor::{self, Ends, protocol};
 use crate::network::{self, Reach};
@@ -192,7 +192,10 @@ impl Engine {
         let intent = self.intend(&id, Work::Create)?;
         let made = self.prepare(request).and_then(|prepared| {
             let Prepared { container, image, .. } = prepared;
-            self.register(&container, image.as_ref().map(|(image, lower)| (&image.id, lower.layers())))?;
+            if let Some((image, _)) = &image {
+                self.hold_image(&container.id, &image.id)?;
+            }
+            self.register(&container, image.as_ref().map(|(_, lower)| lower.layers()))?;
             self.ready_volumes(&container, image.as_ref().map(|(_, lower)| lower.layers()), true)?;
             if let Some((_, lower)) = image {
                 lower.release()?;
@@ -419,18 +422,34 @@ impl Engine {
 
     fn make(&self, prepared: Prepared, warn: &mut dyn FnMut(&str)) -> Result<Started, Error> {
         let Prepared { container, mut spec, filter, image, defaults, known, restarts } = prepared;
+        // What nobody refuses is written down while the container's process makes its mounts.
+        let late = is_plain(&container.config);
+        let held = image.as_ref().filter(|_| !known).map(|(image, _)| image.id.clone());
+        if let Some(image) = held.as_ref().filter(|_| !late) {
+            self.hold_image(&container.id, image)?;
+        }
         let directory = if known {
             self.renew(&container)?
         } else {
-            let made = self.register(&container, image.as_ref().map(|(image, lower)| (&image.id, lower.layers())))?;
+            let made = self.register(&container, image.as_ref().map(|(_, lower)| lower.layers()))?;
             events::emit(self, &container, "create", &[]);
             made
         };
         if container.config.init {
             init::wrap(&mut spec, &directory);
         }
-        let plan = self.plan_network(&container, &defaults)?;
-        let settings = self.write_name_files(&container, plan.as_ref(), &directory)?;
+        let connect = |directory: &Path| {
+            let plan = self.plan_network(&container, &defaults)?;
+            let settings = self.write_name_files(&container, plan.as_ref(), directory)?;
+            Ok::<_, Error>(plan.map(|plan| (plan, settings)))
+        };
+        let mut plan = None;
+        if late {
+            // They are bound now and get their content before the program starts.
+            prepare::generated_files(&container.config).try_for_each(|name| touch(&directory.join(name)))?;
+        } else {
+            plan = connect(&directory)?;
+        }
         let lower = image.map(|(_, lower)| lower);
         let (upper, volatile) = (directory.join("upper"), container.config.remove);
         let rootfs = self.root_of(&container.config, lower.as_ref(), upper, &directory, volatile)?;
@@ -462,7 +481,7 @@ impl Engine {
             }
             let (pid, pid_start) = (created.pid, created.pid_start);
             let reach = match plan {
-                Some(plan) => self.join_network(&container, plan, settings, pid, warn)?,
+                Some((plan, settings)) => self.join_network(&container, plan, settings, pid, warn)?,
                 None => Reach::default(),
             };
             let running = created.start()?;
@@ -474,7 +493,7 @@ impl Engine {
         }
         let options = CreateOptions {
             id: container.id.clone(),
-            bundle: directory,
+            bundle: directory.clone(),
             root: self.oci_root(),
             rootfs,
             trees,
@@ -485,12 +504,18 @@ impl Engine {
             signals_blocked: container.config.init,
             filter,
         };
-        // Devices and names, while the container's process makes its mounts.
-        let (mut plan, mut joined) = (plan.map(|plan| (plan, settings)), Ok(Reach::default()));
+        // Records, devices and names, while the container's process makes its mounts.
+        let mut joined = Ok(Reach::default());
         let created = hull_runtime::create_with(spec, options, &mut |pid| {
-            if let Some((plan, settings)) = plan.take() {
-                joined = self.join_network(&container, plan, settings, pid, warn);
-            }
+            let planned = match (late, &held) {
+                (false, _) => Ok(plan.take()),
+                (true, Some(image)) => self.hold_image(&container.id, image).and_then(|()| connect(&directory)),
+                (true, None) => connect(&directory),
+            };
+            joined = planned.and_then(|plan| match plan {
+                Some((plan, settings)) => self.join_network(&container, plan, settings, pid, warn),
+                None => Ok(Reach::default()),
+            });
             joined.is_ok()
         });
         let (created, reach) = match created {
@@ -524,6 +549,24 @@ impl Engine {
         events::emit(self, &started.container, "start", &[]);
         Ok(Started { state, ..started })
     }
+}
+
+/// Whether nothing that a container asks of its networks can be refused or taken by others: then its process is made first.
+fn is_plain(config: &RunConfig) -> bool {
+    let bridge = |one: &NetworkConfig| *one == NetworkConfig { name: "bridge".to_owned(), ..NetworkConfig::default() };
+    config.runtime.is_none()
+        && !config.publish_all
+        && config.publish.is_empty()
+        && config.links.is_empty()
+        && config.dns.hosts.is_empty()
+        && config.networks.len() <= 1
+        && config.networks.iter().all(bridge)
+}
+
+/// Makes a file that everybody may read, unless it is there.
+fn touch(path: &Path) -> Result<(), Error> {
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::from_raw_mode(0o644)).map(drop).map_err(Error::io("create", path))
 }
 
 /// What the program may do at most.

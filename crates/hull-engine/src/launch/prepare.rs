@@ -201,7 +201,7 @@ fn make_bind_sources(mounts: &[MountConfig]) -> Result<(), Error> {
 }
 
 /// The files of `/etc` that a container gets its own of; see [`Engine::name_files`].
-fn generated_files(config: &RunConfig) -> impl Iterator<Item = &'static str> {
+pub(super) fn generated_files(config: &RunConfig) -> impl Iterator<Item = &'static str> {
     let hostname = config.namespaces.uts == NamespaceChoice::Private;
     let apart = config.namespaces.network == NamespaceChoice::Private && config.networks.is_empty();
     // Without a network there is nobody to ask, unless the user says whom.

@@ -31,7 +31,7 @@ use crate::events;
 use crate::launch::{Request, Started};
 use crate::logs::Log;
 use crate::network::Reach;
-use crate::records::{Container, Engine, Intent, Phase, State, Stopping, now};
+use crate::records::{Container, Engine, Intent, Phase, Removed, State, Stopping, now};
 
 pub use lean::{NAME, resume};
 
@@ -88,6 +88,8 @@ pub(crate) struct Monitor<'e> {
     lean: bool,
     /// Nothing has happened since memory was given back.
     rested: bool,
+    /// What is left of the container when it is gone.
+    removed: Option<Removed>,
 }
 
 /// Our ends of a program's streams, before it runs.
@@ -191,6 +193,7 @@ pub(crate) fn main(
         health,
         lean: false,
         rested: false,
+        removed: None,
     };
     drop(container);
     match monitor.program(running, ends) {
@@ -306,10 +309,14 @@ impl Monitor<'_> {
             }
         }
         socket::remove(self.engine, &self.facts.id);
-        if self.intent.clear().is_ok() {
+        // Files without a name concern nobody, and take a while. What cannot be removed is tried again by the next command,
+        // which finds the intent.
+        if self.removed.is_none_or(|files| files.finish().is_ok()) {
             // Nobody is left to tell if it is not.
-            let _ = self.lower.map(Lower::release);
+            let _ = self.intent.clear();
         }
+        // So do mounts, which are found to be gone by whoever looks.
+        let _ = self.lower.map(Lower::release);
         // All clients are gone: nobody waits for this, nor for the disk.
         if networked {
             let _ = self.engine.networks().sweep();
@@ -371,24 +378,23 @@ impl Monitor<'_> {
             events::emit_surroundings(self.engine, container, false);
             events::emit(self.engine, container, "die", &[("exitCode", &code.to_string()), ("execDuration", &lasted)]);
         }
+        let mut removed = None;
         let kept = match &container {
             Ok(container) if container.config.remove && again.is_none() && stopping != Some(Stopping::Restart) => {
-                let removed = self.engine.write_exit(&id, code).and_then(|()| self.engine.erase(&id, true));
-                if removed.is_ok() {
+                let gone =
+                    self.engine.write_exit(&id, code).and_then(|()| self.engine.unlist(&id, Some(container), true));
+                gone.map(|files| {
                     events::emit(self.engine, container, "destroy", &[]);
-                }
-                removed
+                    removed = Some(files);
+                })
             }
             _ => self.engine.write_exit(&id, code).and_then(|()| self.engine.save(&id, &state)),
         };
         if let Err(error) = kept {
             self.tell(&error.to_string());
         }
-        if again.is_none() {
-            // The next command must find everything done, whatever the client hears.
-            let _ = self.lower.take().map(Lower::release);
-        }
         self.farewell(code);
+        self.removed = removed;
         again
     }
 

@@ -123,9 +123,14 @@ impl Engine {
 
     /// The state as it was written last.
     pub(crate) fn saved_state(&self, id: &str) -> Result<State, Error> {
-        match read(&self.directory(id).join("state.json")) {
+        let directory = self.directory(id);
+        match read(&directory.join("state.json")) {
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                Err(Error::NoContainer(id.to_owned()))
+                // It has never been started, or is gone.
+                match directory.join("container.json").exists() {
+                    true => Ok(State::default()),
+                    false => Err(Error::NoContainer(id.to_owned())),
+                }
             }
             other => other,
         }

@@ -124,3 +124,45 @@ fn a_list_does_not_believe_what_was_seen_long_ago() {
     engine.save(&container.id, &state).unwrap();
     assert_eq!(engine.list().unwrap()[0].1.phase, Phase::Running);
 }
+
+#[test]
+fn a_container_is_gone_before_its_files_are() {
+    let (_directory, engine) = engine();
+    let one = container('a', "one");
+    engine.register(&one, None).unwrap();
+    fs::write(engine.directory(&one.id).join("upper/big"), "much").unwrap();
+    let files = engine.unlist(&one.id, Some(&one), true).unwrap();
+    assert!(engine.list().unwrap().is_empty());
+    assert!(!engine.root.join("names/one").is_symlink());
+    // The next one of that name does not wait for the files.
+    engine.register(&container('b', "one"), None).unwrap();
+    let hidden = engine.containers().join(format!(".removing-{}", one.id));
+    assert!(hidden.join("upper/big").exists());
+    files.finish().unwrap();
+    assert!(!hidden.exists());
+    assert_eq!(engine.find("one").unwrap().id, "b".repeat(64));
+}
+
+#[test]
+fn files_that_a_killed_removal_left_are_found_by_its_intent() {
+    let (_directory, engine) = engine();
+    let one = container('a', "one");
+    engine.register(&one, None).unwrap();
+    create_private(&engine.live()).unwrap();
+    fs::write(engine.live().join(format!("{}.run.{}.0", one.id, own_pid())), "").unwrap();
+    let _ = engine.unlist(&one.id, Some(&one), true).unwrap();
+    engine.repair().unwrap();
+    assert_eq!(fs::read_dir(engine.containers()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(engine.live()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_was_never_started_has_no_state_of_its_own() {
+    let (_directory, engine) = engine();
+    let mut one = container('a', "one");
+    one.config.remove = true;
+    assert!(matches!(engine.saved_state(&one.id), Err(Error::NoContainer(_))));
+    engine.register(&one, None).unwrap();
+    assert_eq!(engine.saved_state(&one.id).unwrap(), State::default());
+    assert_eq!(engine.list().unwrap()[0].1.phase, Phase::Created);
+}

@@ -55,7 +55,7 @@ use hull_oci::Digest;
 use hull_oci::image::Platform;
 
 use graph::NodeId;
-use record::provenance::Mode;
+use request::Provenance;
 use sources::Sources;
 
 /// What a build made.
@@ -230,8 +230,9 @@ fn build_noted(
     }
     let mut inputs = watcher.inputs();
     let store = &engine.images;
-    let told = |id: &Digest| Ok::<bool, Error>(request.provenance == Mode::Off || store.provenance(id)?.is_some());
-    let mut anew = !all_cached || request.provenance == Mode::Max;
+    let told =
+        |id: &Digest| Ok::<bool, Error>(request.provenance == Provenance::Off || store.provenance(id)?.is_some());
+    let mut anew = !all_cached || request.provenance == Provenance::Max;
     for one in &ready {
         anew = anew || !told(&Digest::of(&one.config))?;
     }
@@ -245,7 +246,7 @@ fn build_noted(
         steps: &steps,
         started,
     };
-    let attest = |id: &Digest, platform: &Platform| match anew && request.provenance != Mode::Off {
+    let attest = |id: &Digest, platform: &Platform| match anew && request.provenance != Provenance::Off {
         true => {
             let predicate = record::provenance::predicate(subject, request.provenance, platform);
             store.keep_provenance(id, &predicate).map_err(Error::from)

@@ -10,8 +10,6 @@ use hull_oci::image::Platform;
 use hull_oci::{Digest, Reference};
 
 use crate::graph::{GitSource, Network};
-use crate::record::LockOptions;
-use crate::record::provenance::Mode;
 
 /// One build.
 #[derive(Clone, Debug, Default)]
@@ -75,7 +73,7 @@ pub struct BuildRequest {
     /// Where the lock is, and what is asked for of it.
     pub lock: LockOptions,
     /// `--provenance`.
-    pub provenance: Mode,
+    pub provenance: Provenance,
     /// What is said beside the image in an index, where one is pushed or written.
     pub attest: Attest,
     /// `--explain`: what differs is told of each step that is not in the cache.
@@ -189,4 +187,27 @@ pub enum OutputKind {
     Tar,
     /// Nothing.
     CacheOnly,
+}
+
+/// What is asked for of a lock.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LockOptions {
+    /// Where it is; without a place there is none.
+    pub path: Option<PathBuf>,
+    /// `--lock`: it is written even if it is not there yet.
+    pub write: bool,
+    /// `--locked`: nothing else is built.
+    pub locked: bool,
+}
+
+/// How much of a build is told in its provenance ([`crate::record::provenance`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Provenance {
+    /// Nothing.
+    Off,
+    /// What nobody minds.
+    #[default]
+    Min,
+    /// Everything but secrets.
+    Max,
 }

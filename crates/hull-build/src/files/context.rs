@@ -10,7 +10,7 @@ use hull_oci::Digest;
 use rustix::io::Errno;
 
 use super::error::Error;
-use super::select::Selected;
+use super::select::{Selected, patterns};
 use super::stat_cache::StatCache;
 use super::tree::{FileTree, Handle, Meta};
 use super::trees::MachineDirectory;
@@ -18,11 +18,6 @@ use crate::graph::LocalSource;
 
 /// Selections that one build keeps of one context.
 const MAX_KEPT: usize = 64;
-
-/// Patterns in order, for errors that name the one that is none.
-pub(super) fn patterns(patterns: &[String]) -> Result<Ignore, Error> {
-    Ignore::new(patterns.iter().map(String::as_str)).map_err(|error| Error::Refused(format!("patterns: {error}")))
-}
 
 /// A context.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use super::error::{Error, absolute};
 use super::onto::{Attributes, Content, Onto, Other, Seen, What};
 use super::owner::Owner;
 use super::select::{Match, Pick, Selected};
+use super::settings::Settings;
 use super::tree::{FileTree, Kind, components, join};
 use super::unpack;
 use crate::graph::CopyAction;
@@ -33,26 +34,6 @@ impl std::fmt::Debug for Source<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Source").field("origin", &self.tree.origin()).finish_non_exhaustive()
     }
-}
-
-/// What all actions of a copy share.
-#[derive(Debug)]
-pub(super) struct Settings<'a> {
-    /// Time of what has no time of its own.
-    pub time: i64,
-    /// Files of this machine get that, too.
-    pub fixed: bool,
-    /// Where archives are decompressed to.
-    pub spool: &'a dyn Spool,
-}
-
-/// A place for temporary files.
-pub(super) trait Spool: std::fmt::Debug + Sync {
-    /// A new empty file that nobody else has.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    fn file(&self) -> Result<std::fs::File, Error>;
 }
 
 /// Does one action; `number` is its place in the copy.

@@ -18,10 +18,11 @@ use hull_layer::tar::{Entry, EntryKind, Writer, WriterOptions};
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use super::copy::{self, Settings, Source, Spool};
+use super::copy::{self, Source};
 use super::error::{Error, absolute};
 use super::onto::Onto;
 use super::select::select;
+use super::settings::{Settings, Spool};
 use super::tree::{FileTree, below, split};
 use super::unpack;
 use super::write::{Sink, write};

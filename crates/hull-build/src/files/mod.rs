@@ -23,6 +23,7 @@ mod listing;
 mod onto;
 mod owner;
 mod select;
+mod settings;
 mod sources;
 mod stat_cache;
 #[cfg(test)]

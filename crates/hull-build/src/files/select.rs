@@ -13,7 +13,6 @@ use hull_oci::Digest;
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
-use super::context::patterns;
 use super::cursor::Cursor;
 use super::error::{Error, absolute};
 use super::tree::{FileTree, Handle, Kind, MAX_PATH, Meta, Xattrs, below, components, join};
@@ -335,6 +334,11 @@ impl Walk<'_> {
         self.one.picks.push(pick);
         Ok(())
     }
+}
+
+/// Patterns in order, for errors that name the one that is none.
+pub(super) fn patterns(patterns: &[String]) -> Result<Ignore, Error> {
+    Ignore::new(patterns.iter().map(String::as_str)).map_err(|error| Error::Refused(format!("patterns: {error}")))
 }
 
 /// A path as patterns see it.

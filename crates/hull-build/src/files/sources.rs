@@ -17,12 +17,13 @@ use hull_image::{Layer, Transfer};
 use hull_oci::Digest;
 
 use super::context::Context;
-use super::copy::{self, Settings, Source, Spool};
+use super::copy::{self, Source};
 use super::error::{Error, absolute};
 use super::git::{Checkout, Repositories, RepositoryTree};
 use super::http::{Downloads, Fetched, Progress};
 use super::onto::{Attributes, Onto, Seen};
 use super::select::{self, Selected};
+use super::settings::{Settings, Spool};
 use super::tree::{FileTree, components, join};
 use super::trees::{LayerTree, SingleFile};
 use super::write;

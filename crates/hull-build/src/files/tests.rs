@@ -12,10 +12,11 @@ use hull_layer::compression::{Compression, Encoder};
 use hull_layer::tar::{Entry, EntryKind, Reader, Writer};
 
 use super::context::Context;
-use super::copy::{self, Settings, Source, Spool};
+use super::copy::{self, Source};
 use super::error::Error;
 use super::onto::{Attributes, Onto, Seen};
 use super::select::select;
+use super::settings::{Settings, Spool};
 use super::tree::{FileTree, components, join};
 use super::trees::{LayerTree, MachineDirectory};
 use super::write;

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use hull_layer::compression::{Compression, Decoder, peek};
 use hull_layer::{Limits, tar};
 
-use super::copy::Settings;
 use super::error::{Error, absolute};
 use super::onto::{Attributes, Content, Entry, Onto, Other, Seen, What};
 use super::owner::Owner;
+use super::settings::Settings;
 use super::tree::{join, split};
 
 const BUFFER: usize = 256 << 10;

@@ -11,7 +11,7 @@
 //! never part of the context that it locks. Values of arguments may be secret: only their digests are in it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use hull_engine::normalise::Normalised;
 use hull_oci::Digest;
@@ -34,17 +34,6 @@ const VERSION: u32 = 1;
 
 /// So many differences are named.
 const SHOWN: usize = 8;
-
-/// What is asked for of a lock.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LockOptions {
-    /// Where it is; without a place there is none.
-    pub path: Option<PathBuf>,
-    /// `--lock`: it is written even if it is not there yet.
-    pub write: bool,
-    /// `--locked`: nothing else is built.
-    pub locked: bool,
-}
 
 /// What a build was made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

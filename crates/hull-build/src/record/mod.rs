@@ -17,7 +17,7 @@ pub(crate) mod sbom;
 pub mod verify;
 
 pub use inputs::Inputs;
-pub use lock::{Lock, LockOptions};
+pub use lock::Lock;
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};

@@ -13,25 +13,13 @@ use serde_json::{Map, Value, json};
 
 use super::Inputs;
 use super::lock::Step;
-use crate::request::BuildRequest;
+use crate::request::{BuildRequest, Provenance};
 
 /// What a build is: how its parameters are to be read.
 const BUILD_TYPE: &str = "urn:hull:build:dockerfile:v1";
 
 /// Who built.
 const BUILDER: &str = "urn:hull:builder";
-
-/// How much is told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// Nothing.
-    Off,
-    /// What nobody minds.
-    #[default]
-    Min,
-    /// Everything but secrets.
-    Max,
-}
 
 /// What is told of.
 #[derive(Clone, Copy, Debug)]
@@ -67,13 +55,13 @@ fn dependencies(inputs: &Inputs) -> Vec<Value> {
 }
 
 /// The predicate of an image.
-pub(crate) fn predicate(subject: Subject<'_>, mode: Mode, platform: &Platform) -> Value {
+pub(crate) fn predicate(subject: Subject<'_>, mode: Provenance, platform: &Platform) -> Value {
     let Subject { request, dockerfile: (name, text), inputs, steps, started } = subject;
     let mut args = Map::new();
     if let Some(target) = &request.target {
         args.insert("target".to_owned(), json!(target));
     }
-    if mode == Mode::Max {
+    if mode == Provenance::Max {
         args.extend(request.build_args.iter().map(|(name, value)| (format!("build-arg:{name}"), json!(value))));
         args.extend(request.labels.iter().map(|(name, value)| (format!("label:{name}"), json!(value))));
     }
@@ -88,7 +76,7 @@ pub(crate) fn predicate(subject: Subject<'_>, mode: Mode, platform: &Platform) -
         })
         .collect();
     let mut asked = json!({"frontend": "dockerfile.v0", "args": args, "locals": locals});
-    if mode == Mode::Max {
+    if mode == Provenance::Max {
         asked["secrets"] = request.secrets.keys().map(|id| json!({"id": id})).collect();
         asked["ssh"] = request.ssh.keys().map(|id| json!({"id": id})).collect();
     }
@@ -104,7 +92,7 @@ pub(crate) fn predicate(subject: Subject<'_>, mode: Mode, platform: &Platform) -
         "finishedOn": rfc3339_whole(SystemTime::now()),
         "hull_normalised": changed.iter().map(|step| json!({"step": step.step, "files": step.normalised})).collect::<Vec<_>>(),
     });
-    if mode == Mode::Max {
+    if mode == Provenance::Max {
         metadata["hull_dockerfile"] = json!(String::from_utf8_lossy(text));
         metadata["hull_steps"] = json!(steps);
     }
@@ -156,9 +144,9 @@ mod tests {
             started: UNIX_EPOCH,
         };
         let platform = Platform::native();
-        let min = predicate(subject, Mode::Min, &platform).to_string();
+        let min = predicate(subject, Provenance::Min, &platform).to_string();
         assert!(!min.contains("hidden") && !min.contains("FROM base") && !min.contains("\"key\""), "{min}");
-        let max = predicate(subject, Mode::Max, &platform);
+        let max = predicate(subject, Provenance::Max, &platform);
         assert_eq!(max["buildDefinition"]["externalParameters"]["request"]["args"]["build-arg:TOKEN"], "hidden");
         assert_eq!(max["runDetails"]["metadata"]["startedOn"], "1970-01-01T00:00:00Z");
         let dependencies = &max["buildDefinition"]["resolvedDependencies"];

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use hull_build::BuildRequest;
 use hull_build::call::{self, Method};
 use hull_build::graph::Network;
-use hull_build::record::LockOptions;
-use hull_build::record::provenance;
-use hull_build::request::{Annotation, CacheEntry, Context, DockerfileSource, Output, OutputKind, Secret};
+use hull_build::request::{
+    Annotation, CacheEntry, Context, DockerfileSource, LockOptions, Output, OutputKind, Provenance, Secret,
+};
 use hull_engine::{Engine, RunConfig, flags};
 use hull_oci::Reference;
 use hull_oci::image::Platform;
@@ -209,15 +209,15 @@ fn sbom(args: &Args) -> Result<bool, Failure> {
 
 /// `--provenance`, or `--attest=type=provenance,...`, and whether it is said expressly, for more than the images that
 /// hold it themselves.
-fn provenance(args: &Args) -> Result<(provenance::Mode, bool), Failure> {
+fn provenance(args: &Args) -> Result<(Provenance, bool), Failure> {
     let text = args.provenance.as_deref().or_else(|| attested(args, "provenance"));
     let mut asked = text.is_some();
-    let mut mode = provenance::Mode::default();
+    let mut mode = Provenance::default();
     for word in text.unwrap_or_default().split(',') {
         mode = match word {
             "" | "true" | "1" | "mode=min" | "disabled=false" => mode,
-            "false" | "0" | "disabled=true" => provenance::Mode::Off,
-            "mode=max" => provenance::Mode::Max,
+            "false" | "0" | "disabled=true" => Provenance::Off,
+            "mode=max" => Provenance::Max,
             // Clients send this by themselves.
             "inline-only=true" => {
                 asked = false;
@@ -238,7 +238,7 @@ fn provenance(args: &Args) -> Result<(provenance::Mode, bool), Failure> {
             }
         };
     }
-    Ok((mode, asked && mode != provenance::Mode::Off))
+    Ok((mode, asked && mode != Provenance::Off))
 }
 
 /// `SOURCE_DATE_EPOCH`, as an argument or of this process.

@@ -151,9 +151,26 @@ impl Engine {
         })?))
     }
 
+    /// The files of whoever's network is shared: the same names lead to the same places there.
+    fn name_files_of(&self, other: &Container, config: &RunConfig) -> Result<NameFiles, Error> {
+        let directory = self.directory(&other.id);
+        let mut list = Vec::new();
+        for name in ["hosts", "resolv.conf"] {
+            let content = read_bounded(&directory.join(name));
+            list.push((name, String::from_utf8_lossy(&content).into_owned()));
+        }
+        if config.namespaces.uts == NamespaceChoice::Private {
+            list.push(("hostname", hostname(other) + "\n"));
+        }
+        Ok(NameFiles { list, settings: None })
+    }
+
     /// The files by which names are resolved in a container, and what its resolver serves if it needs one.
     pub(crate) fn name_files(&self, container: &Container, plan: Option<&Plan>) -> Result<NameFiles, Error> {
         let config = &container.config;
+        if let NamespaceChoice::Container(other) = &config.namespaces.network {
+            return self.name_files_of(&self.find(other)?, config);
+        }
         let domain = config.domainname.clone().unwrap_or_default();
         let private = config.namespaces.network == NamespaceChoice::Private;
         let machine_hosts = if private { Vec::new() } else { read_bounded(Path::new("/etc/hosts")) };
@@ -482,7 +499,7 @@ fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
 }
 
 /// Given, or the ID's first twelve digits.
-fn hostname(container: &Container) -> String {
+pub(crate) fn hostname(container: &Container) -> String {
     container.config.hostname.clone().unwrap_or_else(|| container.id[..12].to_owned())
 }
 

@@ -190,7 +190,7 @@ impl Engine {
         let id = request.id().to_owned();
         let cidfile = CidFile::create(cidfile, &id)?;
         let intent = self.intend(&id, Work::Create)?;
-        let made = self.prepare(request).and_then(|prepared| {
+        let made = self.planned(request, false).and_then(|prepared| {
             let Prepared { container, image, .. } = prepared;
             if let Some((image, _)) = &image {
                 self.hold_image(&container.id, &image.id)?;

@@ -31,8 +31,13 @@ pub(crate) struct Prepared {
 }
 
 impl Engine {
-    /// Makes the plan of a container.
+    /// Makes the plan of a container that is to start.
     pub(crate) fn prepare(&self, request: Request) -> Result<Prepared, Error> {
+        self.planned(request, true)
+    }
+
+    /// The same of one that may start later: whose namespaces it will share need not run yet.
+    pub(super) fn planned(&self, request: Request, starts: bool) -> Result<Prepared, Error> {
         let mut directory = None;
         let (id, mut config, known, restarts, random) = match request {
             Request::New { id, random, config } => (id, *config, None, 0, random),
@@ -84,7 +89,7 @@ impl Engine {
         }
         let asked = asked.unwrap_or_else(|| config.clone());
         config.mounts.extend(volumes::mounts::writable(&config, |path| files.has_directory(path)));
-        self.resolve_namespaces(&mut config)?;
+        self.resolve_namespaces(&mut config, starts)?;
         make_bind_sources(&config.mounts)?;
         if config.namespaces.user == UserChoice::Private {
             if config.runtime.is_some() {
@@ -153,8 +158,9 @@ impl Engine {
         })
     }
 
-    /// Another container's namespaces are joined through its first process.
-    fn resolve_namespaces(&self, config: &mut RunConfig) -> Result<(), Error> {
+    /// Another container's namespaces are joined through its first process, once it has one.
+    fn resolve_namespaces(&self, config: &mut RunConfig, starts: bool) -> Result<(), Error> {
+        let mut hostname = None;
         let chosen = &mut config.namespaces;
         let kinds = [
             (&mut chosen.pid, "pid"),
@@ -170,13 +176,23 @@ impl Engine {
                     let hint = "non-shareable IPC (hint: use IpcMode:shareable for the donor container)";
                     return Err(Error::flag("--ipc", format!("can't join IPC of container {}: {hint}", other.id)));
                 }
+                if !starts {
+                    continue;
+                }
                 let state = self.state(&other.id)?;
                 if state.phase != Phase::Running {
                     let status = state.phase.as_str().to_owned();
                     return Err(Error::Status { operation: "join a namespace of", id: other.id, status });
                 }
                 *choice = NamespaceChoice::Path(format!("/proc/{}/ns/{file}", state.pid));
+                if file == "net" {
+                    hostname = Some(crate::network::hostname(&other));
+                }
             }
+        }
+        // Who is in its network is called as it is.
+        if config.namespaces.uts == NamespaceChoice::Private {
+            config.hostname = config.hostname.take().or(hostname);
         }
         Ok(())
     }

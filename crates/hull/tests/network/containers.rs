@@ -123,6 +123,50 @@ fn root_names_resolve_on_networks_of_one_s_own() {
 }
 
 #[test]
+fn root_who_shares_a_network_knows_its_names() {
+    let Some(lab) = lab() else { return };
+    lab.run(&["network", "create", "backend"]).ok();
+    lab.shell(&["-d", "--name", "db", "-h", "store", "--network", "backend"], SERVE).ok();
+    lab.shell(
+        &["-d", "--name", "app", "--network", "backend", "--add-host", "far:192.0.2.1"],
+        "exec /bin/busybox sleep 600",
+    )
+    .ok();
+    let line =
+        format!("/bin/busybox cat /etc/hosts /etc/hostname; /bin/busybox hostname; echo $HOSTNAME; {}", ask("db"));
+    let out = lab.shell(&["--rm", "--network", "container:app"], &line).ok();
+    let name = lab.run(&["inspect", "-f", "{{.Config.Hostname}}", "app"]).ok().text().to_owned();
+    let hosts = lab.run(&["exec", "app", "/bin/busybox", "cat", "/etc/hosts"]).ok().stdout;
+    assert_eq!(out.stdout, format!("{hosts}{name}\n{name}\n{name}\nanswer\n"));
+    assert!(hosts.contains("far"), "{hosts}");
+    let out = lab.shell(&["--rm", "--network", "container:db"], "/bin/busybox hostname").ok();
+    assert_eq!(out.text(), "store");
+    // It may be made before whose network it will share runs, as Compose does.
+    let rootfs = lab.home.text("rootfs");
+    let words = [
+        "create",
+        "--cgroup-parent",
+        lab.home.name(),
+        "--name",
+        "late",
+        "--network",
+        "container:db",
+        "--rootfs",
+        &rootfs,
+        "/bin/busybox",
+        "hostname",
+    ];
+    lab.run(&["stop", "-t", "0", "db"]).ok();
+    lab.run(&words).ok();
+    lab.run(&["start", "-a", "late"]).fails("cannot join a namespace of");
+    lab.run(&["start", "db"]).ok();
+    assert_eq!(lab.run(&["start", "-a", "late"]).ok().text(), "store");
+    lab.run(&["rm", "-f", "db", "app", "late"]).ok();
+    lab.run(&["network", "rm", "backend"]).ok();
+    lab.home.assert_clean();
+}
+
+#[test]
 fn root_published_ports_are_reached_before_and_after_the_monitor_is_idle() {
     let Some(lab) = lab() else { return };
     let serve = "while true; do echo answer | /bin/busybox nc -l -p 80; done";

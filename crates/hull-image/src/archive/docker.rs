@@ -77,5 +77,5 @@ fn image(
     for tag in item.repo_tags.iter().flatten() {
         names.extend(reference(tag)?);
     }
-    Ok(Some(Found { id, config: bytes, manifest: None, names, layers }))
+    Ok(Some(Found { id, config: bytes, manifest: None, names, layers, siblings: Vec::new() }))
 }

@@ -53,9 +53,10 @@ pub(super) fn read(
     for descriptor in &index.manifests {
         let name = name(descriptor)?;
         let mut candidates = Vec::new();
-        let nested = collect(members, descriptor, 1, &mut budget, &mut candidates)?;
+        let mut listed = Vec::new();
+        let nested = collect(members, descriptor, 1, &mut budget, (&mut candidates, &mut listed))?;
         if nested || descriptor.platform.is_none() {
-            choose(candidates, name.as_ref(), wanted, nested, images, seen)?;
+            choose(candidates, name.as_ref(), wanted, nested.then_some(listed), images, seen)?;
             continue;
         }
         match side_by_side.iter_mut().find(|(other, _)| *other == name) {
@@ -64,7 +65,7 @@ pub(super) fn read(
         }
     }
     for (name, group) in side_by_side {
-        choose(group, name.as_ref(), wanted, false, images, seen)?;
+        choose(group, name.as_ref(), wanted, None, images, seen)?;
     }
     for found in images.all() {
         check_layers(members, found)?;
@@ -97,13 +98,14 @@ fn name(descriptor: &Descriptor) -> Result<Option<Reference>, Error> {
     }
 }
 
-/// Collects the image manifests behind a descriptor that the archive has; whether it is an index.
+/// Collects the image manifests behind a descriptor that the archive has, and the digests of all that indexes list;
+/// whether it is an index.
 fn collect(
     members: &dyn Members,
     descriptor: &Descriptor,
     depth: usize,
     budget: &mut usize,
-    found: &mut Vec<Candidate>,
+    (found, listed): (&mut Vec<Candidate>, &mut Vec<Digest>),
 ) -> Result<bool, Error> {
     if depth > MAX_DEPTH {
         return Err(refuse(format!("indexes are nested more than {MAX_DEPTH} deep")));
@@ -115,8 +117,9 @@ fn collect(
     let said = Some(descriptor.media_type.as_str()).filter(|text| !text.is_empty());
     match Document::parse(&bytes, said).map_err(|error| refuse(format!("{what}: {error}")))? {
         Document::Index(index) => {
+            listed.extend(index.manifests.iter().take(MAX_IMAGES).map(|one| one.digest.clone()));
             for descriptor in present(members, &index)? {
-                collect(members, descriptor, depth + 1, budget, found)?;
+                collect(members, descriptor, depth + 1, budget, (found, listed))?;
             }
             Ok(true)
         }
@@ -167,10 +170,12 @@ fn choose(
     candidates: Vec<Candidate>,
     name: Option<&Reference>,
     wanted: &[Platform],
-    nested: bool,
+    listed: Option<Vec<Digest>>,
     images: &mut Images,
     seen: &mut Vec<String>,
 ) -> Result<(), Error> {
+    let nested = listed.is_some();
+    let siblings = listed.unwrap_or_else(|| candidates.iter().map(|one| one.descriptor.digest.clone()).collect());
     let mut taken = vec![false; candidates.len()];
     if wanted.is_empty() && (name.is_some() || candidates.len() == 1) {
         // A single one is taken whatever it is for: whoever moved it here knows why.
@@ -194,7 +199,7 @@ fn choose(
         return Ok(());
     }
     let group = candidates.into_iter().zip(taken).filter(|(_, taken)| *taken);
-    let group = group.map(|(candidate, _)| Ok((candidate.platform.clone(), found(candidate, name)?)));
+    let group = group.map(|(candidate, _)| Ok((candidate.platform.clone(), found(candidate, name, &siblings)?)));
     let group: Vec<(Platform, Found)> = group.collect::<Result<_, Error>>()?;
     for (place, (platform, one)) in group.iter().enumerate() {
         let other = group[..place].iter().find(|(other, two)| other == platform && two.id != one.id);
@@ -205,7 +210,7 @@ fn choose(
     images.add_all(group.into_iter().map(|(_, found)| found).collect())
 }
 
-fn found(candidate: Candidate, name: Option<&Reference>) -> Result<Found, Error> {
+fn found(candidate: Candidate, name: Option<&Reference>, siblings: &[Digest]) -> Result<Found, Error> {
     let Candidate { descriptor, manifest, bytes, config: config_bytes, .. } = candidate;
     let manifest = *manifest;
     let id = Digest::of(&config_bytes);
@@ -232,7 +237,14 @@ fn found(candidate: Candidate, name: Option<&Reference>) -> Result<Found, Error>
     let media_type = [manifest.media_type, descriptor.media_type].into_iter().find(|text| !text.is_empty());
     let media_type = media_type.unwrap_or_else(|| media_type::MANIFEST.to_owned());
     let names = name.cloned().into_iter().collect();
-    Ok(Found { id, config: config_bytes, manifest: whole.then_some((bytes, media_type)), names, layers })
+    Ok(Found {
+        id,
+        config: config_bytes,
+        manifest: whole.then_some((bytes, media_type)),
+        names,
+        layers,
+        siblings: siblings.to_vec(),
+    })
 }
 
 /// Whether the layers are there and as long as they should be, before any of them is read.

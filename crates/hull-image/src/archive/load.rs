@@ -112,8 +112,8 @@ fn skim(file: &File, length: u64) -> Result<Table, Error> {
                 reader.get_mut().pass(offset + size);
                 Member::Data { offset, size: *size }
             }
-            tar::EntryKind::Symlink(target) => link(&name, target, true)?,
-            tar::EntryKind::HardLink(target) => link(&name, target, false)?,
+            tar::EntryKind::Symlink(target) => link(&name, target, true),
+            tar::EntryKind::HardLink(target) => link(&name, target, false),
             _ => return Err(refuse(format!("{name:?} is neither file, directory nor link"))),
         };
         table.add(name, member)?;
@@ -151,8 +151,8 @@ fn pass(input: impl Read + Send, transfer: &Transfer) -> Result<Table, Error> {
                 }
                 take_in(&name, *size, &mut reader, transfer)?
             }
-            tar::EntryKind::Symlink(target) => link(&name, target, true)?,
-            tar::EntryKind::HardLink(target) => link(&name, target, false)?,
+            tar::EntryKind::Symlink(target) => link(&name, target, true),
+            tar::EntryKind::HardLink(target) => link(&name, target, false),
             _ => return Err(refuse(format!("{name:?} is neither file, directory nor link"))),
         };
         table.add(name, member)?;
@@ -213,7 +213,11 @@ fn finish(transfer: &Transfer, archive: &Archive, options: &LoadOptions) -> Resu
     // Names of several platforms are given when all of these are there.
     let mut several: Vec<(Reference, Vec<Digest>)> = Vec::new();
     for name in found.iter().flat_map(|one| &one.names) {
-        let ids: Vec<Digest> = found.iter().filter(|one| one.names.contains(name)).map(|one| one.id.clone()).collect();
+        let mut ids: Vec<Digest> =
+            found.iter().filter(|one| one.names.contains(name)).map(|one| one.id.clone()).collect();
+        if !options.platforms.is_empty() {
+            ids.extend(staying(transfer.store(), name, &found, &ids));
+        }
         if ids.len() > 1 && !several.iter().any(|(known, _)| known == name) {
             several.push((name.clone(), ids));
         }
@@ -239,7 +243,30 @@ fn finish(transfer: &Transfer, archive: &Archive, options: &LoadOptions) -> Resu
         one.names.sort();
         one.variant_of = variant_of;
     }
+    if !options.platforms.is_empty() {
+        // What was asked for by its platform is told, though the name means another without one.
+        for (name, _) in &several {
+            if let Some(one) = loaded.iter_mut().find(|one| one.names.contains(name) || one.variant_of.contains(name))
+                && !one.names.contains(name)
+            {
+                one.names.push(name.clone());
+            }
+        }
+    }
     Ok(loaded)
+}
+
+/// What a name means already on platforms that were not asked for, and by the archive's own index still does.
+fn staying(store: &Store, name: &Reference, found: &[Found], ids: &[Digest]) -> Vec<Digest> {
+    let siblings: Vec<&Digest> =
+        found.iter().filter(|one| one.names.contains(name)).flat_map(|one| &one.siblings).collect();
+    let known = store.find_all(&name.to_string()).unwrap_or_default();
+    let stays = |image: &Image| {
+        (image.names.contains(name) || image.variant_of.contains(name))
+            && !ids.contains(&image.id)
+            && image.manifest.as_ref().is_some_and(|manifest| siblings.contains(&manifest))
+    };
+    known.into_iter().filter(stays).map(|image| image.id).collect()
 }
 
 /// Reads layers from an archive whose members can be read in any order, several at once.

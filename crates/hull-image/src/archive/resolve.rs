@@ -46,6 +46,8 @@ pub(super) struct Found {
     pub(super) names: Vec<Reference>,
     /// Its layers, lowest first.
     pub(super) layers: Vec<LayerAt>,
+    /// The manifests of the index that it was chosen from, whether the archive has them or not.
+    pub(super) siblings: Vec<Digest>,
 }
 
 /// A layer within the archive.

@@ -95,6 +95,7 @@ impl Archive {
         match self {
             Self::File(file, table) => match table.get(name)?.ok_or_else(missing)? {
                 Member::Data { offset, size } => Ok(Box::new(Range { file, at: *offset, end: offset + size })),
+                Member::Refused { reason, .. } => Err(refuse(format!("{name}: {reason}"))),
                 _ => Err(missing()),
             },
             Self::Stream(table) => match table.get(name)?.ok_or_else(missing)? {
@@ -210,8 +211,10 @@ impl Read for Skimming<'_> {
 }
 
 /// The name that a link of a tar archive leads to.
-pub(super) fn link(at: &str, target: &[u8], symbolic: bool) -> Result<Member, Error> {
+pub(super) fn link(at: &str, target: &[u8], symbolic: bool) -> Member {
     let text = std::str::from_utf8(target).ok();
     let found = text.and_then(|text| if symbolic { names::follow(at, text) } else { names::clean(text) });
-    found.map(Member::Link).ok_or_else(|| refuse(format!("{at:?} is a link out of the archive")))
+    // Archives of other things have such links, and are to be called what they are.
+    found
+        .map_or_else(|| Member::Refused { size: 0, reason: "it is a link out of the archive".to_owned() }, Member::Link)
 }

@@ -197,8 +197,20 @@ fn root_build_a_name_keeps_its_platforms_on_every_way() {
     machine.text(&["rmi", &name]);
     assert_eq!(machine.text(&["load", "-i", &saved]), "Loaded image: app:2");
     each(&machine, "app:2");
+    // One platform of the same index takes its place beside what is there.
     machine.text(&["load", "-i", &saved, &foreign]);
+    each(&machine, "app:2");
+    machine.text(&["rmi", "app:2"]);
+    assert_eq!(machine.text(&["load", "-i", &saved, &foreign]), "Loaded image: app:2");
     assert_eq!(runs(&machine, &[], "app:2"), other());
+    machine.text(&["load", "-i", &saved, &format!("--platform=linux/{}", native())]);
+    each(&machine, "app:2");
+    // Another image under that name is not added to.
+    second.build(&format!("{text}LABEL another=1\n"), &[BOTH, "-t", "app:2"]).ok();
+    each(&second, "app:2");
+    second.text(&["load", "-i", &saved, &foreign]);
+    assert_eq!(runs(&second, &[], "app:2"), other());
+    second.text(&["load", "-i", &saved]);
     // What a container uses stays.
     second.text(&["create", "--name=user", "--network=none", &foreign, "app:2"]);
     second.home.run(&["rmi", &foreign, "app:2"]).fails("is using it");

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use crate::disk::{self, Work};
 use crate::names::{Removed, delete_image};
 use crate::store::{digest, length};
-use crate::{Error, Image, Store};
+use crate::{Error, Image, Store, indexes};
 use hull_db::Sync;
 
 /// Setting and environment variable of the budget.
@@ -156,6 +156,7 @@ impl Store {
         let blobs = collect(
             "DELETE FROM blobs WHERE digest NOT IN (SELECT digest FROM images)
              AND digest NOT IN (SELECT digest FROM manifests)
+             AND digest NOT IN (SELECT digest FROM repo_digests)
              AND digest NOT IN (SELECT blob FROM compressions)
              AND digest NOT IN (SELECT object FROM leases WHERE kind = 'blob') RETURNING digest",
         )?;
@@ -343,11 +344,11 @@ fn unheld(transaction: &Transaction<'_>, id: &Digest) -> Result<Option<(i64, boo
 }
 
 fn delete_named(transaction: &Transaction<'_>, row: i64, image: &Image) -> Result<Vec<Removed>, Error> {
-    let mut statement = transaction.prepare(
-        "SELECT name FROM names WHERE image = ?1 UNION ALL
-         SELECT repository || '@' || digest FROM repo_digests WHERE image = ?1",
-    )?;
-    let names = statement.query_map([row], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+    let mut statement = transaction.prepare("SELECT name FROM names WHERE image = ?1")?;
+    let mut names = statement.query_map([row], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+    let mut statement = transaction.prepare(indexes::SHOWN)?;
+    let whole = |row: &rusqlite::Row<'_>| Ok(format!("{}@{}", row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+    names.extend(statement.query_map([row], whole)?.collect::<Result<Vec<_>, _>>()?);
     let familiar = |name: String| name.parse().map_or(name, |parsed: hull_oci::Reference| parsed.familiar());
     let mut removed: Vec<Removed> = names.into_iter().map(|name| Removed::Untagged(familiar(name))).collect();
     delete_image(transaction, row)?;

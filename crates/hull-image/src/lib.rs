@@ -65,6 +65,7 @@ pub mod explore;
 mod gc;
 pub mod hello;
 mod image;
+mod indexes;
 mod layer;
 mod names;
 mod origins;

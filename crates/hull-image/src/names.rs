@@ -4,7 +4,7 @@ use hull_oci::{Digest, Reference};
 use rusqlite::{Transaction, params};
 
 use crate::store::{find_row, is_id_of, name_key, row_of};
-use crate::{Error, Store, variants};
+use crate::{Error, Store, indexes, variants};
 use hull_db::Sync;
 
 /// One line of what a removal did.
@@ -38,10 +38,9 @@ impl Names {
         };
         let mut statement = transaction.prepare("SELECT name FROM names WHERE image = ?1 ORDER BY name")?;
         let tags = statement.query_map([image], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
-        let mut statement = transaction.prepare(
-            "SELECT repository || '@' || digest FROM repo_digests WHERE image = ?1 ORDER BY repository, digest",
-        )?;
-        let digests = statement.query_map([image], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+        let mut statement = transaction.prepare(indexes::SHOWN)?;
+        let whole = |row: &rusqlite::Row<'_>| Ok(format!("{}@{}", row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+        let digests = statement.query_map([image], whole)?.collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             tags: tags.into_iter().map(parse).collect::<Result<_, _>>()?,
             digests: digests.into_iter().map(parse).collect::<Result<_, _>>()?,
@@ -64,12 +63,9 @@ impl Names {
 
 fn untag(transaction: &Transaction<'_>, name: &Reference) -> Result<Removed, Error> {
     match name.digest() {
-        Some(digest) => transaction.execute(
-            "DELETE FROM repo_digests WHERE repository = ?1 AND digest = ?2",
-            params![name.repository(), digest.to_string()],
-        )?,
-        None => transaction.execute("DELETE FROM names WHERE name = ?1", [name_key(name)])?,
-    };
+        Some(digest) => indexes::untag(transaction, &name.repository(), digest)?,
+        None => drop(transaction.execute("DELETE FROM names WHERE name = ?1", [name_key(name)])?),
+    }
     Ok(Removed::Untagged(name.familiar()))
 }
 

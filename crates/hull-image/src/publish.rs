@@ -65,7 +65,10 @@ impl Publication<'_> {
         for diff_id in &config.rootfs.diff_ids {
             layers.push(self.layer(id, diff_id, moved)?);
         }
-        for blob in std::iter::once(id).chain(manifest) {
+        // The index that it was chosen from, if that came along.
+        let index =
+            names.iter().filter_map(Reference::digest).filter(|digest| self.pending.blobs.contains_key(*digest));
+        for blob in std::iter::once(id).chain(manifest).chain(index) {
             self.blob(blob, moved)?;
         }
         if let Some(document) = document {
@@ -81,13 +84,7 @@ impl Publication<'_> {
         let image = self.record(id, manifest, &layers)?;
         for name in names {
             if let Some(digest) = name.digest() {
-                let row = params![name.repository(), digest.to_string(), image];
-                // Replacing the row would take what is known of its origin with it.
-                self.transaction.execute(
-                    "INSERT INTO repo_digests VALUES (?1, ?2, ?3)
-                     ON CONFLICT (repository, digest) DO UPDATE SET image = ?3",
-                    row,
-                )?;
+                self.repo_digest(image, name, digest)?;
                 if let Some(evidence) = &self.pending.evidence {
                     origins::record(self.transaction, name, digest, evidence)?;
                 }
@@ -98,6 +95,23 @@ impl Publication<'_> {
             }
         }
         names::touch(self.transaction, image)
+    }
+
+    fn repo_digest(&self, image: i64, name: &Reference, digest: &Digest) -> Result<(), Error> {
+        // Replacing the row would take what is known of its origin with it.
+        self.transaction.execute(
+            "INSERT INTO repo_digests VALUES (?1, ?2, ?3) ON CONFLICT (repository, digest) DO UPDATE SET image = ?3",
+            params![name.repository(), digest.to_string(), image],
+        )?;
+        Ok(())
+    }
+
+    /// Records an index that an image is known by in a repository.
+    pub(crate) fn index(&self, id: &Digest, name: &Reference, digest: &Digest, moved: &mut Moved) -> Result<(), Error> {
+        let image = row_of(self.transaction, id)?.ok_or_else(|| Error::NoImage(id.to_string()))?.id;
+        self.blob(digest, moved)?;
+        sync_parents(moved)?;
+        self.repo_digest(image, name, digest)
     }
 
     /// Records a compressed copy of a layer; one of a layer that is not in the store goes with the transfer.

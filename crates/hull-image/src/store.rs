@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use crate::disk::{self, Work};
 use crate::image::{Image, Kind, Layer};
-use crate::{Error, hello};
+use crate::{Error, hello, indexes};
 use hull_db::{Database, Sync};
 
 /// The image store of a data directory. Clones share one connection to the database.
@@ -307,9 +307,7 @@ impl Store {
         let names = statement.query_map([row.id], |row| reference(row, 0))?.collect::<Result<Vec<_>, _>>()?;
         let mut statement = connection.prepare_cached("SELECT name FROM variants WHERE image = ?1 ORDER BY name")?;
         let variant_of = statement.query_map([row.id], |row| reference(row, 0))?.collect::<Result<Vec<_>, _>>()?;
-        let mut statement = connection.prepare_cached(
-            "SELECT repository, digest FROM repo_digests WHERE image = ?1 ORDER BY repository, digest",
-        )?;
+        let mut statement = connection.prepare_cached(indexes::SHOWN)?;
         let repo_digests =
             statement.query_map([row.id], |row| Ok((row.get(0)?, digest(row, 1)?)))?.collect::<Result<Vec<_>, _>>()?;
         let layers = self.layers_of(connection, row)?;

@@ -451,6 +451,20 @@ impl Transfer {
         result.map_err(|error| error.full(&self.store.root))
     }
 
+    /// Keeps an index with what comes: it is recorded with the image that its digest is a name of.
+    pub(crate) fn comes_from(&self, digest: &Digest, index: &[u8], media: &str) -> Result<(), Error> {
+        self.document(digest, index, media)
+    }
+
+    /// Keeps an index that an image of the store is known by in a repository.
+    pub(crate) fn index(&self, image: &Digest, name: &Reference, index: (&[u8], &str)) -> Result<(), Error> {
+        let digest = Digest::of(index.0);
+        self.document(&digest, index.0, index.1)?;
+        let result = self.publish(Sync::Full, |publication, moved| publication.index(image, name, &digest, moved));
+        self.store.database.tidy();
+        result.map_err(|error| error.full(&self.store.root))
+    }
+
     /// Puts layers that came with this transfer into the store, for records that keep them as an image would. `record`
     /// makes these in the same transaction, of the layers' rows in the same order. The layers stay for this transfer.
     ///

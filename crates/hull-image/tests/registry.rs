@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use hull_image::registry::{Event, Progress, PullOptions, PushOptions, Silent, pull, pull_all, push};
+use hull_image::registry::{Event, Progress, PullOptions, PushOptions, Silent, pull, pull_all, push, push_platforms};
 use hull_image::{Image, Store};
 use hull_oci::image::{Descriptor, Platform, media_type};
 use hull_oci::{Digest, Reference};
@@ -419,6 +419,92 @@ fn an_index_gives_the_machines_platform() {
     assert!(!machine.pull(&name).expect("pulled").is_newer, "it is the same image for this machine");
     let error = machine.store.find_on(&name, Some(&foreign)).expect_err("gone").to_string();
     assert!(error.contains("does not match the specified platform: wanted linux/s390x"), "{error}");
+}
+
+#[test]
+fn an_index_goes_as_it_came() {
+    let Some(peer) = Peer::start("") else { return };
+    let registry = Faulty::start();
+    let (native, other) = (image(&[("a", b"native".to_vec())]), image_for("s390x", &[("a", b"other".to_vec())]));
+    native.serve(&registry, "app", "native");
+    other.serve(&registry, "app", "other");
+    let put = |kind: &str, bytes: &[u8]| {
+        let place = if kind == media_type::MANIFEST { "manifests" } else { "blobs" };
+        registry.put(&format!("/v2/app/{place}/{}", Digest::of(bytes)), kind, bytes);
+        serde_json::json!({"mediaType": kind, "digest": Digest::of(bytes), "size": bytes.len()})
+    };
+    // What is said of the image, as builders have it: a manifest for no platform.
+    let statement = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::MANIFEST,
+        "config": put(media_type::CONFIG, br#"{"architecture":"unknown","os":"unknown","rootfs":{"type":"layers","diff_ids":[]}}"#),
+        "layers": [put("application/vnd.in-toto+json", b"{}")]});
+    let mut statement = put(media_type::MANIFEST, statement.to_string().as_bytes());
+    statement["platform"] = serde_json::json!({"os": "unknown", "architecture": "unknown"});
+    statement["annotations"] = serde_json::json!({"vnd.docker.reference.type": "attestation-manifest"});
+    let mut entries = vec![put(media_type::MANIFEST, &other.manifest), put(media_type::MANIFEST, &native.manifest)];
+    entries[0]["platform"] = serde_json::json!({"os": "linux", "architecture": "s390x"});
+    entries[1]["platform"] = serde_json::json!({"os": "linux", "architecture": Platform::native().architecture});
+    entries.push(statement.clone());
+    // Blanks and fields that nobody knows are part of the digest.
+    let index = format!(
+        "{{ \"schemaVersion\": 2,\n \"mediaType\": {:?}, \"x\": 1, \"manifests\": {} }}\n",
+        media_type::INDEX,
+        serde_json::Value::from(entries)
+    );
+    registry.put("/v2/app/manifests/latest", media_type::INDEX, index.as_bytes());
+    let reference: Reference = format!("127.0.0.1:{}/app", registry.port).parse().expect("reference");
+    let machine = machine();
+    let everything = PullOptions { all_platforms: true, ..PullOptions::default() };
+    let pulled = pull(&machine.store, &machine.client, &reference, &everything, &Silent).expect("pulled");
+    assert_eq!(pulled.digest, Digest::of(index.as_bytes()));
+    let name = reference.clone().or_latest().to_string();
+    let all = machine.store.find_all(&name).expect("images");
+    assert_eq!(
+        all[0].repo_digests,
+        [(reference.repository().to_string(), pulled.digest.clone())],
+        "the index alone is shown"
+    );
+    let by_manifest = format!("{}@{}", reference.repository(), Digest::of(&native.manifest));
+    assert_eq!(machine.store.find(&by_manifest).expect("found").id, all[0].id);
+
+    let target: Reference = format!("127.0.0.1:{}/copy/app:2", peer.port).parse().expect("reference");
+    let sent = |images: &[Image]| {
+        push_platforms(&machine.store, &machine.client, images, &target, &PushOptions::default(), &Silent)
+            .expect("pushed")
+            .1
+    };
+    assert_eq!(sent(&all).digest, pulled.digest);
+    let second = self::machine();
+    let back = pull(&second.store, &second.client, &target, &everything, &Silent).expect("pulled");
+    assert_eq!(back.digest, pulled.digest);
+    let said: Digest = serde_json::from_value(statement["digest"].clone()).expect("digest");
+    assert!(
+        hull_image::registry::look(&second.client, &target.with_digest(said.clone())).is_ok(),
+        "what is said came along"
+    );
+    // One of them alone is no index.
+    assert_eq!(sent(&all[..1]).digest, Digest::of(&native.manifest));
+    // What is said is had wherever the index has been, and where it cannot be had any more the images go without it.
+    registry.always("/manifests/", Fault::Status(404, ""));
+    let again = |registry: &Faulty| {
+        let target: Reference = format!("127.0.0.1:{}/app", registry.port).parse().expect("reference");
+        push_platforms(&machine.store, &machine.client, &all, &target, &PushOptions::default(), &Silent)
+            .expect("pushed")
+            .1
+    };
+    let third = Faulty::start();
+    assert_eq!(again(&third).digest, pulled.digest);
+    third.always("/manifests/", Fault::Status(404, ""));
+    drop(peer);
+    let alone = again(&Faulty::start());
+    assert_ne!(alone.digest, pulled.digest);
+    second.assert_sound();
+    machine.assert_sound();
+    // It goes with the last name that leads to it.
+    assert!(second.store.open_blob(&pulled.digest).is_ok());
+    let removed = second.store.remove(&target.to_string(), false, &|_| false).expect("removed");
+    assert_eq!(removed.iter().filter(|one| one.to_string().starts_with("Untagged")).count(), 2, "{removed:?}");
+    assert!(second.store.open_blob(&pulled.digest).is_err());
+    second.assert_sound();
 }
 
 #[test]

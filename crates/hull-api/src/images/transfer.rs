@@ -170,12 +170,8 @@ pub(super) fn push(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refus
             api.image(&name.to_string()).map_err(|_| missing())?;
             let images = engine.images.find_several(&name.familiar(), &wanted)?;
             let (said, options) = (Said::push(lines), PushOptions::default());
-            let pushed = match images.as_slice() {
-                [image] => registry::push(&engine.images, &client, image, name, &options, &said),
-                several => registry::push_platforms(&engine.images, &client, several, name, &options, &said)
-                    .map(|(_, list)| list),
-            };
-            let pushed = pushed.map_err(|error| match error {
+            let pushed = registry::push_platforms(&engine.images, &client, &images, name, &options, &said);
+            let (_, pushed) = pushed.map_err(|error| match error {
                 hull_image::Error::Registry(error) => crate::registry::refusal(*error),
                 other => other.into(),
             })?;

@@ -273,14 +273,9 @@ pub(super) fn push(engine: &Engine, args: &Push) -> Done {
             _ => missing(),
         })?;
         let shown = Shown::push(args.quiet);
-        let pushed = match images.as_slice() {
-            [image] => registry::push(&engine.images, &client, image, name, &options, &shown),
-            several => {
-                registry::push_platforms(&engine.images, &client, several, name, &options, &shown).map(|(_, list)| list)
-            }
-        };
+        let pushed = registry::push_platforms(&engine.images, &client, &images, name, &options, &shown);
         shown.end();
-        let pushed = pushed?;
+        let (_, pushed) = pushed?;
         events::emit_image(engine, "push", &name.familiar(), &name.familiar_repository());
         if let Some(key) = &key {
             registry::sign(&client, name, &pushed.digest, key)?;

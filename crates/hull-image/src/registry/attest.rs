@@ -142,5 +142,9 @@ pub fn push_attested(
     let digest = Digest::of(&bytes);
     let tag = reference.tag().filter(|_| !options.by_digest).map_or_else(|| digest.to_string(), str::to_owned);
     remote.put_manifest(&tag, media_type::INDEX, &bytes)?;
+    // A later push of the same images sends it again.
+    if let Some((image, _)) = images.first().filter(|_| !remote.is_machine()) {
+        store.begin()?.index(&image.id, &reference.with_digest(digest.clone()), (&bytes, media_type::INDEX))?;
+    }
     Ok((all, Pushed { digest, size: bytes.len() as u64 }))
 }

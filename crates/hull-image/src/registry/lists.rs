@@ -257,7 +257,13 @@ pub fn push_list(
     Ok(Digest::of(&bytes))
 }
 
-fn copy(from: &Remote, to: &Remote, source: &Reference, name: &Reference, manifest: &Manifest) -> Result<(), Error> {
+pub(super) fn copy(
+    from: &Remote,
+    to: &Remote,
+    source: &Reference,
+    name: &Reference,
+    manifest: &Manifest,
+) -> Result<(), Error> {
     let mounted: Vec<String> =
         (source.domain() == name.domain()).then(|| source.path().to_owned()).into_iter().collect();
     // What may be had elsewhere only is not for copying.

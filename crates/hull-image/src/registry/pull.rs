@@ -82,6 +82,9 @@ pub fn pull(
     let digest = top.descriptor.digest.clone();
     let top_bytes = matches!(top.document, Document::Index(_)).then(|| top.bytes.clone());
     let transfer = store.begin()?;
+    if let Some(bytes) = &top_bytes {
+        transfer.comes_from(&digest, bytes, &top.descriptor.media_type)?;
+    }
     let mut images = Vec::new();
     for (fetched, manifest, wanted) in choose(&remote, top, options)? {
         let mut subjects = vec![Subject { digest: &digest, bytes: top_bytes.as_deref() }];

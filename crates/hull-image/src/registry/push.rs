@@ -12,8 +12,9 @@ use hull_oci::{Digest, Reference};
 use hull_registry::client::{Content, Put, Uploaded};
 use hull_registry::{Client, Remote};
 
-use super::lists::{Entry, List, push_list};
+use super::lists::{Entry, List};
 use super::{Event, Progress, in_parallel};
+use crate::indexes::Kept;
 use crate::{Error, Image, Layer, Store, Transfer, provenance};
 
 /// Time between two reports.
@@ -114,8 +115,9 @@ pub fn push(
     Ok(Pushed { digest, size: bytes.len() as u64 })
 }
 
-/// Sends images for several platforms under one name: each is known by its digest, and the name means an index of them.
-/// Gives the index's digest and length, after what was pushed for each image.
+/// Sends what a name means: one image as [`push`] does, several for different platforms as an index of them, each known
+/// by its digest. The index that they came from goes as it came as long as all its images are among them, with what is
+/// said of them. Gives the digest and length of what the name leads to, after what was pushed for each image.
 ///
 /// # Errors
 /// As [`push`].
@@ -128,6 +130,12 @@ pub fn push_platforms(
     progress: &dyn Progress,
 ) -> Result<(Vec<Pushed>, Pushed), Error> {
     let reference = reference.clone().or_latest();
+    if let [image] = images
+        && store.indexes_of(images, image.manifest.as_slice())?.is_empty()
+    {
+        let pushed = push(store, client, image, &reference, options, progress)?;
+        return Ok((vec![pushed.clone()], pushed));
+    }
     let one = PushOptions { by_digest: true, ..options.clone() };
     let (mut all, mut entries) = (Vec::with_capacity(images.len()), Vec::with_capacity(images.len()));
     for image in images {
@@ -138,10 +146,60 @@ pub fn push_platforms(
         entries.push(Entry { reference: reference.with_digest(pushed.digest.clone()).to_string(), descriptor });
         all.push(pushed);
     }
-    let list = List { name: reference.to_string(), entries };
-    let digest = push_list(client, &reference, &list, &mut |_| {})?;
-    let size = list.document()?.0.len() as u64;
-    Ok((all, Pushed { digest, size }))
+    let manifests: Vec<Digest> = all.iter().map(|pushed| pushed.digest.clone()).collect();
+    let remote = client.push_to(&reference)?;
+    let mut kept = None;
+    for one in store.indexes_of(images, &manifests)? {
+        if bring_statements(client, &remote, &reference, &one)? {
+            kept = Some(one);
+            break;
+        }
+    }
+    let (bytes, kind) = match (kept, images) {
+        (Some(kept), _) => (kept.bytes, kept.media_type),
+        (None, [image]) => {
+            let pushed = push(store, client, image, &reference, options, progress)?;
+            return Ok((all, pushed));
+        }
+        (None, _) => {
+            let (bytes, kind) = List { name: reference.to_string(), entries }.document()?;
+            (bytes, kind.to_owned())
+        }
+    };
+    let digest = Digest::of(&bytes);
+    let by_digest = options.by_digest.then(|| digest.to_string());
+    let word = by_digest.as_deref().or(reference.tag()).unwrap_or("latest");
+    remote.put_manifest(word, &kind, &bytes).map_err(|error| refused(&remote, error))?;
+    if let Some(image) = images.first().filter(|_| !remote.is_machine()) {
+        store.begin()?.index(&image.id, &reference.with_digest(digest.clone()), (&bytes, &kind))?;
+    }
+    Ok((all, Pushed { digest, size: bytes.len() as u64 }))
+}
+
+/// Brings what an index names beside images into the repository that the index goes to; `false` when where they came
+/// from does not give them any more.
+fn bring_statements(client: &Arc<Client>, to: &Remote, name: &Reference, kept: &Kept) -> Result<bool, Error> {
+    let mut from = None;
+    for statement in kept.statements() {
+        // Another machine's store keeps images only.
+        if to.is_machine() {
+            return Ok(false);
+        }
+        let digest = statement.digest.to_string();
+        if to.manifest(&digest).is_ok() {
+            continue;
+        }
+        let source: Reference = kept.repository.parse()?;
+        if from.is_none() {
+            from = client.pull_from(&source).ok();
+        }
+        let Some(remote) = &from else { return Ok(false) };
+        let Ok(fetched) = remote.manifest(&digest) else { return Ok(false) };
+        let Document::Manifest(manifest) = &fetched.document else { return Ok(false) };
+        super::lists::copy(remote, to, &source, name, manifest)?;
+        to.put_manifest(&digest, &fetched.descriptor.media_type, &fetched.bytes)?;
+    }
+    Ok(true)
 }
 
 /// The type of an image's manifest.

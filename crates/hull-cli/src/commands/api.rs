@@ -52,7 +52,7 @@ pub(super) struct Args {
 }
 
 /// Where the server listens unless it is told.
-fn default_socket(engine: &Engine) -> PathBuf {
+pub(super) fn default_socket(engine: &Engine) -> PathBuf {
     engine.state_root().join("docker.sock")
 }
 

@@ -1,6 +1,7 @@
 //! `hull context`: there is one, this machine; and the words of Docker that Hull has something else for.
 
 use clap::Subcommand;
+use hull_engine::Engine;
 
 use super::{Done, Failure};
 use crate::output::format::{self, Listing, Row};
@@ -166,7 +167,7 @@ impl Context {
 /// Docker's words that Hull answers with what to use.
 #[derive(Debug, Subcommand)]
 pub(super) enum Elsewhere {
-    /// Not with Hull: use Compose against 'hull serve'
+    /// Docker's Compose, where it is installed, against Hull
     #[command(disable_help_flag = true, hide = true)]
     Compose(Words),
     /// Not with Hull
@@ -195,12 +196,17 @@ pub(super) enum Elsewhere {
     Secret(Words),
 }
 
+impl Words {
+    /// All of them.
+    pub(super) fn all(&self) -> &[String] {
+        &self.words
+    }
+}
+
 impl Elsewhere {
-    pub(super) fn main(&self) -> Done {
+    pub(super) fn main(&self, engine: &Engine) -> Done {
         let text = match self {
-            Self::Compose(_) => {
-                "compose is not part of Hull: run 'hull serve' and use docker-compose with DOCKER_HOST=unix://SOCKET"
-            }
+            Self::Compose(words) => return super::compose::main(engine, words),
             Self::Plugin(_) => {
                 "plugins are not supported: use volumes of type local with -o, and networks of 'hull network'"
             }

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use hull_engine::Engine;
 
 use super::{
-    Done, api, archives, build, builder, builds, commit, cp, df, events, exec, explain, explore, history,
+    Done, api, archives, build, builder, builds, buildx, commit, cp, df, events, exec, explain, explore, history,
     image_inspect, images, info, inspect, life, logs, mount, names, port, prune, ps, readiness, referrers, registry,
     rm, run, signals, stats, top, update, verify,
 };
@@ -103,6 +103,9 @@ pub(super) enum Builder {
     /// Carry cache directories (RUN --mount=type=cache) to other machines
     #[command(subcommand)]
     Cache(builder::Carry),
+    /// What buildx has and Hull answers without
+    #[command(flatten)]
+    Buildx(buildx::Buildx),
 }
 
 impl Builder {
@@ -117,6 +120,7 @@ impl Builder {
             Self::Du(args) => builder::du(engine, &args),
             Self::Prune(args) => builder::prune(engine, &args),
             Self::Cache(command) => command.main(engine),
+            Self::Buildx(command) => command.main(),
         }
     }
 }

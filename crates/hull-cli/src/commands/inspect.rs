@@ -96,23 +96,27 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
     show(args.format.as_deref(), &args.names, look)
 }
 
-/// Prints the documents that are found; each missing one is a line on standard error, and makes the command fail.
+/// Prints the documents that are found; each missing one, and each that a template does not suit, is a line on standard
+/// error, and makes the command fail.
 pub(super) fn show(format: Option<&str>, names: &[String], look: impl Fn(&str) -> Result<Value, Failure>) -> Done {
-    let mut list = Vec::new();
-    let mut failures = Vec::new();
+    // Docker's code of usage errors of this command.
+    let template = format::inspecting(format).map_err(|reason| Failure { code: 64, ..Failure::new(reason) })?;
+    let (mut list, mut lines, mut failures) = (Vec::new(), String::new(), Vec::new());
     for name in names {
-        match look(name) {
-            Ok(document) => list.push(document),
-            Err(failure) => failures.push(failure),
-        }
+        let line = look(name).and_then(|document| match &template {
+            Some(template) => format::line(template, &document).map(|line| lines.push_str(&line)).map_err(Failure::new),
+            None => {
+                list.push(document);
+                Ok(())
+            }
+        });
+        failures.extend(line.err());
     }
-    if let Some(error) = format.and_then(|text| hull_template::Template::parse(text).err()) {
-        // Docker's code of usage errors of this command.
-        return Err(Failure { code: 64, ..Failure::new(format!("template parsing error: {error}")) });
+    match template {
+        Some(_) if lines.is_empty() => print("\n"),
+        Some(_) => print(lines),
+        None => print(format::documents(format, &list).map_err(Failure::new)?),
     }
-    let shown = format::documents(format, &list);
-    print(shown.as_deref().unwrap_or("\n"));
-    shown.map_err(Failure::new)?;
     failures.iter().for_each(|failure| output::error(&failure.message));
     Ok(u8::from(!failures.is_empty()))
 }

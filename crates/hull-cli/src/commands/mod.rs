@@ -8,9 +8,11 @@ mod bootstrap;
 mod build;
 mod builder;
 mod builds;
+mod buildx;
 mod client;
 mod commit;
 mod complete;
+mod compose;
 mod config;
 mod containers;
 mod context;
@@ -369,7 +371,7 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
         Command::Completion(args) => complete::main(&args),
         Command::Man(args) => man::main(&args),
         Command::Context(command) => command.main(),
-        Command::Elsewhere(command) => command.main(),
+        Command::Elsewhere(command) => command.main(&engine),
         Command::Commands => listing::main(),
         Command::Oci => Err(Failure::usage("'oci' must be the first word: hull oci ...")),
     };

@@ -360,6 +360,23 @@ pub(crate) fn documents(format: Option<&str>, documents: &[serde_json::Value]) -
     }
 }
 
+/// The template of an inspection; none where whole documents are printed.
+///
+/// # Errors
+/// When it is none.
+pub(crate) fn inspecting(format: Option<&str>) -> Result<Option<Template>, String> {
+    let text = format.filter(|text| !text.is_empty() && *text != "json");
+    text.map(|text| Template::parse(text).map_err(|error| wrong(&error))).transpose()
+}
+
+/// The line of one document by such a template.
+///
+/// # Errors
+/// When the document has not what is asked for.
+pub(crate) fn line(template: &Template, document: &serde_json::Value) -> Result<String, String> {
+    render(template, document).map(|line| line + "\n")
+}
+
 /// What `info` and `version` print of their one document by a template.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 mod completion;
 mod everywhere;
+mod others;
 mod parity;
 mod settings;
 mod surroundings;

@@ -258,11 +258,23 @@ impl Creation {
         self.committed = true;
     }
 
+    /// Undoes a creation that failed with `error`; that error, with all that could not be undone. The record that names
+    /// what is left stays then, and the next command finds the intent.
+    pub(crate) fn give_up(mut self, record: &Record, error: Error) -> Error {
+        let mut errors = undo(&self.root, record);
+        if errors.is_empty() {
+            return error;
+        }
+        self.committed = true;
+        errors.insert(0, error);
+        Error::Cleanup(errors)
+    }
+
     /// Clears the intent: from here on the container is whole.
     ///
     /// # Errors
     /// [`Error::System`] when the intent file cannot be removed.
-    pub fn commit(mut self) -> Result<(), Error> {
+    pub fn commit(&mut self) -> Result<(), Error> {
         let intent = self.directory().join("creating");
         rustix::fs::unlink(&intent).map_err(Error::system("remove", intent.display()))?;
         self.committed = true;
@@ -333,16 +345,6 @@ fn undo(root: &Path, record: &Record) -> Vec<Error> {
         errors.extend(remove_directory(&directory(root, &record.id)).err());
     }
     errors
-}
-
-/// Undoes a creation that failed with `error`; that error, with all that could not be undone.
-pub(crate) fn give_up(root: &Path, record: &Record, error: Error) -> Error {
-    let mut errors = undo(root, record);
-    if errors.is_empty() {
-        return error;
-    }
-    errors.insert(0, error);
-    Error::Cleanup(errors)
 }
 
 fn remove_directory(path: &Path) -> Result<(), Error> {

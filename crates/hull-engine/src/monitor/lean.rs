@@ -223,6 +223,7 @@ pub fn resume(args: &[OsString]) -> Result<(), Error> {
         health: handover.health.map(health::Watched::resume),
         lean: true,
         rested: false,
+        remains: false,
         removed: None,
         facts: handover.facts,
         engine: &engine,

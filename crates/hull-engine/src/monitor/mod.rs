@@ -88,6 +88,8 @@ pub(crate) struct Monitor<'e> {
     lean: bool,
     /// Nothing has happened since memory was given back.
     rested: bool,
+    /// The runtime could not remove all that was the container's: the intent tells the next command.
+    remains: bool,
     /// What is left of the container when it is gone.
     removed: Option<Removed>,
 }
@@ -167,7 +169,10 @@ pub(crate) fn main(
         Err(error) => {
             // Before the client hears of it: the next command must not meet what is left.
             socket::remove(engine, &id);
-            let _ = intent.clear();
+            // What could not be undone is the next command's, which finds the intent of a process that is gone.
+            if !engine.has_remains(&id) {
+                let _ = intent.clear();
+            }
             return failed(&mut first, &error);
         }
     };
@@ -193,6 +198,7 @@ pub(crate) fn main(
         health,
         lean: false,
         rested: false,
+        remains: false,
         removed: None,
     };
     drop(container);
@@ -311,7 +317,8 @@ impl Monitor<'_> {
         socket::remove(self.engine, &self.facts.id);
         // Files without a name concern nobody, and take a while. What cannot be removed is tried again by the next command,
         // which finds the intent.
-        if self.removed.is_none_or(|files| files.finish().is_ok()) {
+        let is_removed = self.removed.is_none_or(|files| files.finish().is_ok());
+        if is_removed && !self.remains {
             // Nobody is left to tell if it is not.
             let _ = self.intent.clear();
         }
@@ -350,6 +357,8 @@ impl Monitor<'_> {
             Ok(hooks) => hooks.iter().for_each(|hook| self.tell(&hook.to_string())),
             Err(error) => self.tell(&error.to_string()),
         }
+        // Before anybody hears of it, who may start it again.
+        self.remains = self.engine.has_remains(&id);
         self.firewall = None;
         self.reach = Reach::default();
         if let Err(error) = self.engine.leave_network(&id) {

@@ -111,6 +111,12 @@ impl Engine {
         images.and(self.repair_volumes())
     }
 
+    /// Whether the runtime still has something of a container that has ended or never started: its control groups, mostly,
+    /// which the kernel would not remove.
+    pub(crate) fn has_remains(&self, id: &str) -> bool {
+        hull_runtime::state::directory(&self.oci_root(), id).exists()
+    }
+
     /// The processes that have declared to look after a container.
     pub(crate) fn monitors(&self, id: &str) -> Vec<(i32, u64)> {
         let entries = fs::read_dir(self.live()).into_iter().flatten().flatten();

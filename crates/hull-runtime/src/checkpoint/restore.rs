@@ -57,7 +57,7 @@ pub fn restore(spec: &Spec, mut options: CreateOptions, restore: &RestoreOptions
     let rootless = crate::namespaces::without_privilege();
     let cgroup = Cgroup::plan(&hierarchies, options.cgroup_driver, &linux.cgroups_path, &options.id, rootless)?;
     let hooks = spec.hooks.clone().unwrap_or_default();
-    let creation = Creation::begin(&options.root, &options.id)?;
+    let mut creation = Creation::begin(&options.root, &options.id)?;
     let mut record = Record {
         oci_version: spec.oci_version.clone(),
         id: options.id.clone(),
@@ -79,12 +79,13 @@ pub fn restore(spec: &Spec, mut options: CreateOptions, restore: &RestoreOptions
         &mut record,
         filter.as_ref(),
     );
+    // Until it is undone the creation stays: dropping it would take the record that says what to undo.
     match made.and_then(|running| creation.commit().map(|()| running)) {
         Ok(running) => {
             Point::plan("poststart", &record.hooks.poststart)?.run(&record.state(Status::Running))?;
             Ok(running)
         }
-        Err(error) => Err(state::give_up(&options.root, &record, error)),
+        Err(error) => Err(creation.give_up(&record, error)),
     }
 }
 

@@ -51,16 +51,12 @@ pub(super) fn create(
     record.save(&options.root)?;
     let made = make(&mut plan, &mut creation, &mut record, spec, &options, meanwhile);
     // Until it is undone the creation stays: dropping it would take the record that says what to undo.
-    let made = match made {
-        Ok(pidfd) => creation.commit().map(|()| pidfd),
-        Err(error) => Err(error),
-    };
-    match made {
+    match made.and_then(|pidfd| creation.commit().map(|()| pidfd)) {
         Ok(pidfd) => {
             let warnings = plan.process.warnings().to_vec();
             Ok(Container { root: options.root, record, pidfd, warnings })
         }
-        Err(error) => Err(state::give_up(&options.root, &record, error)),
+        Err(error) => Err(creation.give_up(&record, error)),
     }
 }
 

@@ -95,6 +95,25 @@ fn root_hook_that_fails_or_hangs_stops_the_create_and_leaves_nothing() {
 }
 
 #[test]
+fn root_what_a_failed_create_could_not_undo_is_undone_by_the_next_command() {
+    let Some(b) = bundle!() else { return };
+    let group = b.cgroup("pids");
+    // A mount on a group keeps it from being removed, in this mount namespace and as long as that is there.
+    let script = format!("mount -t tmpfs t '{}' && exit 3", group.display());
+    let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin:/usr/sbin:/sbin"]});
+    let b = b.set("/hooks", json!({"createRuntime": [hook]}));
+    let run = b.bundle_command("run", &[]);
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "--propagation", "private"]).arg(run.get_program()).args(run.get_args());
+    let out = hull_testkit::finish(command.stdin(std::process::Stdio::null()));
+    out.fails("createRuntime");
+    assert!(group.exists(), "the group was to stay, or this test shows nothing");
+    let _ = b.oci(&["list"]).ok();
+    assert!(!group.exists(), "the group is left");
+    b.assert_clean();
+}
+
+#[test]
 fn root_hook_paths_that_are_wrong() {
     for (hook, text) in [
         (json!({"path": "relative"}), "hooks.createRuntime[0]"),

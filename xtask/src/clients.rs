@@ -237,7 +237,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         println!("{name}: {} lines, {count} differ, {:.1} s", hull.len(), took.as_secs_f64());
         wrong += count;
     }
-    drop(server);
+    server.clean()?;
     std::fs::remove_dir_all(&base)?;
     if wrong == 0 { Ok(()) } else { Err(format!("{wrong} lines differ").into()) }
 }

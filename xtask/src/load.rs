@@ -467,7 +467,7 @@ fn measure(options: &Options, base: &Path) -> Result<()> {
         println!("idle before {before:?}, after {after:?}");
         leaked = after[2].saturating_sub(before[2]);
     }
-    drop(server);
+    server.map_or(Ok(()), Server::clean)?;
     match (count, leaked) {
         (0, 0) => Ok(()),
         (0, leaked) => Err(format!("{leaked} descriptors are left").into()),

@@ -1,7 +1,7 @@
 //! An engine that is served, with one image: what clients are run against.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ pub(crate) fn import(address: &str, archive: &[u8]) -> Result<()> {
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: String,
+    hull: PathBuf,
+    base: PathBuf,
 }
 
 impl Server {
@@ -61,12 +63,46 @@ impl Server {
         let mut line = String::new();
         // It says so when it can be reached.
         BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
-        Ok(Self { child, address })
+        Ok(Self { child, address, hull: hull.to_owned(), base: base.to_owned() })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.hull);
+        command.arg("--root").arg(self.base.join("data")).arg("--state").arg(self.base.join("state"));
+        command
+    }
+
+    /// Ends the server, and what clients left. The records must not go before what they tell of: nobody would know then
+    /// what is to be removed.
+    pub(crate) fn clean(self) -> Result<()> {
+        let (hull, base) = (self.command(), self.base.clone());
+        drop(self);
+        clean(hull, &base)
     }
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
+}
+
+/// Removes every container, and fails if a control group of one is left.
+fn clean(hull: Command, base: &Path) -> Result<()> {
+    let again = || {
+        let mut command = Command::new(hull.get_program());
+        command.args(hull.get_args());
+        command
+    };
+    let output = again().args(["ps", "--all", "--quiet", "--no-trunc"]).output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let containers: Vec<&str> = said.lines().collect();
+    for some in containers.chunks(100) {
+        crate::check(again().args(["rm", "--force", "--volumes"]).args(some).stdout(Stdio::null()))?;
+    }
+    // Asks for repair once more: what others left behind themselves meanwhile.
+    crate::check(again().args(["ps"]).stdout(Stdio::null()))?;
+    let runtime = base.join("state/oci");
+    let left: Vec<_> = std::fs::read_dir(&runtime).into_iter().flatten().flatten().map(|one| one.file_name()).collect();
+    if left.is_empty() { Ok(()) } else { Err(format!("{} is left: {left:?}", runtime.display()).into()) }
 }
 
 impl Drop for Server {

@@ -119,6 +119,9 @@ impl Checked {
 
 #[test]
 fn root_api_answers_have_the_published_fields_and_types() {
+    if !crate::server::own_network() {
+        return;
+    }
     let Some(server) = Server::with_image(&[]) else { return };
     let mut api = Checked { server, schema: Schema::read(), wrong: Vec::new(), seen: Vec::new() };
     api.get("/version", "/version");

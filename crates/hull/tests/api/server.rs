@@ -57,6 +57,17 @@ impl Answer {
     }
 }
 
+/// Puts the test, and the server that it starts, into a network namespace of its own: bridges and rules are nobody else's.
+/// Whether that was possible; it is said if not.
+pub(crate) fn own_network() -> bool {
+    if !hull_testkit::tier::root() {
+        return false;
+    }
+    hull_sys::clone::unshare(hull_sys::clone::CloneFlags::NEWNET).expect("unshare");
+    hull_netlink::loopback_up().expect("loopback");
+    true
+}
+
 /// A connection, after the head of an answer.
 #[derive(Debug)]
 pub(crate) struct Open {

@@ -136,6 +136,10 @@ fn mend_firewall(
 ) -> Result<bool, Error> {
     let contents = contents(db, state)?;
     let names = served(host, &contents)?;
+    if fresh.is_none() && names.is_empty() {
+        // No bridge is here: nothing needs rules, and who removed the last one may just have taken the table away.
+        return Ok(false);
+    }
     let all = all || fresh.is_some();
     let mut mended = false;
     // What was noted must have been seen: the generation is that of before the look, and whoever changes something looks
@@ -376,10 +380,14 @@ fn take_from_firewall(
         Err(error) => return Err(error),
     }
     let names = served(host, &contents)?;
+    let is_last = host.bridges()?.is_empty();
     let socket = host.firewall()?;
     let other_names = foreign::serve(socket, &names)?;
     let unchanged = other_names.is_empty();
     said.extend(other_names);
+    if is_last {
+        return firewall::remove_table(socket);
+    }
     let after = socket.generation()?;
     if unchanged && after == before.wrapping_add(1) && firewall::noted(state) == Some(before) {
         firewall::note(state, after)?;

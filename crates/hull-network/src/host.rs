@@ -92,6 +92,13 @@ impl Host {
         }
     }
 
+    /// Bridges of Hull's that are here, also those that other records than ours know.
+    pub(crate) fn bridges(&mut self) -> Result<Vec<Link>, Error> {
+        let mut links = self.route()?.links()?;
+        links.retain(|link| link.kind == "bridge" && link.alias.starts_with(ALIAS));
+        Ok(links)
+    }
+
     /// Removes a device if it is there.
     pub(crate) fn remove_link(&mut self, name: &str) -> Result<(), Error> {
         let Some(link) = self.link(name)? else { return Ok(()) };

@@ -320,9 +320,14 @@ fn root_what_the_firewall_does_not_lead_is_passed_on() {
         let udp = hull_network::Publish { protocol: hull_network::Protocol::Udp, ..tcp(None, 8080, 80) };
         let mut web = lab.start("web", &["four"], &[tcp(None, 8080, 80), udp]);
         let mut other = lab.start("other", &["plain"], &[tcp(None, 8081, 80)]);
+        lab.create("six", |wish| wish.ipv6 = Some(true));
+        let both = hull_network::Publish { host: None, ..tcp(None, 8082, 80) };
+        let mut six = lab.start("six", &["six"], &[both]);
         web.serve(80);
         other.serve(80);
-        let held: Vec<_> = web.plan.reservations.drain(..).chain(other.plan.reservations.drain(..)).collect();
+        six.serve(80);
+        let plans = [&mut web.plan, &mut other.plan, &mut six.plan];
+        let held: Vec<_> = plans.into_iter().flat_map(|plan| plan.reservations.drain(..)).collect();
         let mut proxy = Proxy::new(held).unwrap();
         let done = std::sync::atomic::AtomicBool::new(false);
         let machine = lab.machine.as_fd();
@@ -334,6 +339,9 @@ fn root_what_the_firewall_does_not_lead_is_passed_on() {
             assert_eq!(ask_name(remote, ip(lab::MACHINE6), 8080).as_deref(), Some("web"));
             assert_eq!(ask_name(remote, ip(MACHINE), 8080).as_deref(), Some("web"));
             assert_eq!(ask_udp(machine, ip("::1"), 8080).as_deref(), Some("web"));
+            for address in ["::1", lab::MACHINE6, "127.0.0.1"] {
+                assert_eq!(ask_name(machine, ip(address), 8082).as_deref(), Some("six"), "{address}");
+            }
             for address in [MACHINE, lab::MACHINE6] {
                 assert_eq!(ask_name(remote, ip(address), 8081).as_deref(), Some("other"));
             }
@@ -347,7 +355,33 @@ fn root_what_the_firewall_does_not_lead_is_passed_on() {
                 .unwrap()
         })
         .unwrap();
-        assert_eq!(hull.len(), 2, "{hull:?}");
+        assert_eq!(hull.len(), 3, "{hull:?}");
+    });
+}
+
+#[test]
+fn root_the_last_network_takes_the_table_along_but_not_the_user_s_rules() {
+    let table = || {
+        let mut socket = hull_netlink::nft::Socket::open().unwrap();
+        socket.has_table(hull_netlink::nft::Family::Inet, "hull").unwrap()
+    };
+    in_lab(move |lab| {
+        lab.create("a", |_| ());
+        lab.create("b", |_| ());
+        lab.networks.remove("a", &mut Vec::new()).unwrap();
+        assert!(table(), "another network needs it");
+        lab.networks.remove("b", &mut Vec::new()).unwrap();
+        assert!(!table(), "nobody needs it");
+        // Nor does a look from somewhere else make it again.
+        assert!(!lab.networks.mend(&mut Vec::new()).unwrap());
+        assert!(!table());
+        lab.create("c", |_| ());
+        let mut batch = hull_netlink::nft::Batch::new(hull_netlink::nft::Family::Inet, "hull");
+        let accept = hull_netlink::nft::Expression::Verdict(hull_netlink::nft::Verdict::Accept);
+        batch.add_rule("hull-user", hull_netlink::nft::Place::Last, "mine", &[accept]);
+        hull_netlink::nft::Socket::open().unwrap().commit(batch).unwrap();
+        lab.networks.remove("c", &mut Vec::new()).unwrap();
+        assert!(table(), "the user's rules were in it");
     });
 }
 

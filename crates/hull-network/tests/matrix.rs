@@ -266,7 +266,12 @@ fn beside(rules: &'static str, tables: &'static [&'static str], who: &'static st
         set_switch("bridge/bridge-nf-call-ip6tables", "1");
         nft(&["-f", "-"], rules);
         let world = world(lab);
+        check(lab, &world, &format!("beside {who}, with br_netfilter"));
+        set_switch("bridge/bridge-nf-call-iptables", "0");
+        set_switch("bridge/bridge-nf-call-ip6tables", "0");
         check(lab, &world, &format!("beside {who}"));
+        set_switch("bridge/bridge-nf-call-iptables", "1");
+        set_switch("bridge/bridge-nf-call-ip6tables", "1");
         for table in tables {
             let mut words = vec!["delete", "table"];
             words.extend(table.split(' '));
@@ -285,6 +290,70 @@ fn beside(rules: &'static str, tables: &'static [&'static str], who: &'static st
 #[test]
 fn root_beside_dockerd() {
     beside(DOCKERD, &["ip nat", "ip filter", "ip6 nat", "ip6 filter"], "dockerd");
+}
+
+/// A daemon that runs, with a container of its own, which must notice as little of Hull as Hull of it.
+#[test]
+fn root_beside_a_running_dockerd() {
+    if !needs_nft() {
+        return;
+    }
+    in_lab(|lab| {
+        let Some(mut docker) = lab::docker::Docker::start() else { return };
+        std::fs::copy(hull_testkit::probe(), docker.stage().join("probe")).unwrap();
+        let mut tar = std::process::Command::new("tar");
+        tar.arg("-C").arg(docker.stage()).arg("-cf").arg(docker.stage().join("image.tar")).arg("probe");
+        assert!(tar.status().unwrap().success());
+        docker.run(&["import", "/run/stage/image.tar", "app:1"]);
+        set_switch("bridge/bridge-nf-call-iptables", "1");
+        set_switch("bridge/bridge-nf-call-ip6tables", "1");
+        let world = world(lab);
+        let all = |docker: &lab::docker::Docker, when: &str| {
+            docker.run(&[
+                "run",
+                "--detach",
+                "--name",
+                "there",
+                "--publish",
+                "8600:80",
+                "app:1",
+                "/probe",
+                "sleep",
+                "600",
+            ]);
+            let there = docker.namespace("there");
+            serve(there.as_fd(), 80, "docker");
+            let address = docker.run(&["inspect", "--format", "{{.NetworkSettings.IPAddress}}", "there"]);
+            for filtered in ["1", "0"] {
+                set_switch("bridge/bridge-nf-call-iptables", filtered);
+                set_switch("bridge/bridge-nf-call-ip6tables", filtered);
+                let when = format!("{when}, br_netfilter {filtered}");
+                check(lab, &world, &when);
+                let asked = |from: BorrowedFd<'_>, to: &str, port| ask_name(from, ip(to), port);
+                assert_eq!(asked(lab.remote.as_fd(), MACHINE, 8600).as_deref(), Some("docker"), "{when}");
+                assert_eq!(asked(there.as_fd(), REMOTE, 7777).as_deref(), Some("remote"), "{when}");
+                assert_eq!(asked(there.as_fd(), MACHINE, 8080).as_deref(), Some("web"), "{when}: to Hull's port");
+                assert_eq!(
+                    asked(world.web.as_fd(), MACHINE, 8600).as_deref(),
+                    Some("docker"),
+                    "{when}: to docker's port"
+                );
+                assert_eq!(asked(there.as_fd(), &world.web.ipv4(0).to_string(), 81), None, "{when}: across");
+                assert_eq!(asked(world.web.as_fd(), &address, 80), None, "{when}: across, to docker's");
+            }
+            docker.run(&["rm", "--force", "there"]);
+        };
+        lab.networks.mend(&mut Vec::new()).unwrap();
+        all(&docker, "beside a daemon that runs");
+        docker.run(&["network", "create", "another"]);
+        docker.restart();
+        lab.networks.mend(&mut Vec::new()).unwrap();
+        all(&docker, "after the daemon was started again");
+        nft(&["flush", "ruleset"], "");
+        docker.restart();
+        lab.networks.mend(&mut Vec::new()).unwrap();
+        all(&docker, "after everything was flushed and the daemon started again");
+    });
 }
 
 #[test]

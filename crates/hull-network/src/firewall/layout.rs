@@ -63,6 +63,8 @@ const OPEN_RANGES: [&str; 2] = ["open-ranges4", "open-ranges6"];
 /// So many ports in a row are one element of a set of ranges. Such a set is copied with each change, so that it is not for
 /// the many that publish a port or two.
 const RANGE: usize = 16;
+/// `::1`.
+const IPV6_LOOPBACK: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 /// Ports that are published at loopback addresses.
 const LOOPBACK: &str = "loopback4";
 
@@ -192,6 +194,9 @@ pub(crate) fn rules() -> Vec<Rule> {
             if !ipv4 {
                 let value = link_local.clone();
                 steps.push(Expression::Prefix { field: Field::DestinationV6, not: true, value, bits: 10 });
+                // What leaves from ::1 never comes anywhere else: it is for the sockets that keep the ports.
+                let value = IPV6_LOOPBACK.to_vec();
+                steps.push(Expression::Compare { field: Field::DestinationV6, not: true, value });
             }
             let (fields, map) = (fields.to_vec(), map.to_owned());
             steps.push(Expression::NatOf { kind: NatKind::Destination, family, fields, map, port });

@@ -208,6 +208,22 @@ pub(crate) fn remove_network(socket: &mut Socket, network: &Network, bridges: u3
     Ok(socket.commit(batch)?)
 }
 
+/// Takes the table away, of which nothing is used any more; but not what the user has written into it.
+pub(crate) fn remove_table(socket: &mut Socket) -> Result<(), Error> {
+    match socket.rules(Family::Inet, TABLE, Some(layout::USER)) {
+        Ok(rules) if rules.is_empty() => {}
+        Ok(_) => return Ok(()),
+        Err(hull_netlink::Error::Refused { errno: Errno::NOENT, .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    let mut batch = Batch::new(Family::Inet, TABLE);
+    batch.delete_table();
+    match socket.commit(batch) {
+        Err(hull_netlink::Error::Refused { errno: Errno::NOENT, .. }) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
 /// Opens published ports, and closes them.
 pub(crate) fn change_ports(
     socket: &mut Socket,

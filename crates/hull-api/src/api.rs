@@ -1,6 +1,7 @@
 //! What answers are made from: the engine, how the server is run, and what lives as long as the server does.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hull_engine::{Container, Engine};
 
@@ -32,7 +33,7 @@ impl Api {
     #[must_use]
     pub fn new(engine: Engine, options: Options) -> Self {
         Self {
-            engine,
+            engine: engine.keeping(),
             options,
             waiting: Waiting::default(),
             builds: Running::default(),
@@ -45,12 +46,12 @@ impl Api {
     ///
     /// # Errors
     /// In Docker's words when there is none.
-    pub fn container(&self, name: &str) -> Result<Container, Refusal> {
+    pub fn container(&self, name: &str) -> Result<Arc<Container>, Refusal> {
         let plain = name.strip_prefix('/').unwrap_or(name);
         if plain.is_empty() {
             return Err(Refusal::bad("invalid name or ID supplied: \"\""));
         }
-        match self.engine.find(plain) {
+        match self.engine.find_shared(plain) {
             Ok(container) if self.sees(&container.config.labels) => Ok(container),
             Ok(_) => Err(Refusal::no_container(name)),
             Err(hull_engine::Error::NoContainer(_)) => Err(Refusal::no_container(name)),

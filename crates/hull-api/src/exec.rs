@@ -94,7 +94,7 @@ fn save(engine: &Engine, record: &Record) -> Result<(), Refusal> {
     hull_fs::atomic::write_path(&path, &bytes, 0o600).map_err(|error| fail(&error))
 }
 
-fn find(api: &Api, id: &str) -> Result<(Record, Container), Refusal> {
+fn find(api: &Api, id: &str) -> Result<(Record, Arc<Container>), Refusal> {
     let none = || Refusal::missing(format!("No such exec instance: {}", hull_oci::spec::one_line(id)));
     let record = path(&api.engine, id).and_then(|path| load(&path)).ok_or_else(none)?;
     let container = api.container(&record.container).map_err(|_| none())?;

@@ -1,6 +1,6 @@
 //! `/networks`.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -9,15 +9,14 @@ use hull_engine::filters::OF_NETWORKS;
 use hull_engine::inspect::networks as documents;
 use hull_engine::{Engine, events};
 use hull_network::{Create, Driver, Network, Pool, Subnet};
-use hull_oci::spec::{null_default, one_line};
-use serde::Deserialize;
+use hull_oci::spec::one_line;
 use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
 use crate::route::Route;
-use crate::wire::{null_object, unreadable};
+use crate::wire::network::{ConnectRequest, CreateRequest, DisconnectRequest, EndpointSettings, IpamConfig};
 
 pub(crate) const ROUTES: &[Route] = &[
     Route::new("GET", "/networks", list),
@@ -30,125 +29,11 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::new("POST", "/networks/{id}/disconnect", disconnect),
 ];
 
-/// What `POST /networks/create` takes.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct CreateRequest {
-    #[serde(deserialize_with = "null_default")]
-    name: String,
-    #[serde(deserialize_with = "null_default")]
-    driver: String,
-    #[serde(deserialize_with = "null_default")]
-    scope: String,
-    #[serde(rename = "EnableIPv4")]
-    enable_ipv4: Option<bool>,
-    #[serde(rename = "EnableIPv6")]
-    enable_ipv6: Option<bool>,
-    #[serde(rename = "IPAM", deserialize_with = "null_object")]
-    ipam: Ipam,
-    #[serde(deserialize_with = "null_default")]
-    internal: bool,
-    #[serde(deserialize_with = "null_default")]
-    attachable: bool,
-    #[serde(deserialize_with = "null_default")]
-    ingress: bool,
-    #[serde(deserialize_with = "null_default")]
-    config_only: bool,
-    #[serde(deserialize_with = "null_object")]
-    config_from: ConfigFrom,
-    #[serde(deserialize_with = "null_default")]
-    options: BTreeMap<String, String>,
-    #[serde(deserialize_with = "null_default")]
-    labels: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct ConfigFrom {
-    #[serde(deserialize_with = "null_default")]
-    network: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct Ipam {
-    #[serde(deserialize_with = "null_default")]
-    driver: String,
-    #[serde(deserialize_with = "null_default")]
-    config: Vec<IpamConfig>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct IpamConfig {
-    #[serde(deserialize_with = "null_default")]
-    subnet: String,
-    #[serde(rename = "IPRange", deserialize_with = "null_default")]
-    range: String,
-    #[serde(deserialize_with = "null_default")]
-    gateway: String,
-    #[serde(deserialize_with = "null_default")]
-    auxiliary_addresses: BTreeMap<String, String>,
-    /// As some clients still call it.
-    #[serde(deserialize_with = "null_default")]
-    aux_address: BTreeMap<String, String>,
-}
-
-/// What `POST /networks/ID/connect` takes.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct ConnectRequest {
-    #[serde(deserialize_with = "null_default")]
-    container: String,
-    #[serde(deserialize_with = "null_default")]
-    endpoint_config: Value,
-}
-
-/// What `POST /networks/ID/disconnect` takes.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct DisconnectRequest {
-    #[serde(deserialize_with = "null_default")]
-    container: String,
-    #[serde(deserialize_with = "null_default")]
-    force: bool,
-}
-
-/// What a client wants of a container on a network.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct EndpointSettings {
-    #[serde(rename = "IPAMConfig", deserialize_with = "null_object")]
-    ipam: EndpointIpam,
-    #[serde(deserialize_with = "null_default")]
-    aliases: Vec<String>,
-    #[serde(deserialize_with = "null_default")]
-    driver_opts: BTreeMap<String, String>,
-    #[serde(deserialize_with = "null_default")]
-    gw_priority: i64,
-    #[serde(deserialize_with = "null_default")]
-    mac_address: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct EndpointIpam {
-    #[serde(rename = "IPv4Address", deserialize_with = "null_default")]
-    ipv4: String,
-    #[serde(rename = "IPv6Address", deserialize_with = "null_default")]
-    ipv6: String,
-    #[serde(rename = "LinkLocalIPs", deserialize_with = "null_default")]
-    link_local: Vec<String>,
-}
-
 /// What a container is to be on a network, from the document that clients send of it.
 ///
 /// # Errors
 /// When an address is none.
-pub(crate) fn wish(network: &str, settings: Value) -> Result<NetworkConfig, Refusal> {
-    let settings: Option<EndpointSettings> =
-        unreadable::part(settings, "network.EndpointSettings").map_err(Refusal::bad)?;
-    let settings = settings.unwrap_or_default();
+pub(crate) fn wish(network: &str, settings: EndpointSettings) -> Result<NetworkConfig, Refusal> {
     let bad = |kind: &str, text: &str| {
         Refusal::bad(format!("invalid endpoint settings:\ninvalid {kind} address: {}", one_line(text)))
     };
@@ -367,10 +252,11 @@ fn prune(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let filters = request.query.filters(&["label", "label!", "until"])?;
     let until = filters.until()?;
     // A container that has ended wants its networks when it is started again.
-    let containers = engine.list()?.into_iter().flat_map(|(container, _)| container.config.networks);
-    let wanted: Vec<String> = containers.map(|network| network.name).collect();
+    let list = engine.list_shared()?;
+    let networks = list.iter().flat_map(|(container, _)| &container.config.networks);
+    let wanted: BTreeSet<&str> = networks.map(|network| network.name.as_str()).collect();
     let keep = |network: &Network| {
-        wanted.iter().any(|name| *name == network.name || network.id.starts_with(name.as_str()))
+        wanted.iter().any(|name| *name == network.name || network.id.starts_with(name))
             || until.is_some_and(|until| network.created >= until)
             || !filters.labels(&network.labels)
             || !api.sees_network(network)
@@ -411,11 +297,11 @@ mod tests {
         for wrong in [config("x", ""), config("10.0.0.0/24", "x"), config("", "10.0.0.1"), config("10.0.0.0/99", "")] {
             assert_eq!(pools(&[wrong]).map(drop).map_err(|refusal| refusal.status), Err(400));
         }
-        let settings = json!({ "IPAMConfig": { "IPv4Address": "10.0.0.300" } });
-        assert_eq!(wish("n", settings).map(drop).map_err(|refusal| refusal.status), Err(400));
-        let settings = json!({ "IPAMConfig": null, "Aliases": ["a"], "GwPriority": 3, "Links": null });
-        let found = wish("n", settings).expect("a wish");
+        let settings = |document| serde_json::from_value::<EndpointSettings>(document).expect("settings");
+        let wrong = settings(json!({ "IPAMConfig": { "IPv4Address": "10.0.0.300" } }));
+        assert_eq!(wish("n", wrong).map(drop).map_err(|refusal| refusal.status), Err(400));
+        let right = settings(json!({ "IPAMConfig": null, "Aliases": ["a"], "GwPriority": 3, "Links": null }));
+        let found = wish("n", right).expect("a wish");
         assert_eq!((found.aliases.as_slice(), found.priority), (["a".to_owned()].as_slice(), 3));
-        assert!(wish("n", Value::Null).is_ok());
     }
 }

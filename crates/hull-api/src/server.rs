@@ -40,6 +40,9 @@ const MOST_CONNECTIONS: usize = 1000;
 /// Threads beside those of connections: each may need a second one for a while.
 const MORE_THREADS: usize = 64;
 
+/// Bytes of a connection's buffers at most, which is how long the head of a request can be too.
+const BUFFER: usize = 128 << 10;
+
 /// Bytes of a thread's stack.
 const STACK: usize = 256 << 10;
 
@@ -62,7 +65,7 @@ async fn connection(
     let place = Arc::new(place);
     let service = service_fn(move |request| answer(shared.clone(), request, Arc::clone(&place)));
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(BUFFER);
     // What a client does to its connection is its own affair.
     let _ = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
 }
@@ -86,13 +89,16 @@ fn await_signal(signals: &OwnedFd, end: &Notify) {
 }
 
 /// Gives memory back while requests come, and once more when none has come for a while.
-async fn rest(load: Arc<Load>) {
+async fn rest(api: Arc<Api>, load: Arc<Load>) {
     let mut rested = None;
     loop {
         tokio::time::sleep(THREAD_KEPT / 2).await;
         let idle = load.idle_since().filter(|since| since.elapsed() >= THREAD_KEPT);
         if idle.is_none() || idle != rested {
             rested = idle;
+            if idle.is_some() {
+                api.engine.forget();
+            }
             hull_sys::memory::trim();
         }
     }
@@ -167,7 +173,7 @@ pub fn serve(engine: Engine, options: Options, ready: impl FnOnce(&[String])) ->
         let ended = Arc::clone(&end);
         let watch = move || await_signal(&signals, &ended);
         std::thread::Builder::new().stack_size(STACK).spawn(watch).map_err(Error::Runtime)?;
-        tokio::spawn(rest(Arc::clone(&shared.load)));
+        tokio::spawn(rest(Arc::clone(&shared.api), Arc::clone(&shared.load)));
         if let Some(idle) = shared.api.options.idle {
             tokio::spawn(await_idle(Arc::clone(&shared.load), idle, Arc::clone(&end)));
         }

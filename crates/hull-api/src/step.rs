@@ -57,6 +57,9 @@ impl Drop for Reaped {
 
 /// Starts a step; its output can be read.
 pub(crate) fn spawn(engine: &Engine, words: &[&str], input: Stdio) -> Result<Child, Refusal> {
+    if words.iter().any(|word| word.contains('\0')) {
+        return Err(Refusal::bad("invalid argument: a null byte is in it"));
+    }
     let mut command = own(engine);
     command.arg(COMMAND).arg("--").args(words).stdin(input).stdout(Stdio::piped()).stderr(Stdio::null());
     command.spawn().map_err(|error| Refusal::failed(format!("start a process of hull: {error}")))

@@ -99,7 +99,7 @@ fn variable(name: &str) -> String {
 pub fn info(engine: &Engine) -> Result<Value, Error> {
     let kernel = rustix::system::uname();
     let hierarchies = Hierarchies::probe().map_err(Error::from)?;
-    let list = engine.list()?;
+    let list = engine.list_shared()?;
     let running: Vec<&str> =
         list.iter().filter(|(_, state)| state.phase == Phase::Running).map(|(one, _)| one.id.as_str()).collect();
     let paused = running.iter().filter(|id| engine.shows_paused(id)).count();

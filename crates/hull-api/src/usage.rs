@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use hull_engine::inspect::listed::Listed;
+use serde_json::{Map, json};
 
 use crate::api::Api;
-use crate::http::{Reply, Request};
+use crate::http::{Reply, Request, write_list};
 use crate::refusal::Refusal;
 use crate::route::Route;
 
@@ -21,7 +22,9 @@ fn df(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     }
     let wants = |kind: &str| asked.is_empty() || asked.contains(&kind);
     let mut document = Map::new();
-    let list = engine.list()?;
+    // There may be many of them.
+    let mut rows = Vec::new();
+    let list = engine.list_shared()?;
     if wants("image") {
         let usage = engine.images.usage()?;
         let mut images = Vec::new();
@@ -38,9 +41,8 @@ fn df(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     }
     if wants("container") {
         let seen = list.iter().filter(|(container, _)| api.sees(&container.config.labels));
-        let rows: Vec<Value> =
-            seen.map(|(container, state)| crate::containers::list_document(engine, container, state, true)).collect();
-        document.insert("Containers".to_owned(), rows.into());
+        let listed = Listed::new(engine);
+        write_list(&mut rows, seen.map(|(container, state)| listed.document(container, state, true)));
     }
     if wants("volume") {
         let users = engine.volume_users()?;
@@ -63,5 +65,13 @@ fn df(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
             document.insert("BuilderSize".to_owned(), size.into());
         }
     }
-    Ok(Reply::json(200, &Value::Object(document)))
+    let mut bytes = serde_json::to_vec(&document).unwrap_or_default();
+    if !rows.is_empty() {
+        bytes.pop();
+        bytes.extend_from_slice(if document.is_empty() { b"\"Containers\":" } else { b",\"Containers\":" });
+        bytes.append(&mut rows);
+        bytes.push(b'}');
+    }
+    bytes.push(b'\n');
+    Ok(Reply::bytes(200, "application/json", bytes))
 }

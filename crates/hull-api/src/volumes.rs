@@ -7,14 +7,13 @@ use hull_engine::inspect::volume::document;
 use hull_engine::volumes::Volume;
 use hull_engine::volumes::trash::{Removal, Removed};
 use hull_engine::{Error, events};
-use hull_oci::spec::null_default;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
 use crate::route::Route;
+use crate::wire::volume::CreateRequest;
 
 pub(crate) const ROUTES: &[Route] = &[
     Route::new("GET", "/volumes", list),
@@ -24,21 +23,6 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::new("PUT", "/volumes/{name}", update),
     Route::new("DELETE", "/volumes/{name}", remove),
 ];
-
-/// What `POST /volumes/create` takes.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct CreateRequest {
-    #[serde(deserialize_with = "null_default")]
-    name: String,
-    #[serde(deserialize_with = "null_default")]
-    driver: String,
-    #[serde(deserialize_with = "null_default")]
-    driver_opts: BTreeMap<String, String>,
-    #[serde(deserialize_with = "null_default")]
-    labels: BTreeMap<String, String>,
-    cluster_volume_spec: Option<Value>,
-}
 
 /// Reads a body as any that is sent here. For fuzzing.
 pub(crate) fn understand(body: &[u8]) {

@@ -16,6 +16,7 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -127,6 +128,18 @@ struct Open {
     connection: Connection,
     pid: i32,
     sync: Sync,
+    /// Different for each connection of a process.
+    number: u64,
+}
+
+/// What the records were at one moment, for this process: as long as it is the same, nobody has changed any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    connection: u64,
+    /// Grows with what others commit (`PRAGMA data_version`).
+    others: i64,
+    /// Rows that this connection has changed.
+    own: u64,
 }
 
 /// The database below a data directory; clones share one connection.
@@ -135,6 +148,9 @@ pub struct Database {
     root: PathBuf,
     open: Arc<Mutex<Option<Open>>>,
 }
+
+/// Connections that were opened.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
 fn pid() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
@@ -198,7 +214,8 @@ impl Database {
                 if version > VERSION {
                     return Err(Error::Newer { found: version, known: VERSION });
                 }
-                let mut open = Open { connection, pid: pid(), sync: Sync::Normal };
+                let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+                let mut open = Open { connection, pid: pid(), sync: Sync::Normal, number };
                 if version < VERSION {
                     let transaction = open.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
                     migrate(&transaction)?;
@@ -265,6 +282,35 @@ impl Database {
         let transaction =
             open.connection.transaction_with_behavior(TransactionBehavior::Deferred).map_err(Error::from)?;
         let result = body(&transaction)?;
+        transaction.finish().map_err(Error::from)?;
+        Ok(result)
+    }
+
+    /// [`Self::read`], for what may be known already: `known` is asked with the moment that `body` would see, and `body` is
+    /// called only if it has no answer. A database that does not exist yet has no moment.
+    ///
+    /// # Errors
+    /// Those of `body`, and [`Error`].
+    pub fn read_unless<T: Default, E: From<Error>>(
+        &self,
+        known: impl FnOnce(Moment) -> Option<T>,
+        body: impl FnOnce(&Connection, Moment) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut guard = self.lock();
+        if guard.is_none() && !self.path().exists() {
+            return Ok(T::default());
+        }
+        let open = self.connected(&mut guard)?;
+        let connection = open.number;
+        let transaction =
+            open.connection.transaction_with_behavior(TransactionBehavior::Deferred).map_err(Error::from)?;
+        let version =
+            transaction.prepare_cached("PRAGMA data_version").and_then(|mut one| one.query_row((), |row| row.get(0)));
+        let moment = Moment { connection, others: version.map_err(Error::from)?, own: transaction.total_changes() };
+        let result = match known(moment) {
+            Some(found) => found,
+            None => body(&transaction, moment)?,
+        };
         transaction.finish().map_err(Error::from)?;
         Ok(result)
     }
@@ -396,6 +442,36 @@ mod tests {
         assert_eq!(log(), 0);
         assert_eq!(other.read(count).unwrap(), written);
         assert_eq!(Database::new(root.path()).read(count).unwrap(), written);
+    }
+
+    #[test]
+    fn a_moment_lasts_until_somebody_changes_something() {
+        let root = tempfile::tempdir().unwrap();
+        let (one, other) = (Database::new(root.path()), Database::new(root.path()));
+        let moment = |database: &Database| -> Option<Moment> {
+            database.read_unless(|_| None, |_, moment| Ok::<_, Error>(Some(moment))).unwrap()
+        };
+        let insert = |database: &Database, name: &str| {
+            let body = |transaction: &Transaction<'_>| -> Result<usize, Error> {
+                Ok(transaction.execute("INSERT INTO settings VALUES (?1, 'b')", [name])?)
+            };
+            database.write(Sync::Normal, body).unwrap();
+        };
+        assert_eq!(moment(&one), None);
+        insert(&other, "a");
+        let first = moment(&one);
+        assert!(first.is_some() && moment(&one) == first);
+        insert(&other, "b");
+        let second = moment(&one);
+        assert_ne!(second, first);
+        insert(&one, "c");
+        let third = moment(&one);
+        assert_ne!(third, second);
+        assert_eq!(moment(&one), third);
+        one.close();
+        assert_ne!(moment(&one), third);
+        let known = one.read_unless(|_| Some(7), |_, _| Err::<i32, _>(Error::Newer { found: 2, known: 1 }));
+        assert_eq!(known.unwrap(), 7);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::volumes::mounts::clean;
 
 pub(crate) mod host;
 pub mod image;
+pub mod listed;
 pub mod network;
 pub mod networks;
 pub mod volume;
@@ -110,12 +111,6 @@ pub fn document(engine: &Engine, container: &Container, state: &State) -> Value 
         Source::Directory(path) => path.to_string_lossy().into_owned(),
     };
     let paused = state.phase == Phase::Running && engine.shows_paused(&container.id);
-    // Those of --tmpfs are in HostConfig.Tmpfs only.
-    let short = |mount: &&MountConfig| match mount {
-        MountConfig::Tmpfs { target, .. } => config.long_mounts.contains(target),
-        _ => true,
-    };
-    let mounts: Vec<Value> = config.mounts.iter().filter(short).map(|one| shown(engine, config, one)).collect();
     let file = |name: &str| Some(directory.join(name)).filter(|path| path.exists()).unwrap_or_default();
     let execs = Some(state.phase).filter(|phase| *phase == Phase::Running).map(|_| engine.exec_ids(&container.id));
     let execs = execs.filter(|execs| !execs.is_empty());
@@ -152,7 +147,7 @@ pub fn document(engine: &Engine, container: &Container, state: &State) -> Value 
         "LogPath": log_path(engine, container),
         "HostConfig": host::host_config(container),
         "GraphDriver": graph(engine, container, image.as_ref(), &rootfs),
-        "Mounts": mounts,
+        "Mounts": mounts(engine, config),
         "Config": host::config(container, defaults),
         "NetworkSettings": network::settings(engine, container, state, defaults),
     });
@@ -213,7 +208,17 @@ fn healthcheck(check: &crate::config::HealthConfig) -> Value {
     shown
 }
 
-/// The same; Docker notes of a volume of `-v` that containers may share it.
+/// The mounts of a container.
+fn mounts(engine: &Engine, config: &crate::config::RunConfig) -> Vec<Value> {
+    // Those of --tmpfs are in HostConfig.Tmpfs only.
+    let short = |mount: &&MountConfig| match mount {
+        MountConfig::Tmpfs { target, .. } => config.long_mounts.contains(target),
+        _ => true,
+    };
+    config.mounts.iter().filter(short).map(|one| shown(engine, config, one)).collect()
+}
+
+/// A mount; Docker notes of a volume of `-v` that containers may share it.
 fn shown(engine: &Engine, config: &crate::config::RunConfig, one: &MountConfig) -> Value {
     let mut document = mount(engine, one);
     if config.lent_mounts.iter().any(|target| target == one.target()) {

@@ -32,9 +32,13 @@
 //! Its owner is the process that runs the container (the monitor), or one that removes it. [`Engine::repair`], which
 //! every command calls first, finishes what dead owners left: one look at a directory that is empty on an idle machine.
 
+mod gone;
+mod kept;
+mod look;
 mod repair;
 mod state;
 
+pub use gone::Removal;
 pub use repair::LOOKING;
 
 use std::fs;
@@ -146,6 +150,8 @@ pub struct Engine {
     pub(crate) sockets: Sockets,
     /// The processes that [`Engine::repair`] has just seen alive.
     seen: Arc<repair::Seen>,
+    /// What was read before, in a process that answers many.
+    kept: Option<Arc<kept::Kept>>,
 }
 
 /// Sockets that this process was started with and containers get: descriptors from 3 on, as `sd_listen_fds(3)` says.
@@ -323,7 +329,7 @@ impl Engine {
     #[must_use]
     pub fn new(root: PathBuf, state: PathBuf) -> Self {
         let images = Store::new(&root);
-        Self { root, state, images, sockets: Sockets::default(), seen: Arc::default() }
+        Self { root, state, images, sockets: Sockets::default(), seen: Arc::default(), kept: None }
     }
 
     /// Containers that are started get these.
@@ -331,6 +337,23 @@ impl Engine {
     pub fn with_sockets(mut self, sockets: Sockets) -> Self {
         self.sockets = sockets;
         self
+    }
+
+    /// What is read of containers and images is kept, and looked at whether it is still so before it is used again: for
+    /// processes that answer many requests.
+    #[must_use]
+    pub fn keeping(mut self) -> Self {
+        self.kept = Some(Arc::default());
+        self.images = self.images.keeping();
+        self
+    }
+
+    /// Gives up what is kept.
+    pub fn forget(&self) {
+        if let Some(kept) = &self.kept {
+            kept.retain(|_| false);
+        }
+        self.images.forget();
     }
 
     /// The runtime's state root.
@@ -363,6 +386,11 @@ impl Engine {
     #[must_use]
     pub fn directory(&self, id: &str) -> PathBuf {
         self.containers().join(id)
+    }
+
+    /// What a container's directory is called while it is removed.
+    fn leaving(&self, id: &str) -> PathBuf {
+        self.containers().join(format!(".removing-{id}"))
     }
 
     /// Declares that this process works on a container.
@@ -480,70 +508,6 @@ impl Engine {
         write(&self.directory(&container.id).join("container.json"), container)
     }
 
-    /// A container by ID.
-    ///
-    /// # Errors
-    /// [`Error::NoContainer`], or when its record is damaged.
-    pub fn container(&self, id: &str) -> Result<Container, Error> {
-        match read(&self.directory(id).join("container.json")) {
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                Err(Error::NoContainer(id.to_owned()))
-            }
-            other => other,
-        }
-    }
-
-    /// Finds a container by ID, name or unique prefix of its ID.
-    ///
-    /// # Errors
-    /// [`Error::NoContainer`], [`Error::Ambiguous`].
-    pub fn find(&self, text: &str) -> Result<Container, Error> {
-        let none = || Error::NoContainer(text.to_owned());
-        if text.is_empty() || text.contains('/') || text.starts_with('.') {
-            return Err(none());
-        }
-        if is_id(text) {
-            return self.container(text);
-        }
-        if let Ok(id) = fs::read_link(self.root.join("names").join(text)) {
-            match self.container(&id.to_string_lossy()) {
-                Err(Error::NoContainer(_)) => {}
-                other => return other,
-            }
-        }
-        let mut found = self.ids()?.into_iter().filter(|id| id.starts_with(text));
-        match (found.next(), found.next()) {
-            (Some(id), None) => self.container(&id),
-            (Some(_), Some(_)) => Err(Error::Ambiguous(text.to_owned())),
-            _ => Err(none()),
-        }
-    }
-
-    fn ids(&self) -> Result<Vec<String>, Error> {
-        match fs::read_dir(self.containers()) {
-            Ok(entries) => Ok(entries
-                .flatten()
-                .filter_map(|entry| entry.file_name().into_string().ok())
-                .filter(|name| is_id(name))
-                .collect()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(Error::io("read", self.containers())(error)),
-        }
-    }
-
-    /// All containers, newest first. One that disappears meanwhile, or whose record is damaged, is left out.
-    ///
-    /// # Errors
-    /// When the directory cannot be read.
-    pub fn list(&self) -> Result<Vec<(Container, State)>, Error> {
-        let seen = self.seen.take();
-        let lives = |pid, start| seen.binary_search(&(pid, start)).is_ok() || alive(pid, start);
-        let one = |id: String| Some((self.container(&id).ok()?, self.state_by(&id, lives).ok()?));
-        let mut list: Vec<(Container, State)> = self.ids()?.into_iter().filter_map(one).collect();
-        list.sort_by(|a, b| b.0.created.cmp(&a.0.created).then_with(|| a.0.id.cmp(&b.0.id)));
-        Ok(list)
-    }
-
     /// Removes a container's name and directory, and with `volumes` its anonymous volumes. It must not run.
     pub(crate) fn erase(&self, id: &str, volumes: bool) -> Result<(), Error> {
         self.unlist(id, self.container(id).ok().as_ref(), volumes)?.finish()
@@ -596,7 +560,7 @@ impl Engine {
     }
 
     fn hide(&self, id: &str, record: Option<&Container>, volumes: bool) -> Result<Removed, Error> {
-        let removing = self.containers().join(format!(".removing-{id}"));
+        let removing = self.leaving(id);
         let directory = self.directory(id);
         match fs::rename(&directory, &removing) {
             Ok(()) => {}

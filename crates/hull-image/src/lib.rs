@@ -66,6 +66,7 @@ mod gc;
 pub mod hello;
 mod image;
 mod indexes;
+mod kept;
 mod layer;
 mod names;
 mod origins;

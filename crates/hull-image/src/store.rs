@@ -11,14 +11,17 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use crate::disk::{self, Work};
 use crate::image::{Image, Kind, Layer};
+use crate::kept::Kept;
 use crate::{Error, hello, indexes};
-use hull_db::{Database, Sync};
+use hull_db::{Database, Moment, Sync};
 
 /// The image store of a data directory. Clones share one connection to the database.
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(crate) root: Arc<PathBuf>,
     pub(crate) database: Database,
+    /// What was found before, in a process that answers many requests.
+    kept: Option<Arc<Kept>>,
 }
 
 /// A digest from a column; anything else there is damage.
@@ -67,7 +70,21 @@ impl Store {
     /// The store below Hull's data directory. Nothing is read or made: that happens at the first use.
     #[must_use]
     pub fn new(root: &Path) -> Self {
-        Self { root: Arc::new(root.to_owned()), database: Database::new(root) }
+        Self { root: Arc::new(root.to_owned()), database: Database::new(root), kept: None }
+    }
+
+    /// Images that are found are kept, as long as nobody changes a record.
+    #[must_use]
+    pub fn keeping(mut self) -> Self {
+        self.kept = Some(Arc::default());
+        self
+    }
+
+    /// Gives up what is kept.
+    pub fn forget(&self) {
+        if let Some(kept) = &self.kept {
+            kept.forget();
+        }
     }
 
     /// [`Self::new`], and the database is opened if there is one, so that a damaged one is told at once.
@@ -111,7 +128,13 @@ impl Store {
     /// # Errors
     /// [`Error::NoImage`]; [`Error::Damaged`] when the configuration is not what its digest says.
     pub fn find(&self, text: &str) -> Result<Image, Error> {
-        let found = self.settled(|connection| match find_row(connection, text)? {
+        let found = |kept: &Kept, moment| kept.image(moment, text).map(Some);
+        let put = |kept: &Kept, moment, image: &Option<Image>| {
+            if let Some(image) = image {
+                kept.put(moment, text, image);
+            }
+        };
+        let found = self.settled_unless(found, put, |connection| match find_row(connection, text)? {
             Some(row) => self.load(connection, &row).map(Some),
             None => Ok(None),
         })?;
@@ -190,7 +213,8 @@ impl Store {
     /// # Errors
     /// When the database or a configuration cannot be read.
     pub fn list(&self) -> Result<Vec<Image>, Error> {
-        let mut images = self.settled(|connection| {
+        let put = |kept: &Kept, moment, images: &Vec<Image>| kept.put_all(moment, images);
+        let mut images = self.settled_unless(Kept::all, put, |connection| {
             let mut statement = connection.prepare("SELECT id, digest, manifest, added FROM images")?;
             let rows = statement.query_map((), Row::read)?.collect::<Result<Vec<_>, _>>()?;
             rows.iter().map(|row| self.load(connection, row)).collect::<Result<Vec<_>, _>>()
@@ -256,6 +280,28 @@ impl Store {
             }
         }
         self.read(body)
+    }
+
+    /// [`Self::settled`], unless it is known.
+    fn settled_unless<T: Default>(
+        &self,
+        known: impl Fn(&Kept, Moment) -> Option<T>,
+        put: impl Fn(&Kept, Moment, &T),
+        body: impl Fn(&Connection) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let Some(kept) = &self.kept else { return self.settled(body) };
+        let found = self.database.read_unless(
+            |moment| known(kept, moment),
+            |connection, moment| {
+                let found = body(connection)?;
+                put(kept, moment, &found);
+                Ok(found)
+            },
+        );
+        match found {
+            Err(Error::Damaged { .. }) => self.settled(body),
+            found => found,
+        }
     }
 
     /// Where a blob is, if it is held. It may go at any moment: [`Self::open_blob`].

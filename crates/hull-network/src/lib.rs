@@ -38,7 +38,7 @@ mod subnet;
 
 pub use endpoints::{Attachment, Plan, Who, namespace_at, namespace_of};
 pub use error::Error;
-pub use networks::{Create, Networks, host_gateways};
+pub use networks::{Create, Networks, Overview, host_gateways};
 pub use options::{GatewayMode, Options, PUBLISH_MODE};
 pub use ports::{Publish, Reservation};
 pub use proxy::Proxy;

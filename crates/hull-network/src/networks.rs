@@ -44,6 +44,17 @@ pub struct Create {
     pub options: BTreeMap<String, String>,
 }
 
+/// What is known of all containers' networks at one moment.
+#[derive(Debug, Default)]
+pub struct Overview {
+    /// By the containers' IDs.
+    pub endpoints: BTreeMap<String, Vec<Endpoint>>,
+    /// Published ports by the containers' IDs.
+    pub ports: BTreeMap<String, Vec<Published>>,
+    /// IDs of networks by their names.
+    pub ids: BTreeMap<String, String>,
+}
+
 fn valid_name(name: &str) -> Result<(), Error> {
     let mut characters = name.chars();
     let first = characters.next().is_some_and(|one| one.is_ascii_alphanumeric());
@@ -129,6 +140,25 @@ impl Networks {
                 ports.extend(store::ports_of_endpoint(connection, endpoint.id)?);
             }
             Ok(ports)
+        })
+    }
+
+    /// All containers' networks and ports at one moment.
+    ///
+    /// # Errors
+    /// [`Error::Database`], [`Error::Damaged`].
+    pub fn overview(&self) -> Result<Overview, Error> {
+        self.db.read(|connection| {
+            let mut ports = store::all_ports(connection)?;
+            let mut overview = Overview { ids: store::ids(connection)?, ..Overview::default() };
+            for endpoint in store::endpoints(connection)? {
+                let container = endpoint.container.clone();
+                if let Some(list) = ports.remove(&endpoint.id) {
+                    overview.ports.entry(container.clone()).or_default().extend(list);
+                }
+                overview.endpoints.entry(container).or_default().push(endpoint);
+            }
+            Ok(overview)
         })
     }
 

@@ -1,5 +1,6 @@
 //! Queries of the tables in `hull-db/schema/2-networks.sql`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -105,6 +106,25 @@ pub(crate) fn endpoints_of_network(connection: &Connection, id: &str) -> Result<
 
 pub(crate) fn endpoints_of_container(connection: &Connection, id: &str) -> Result<Vec<Endpoint>, Error> {
     collect(connection, &format!("{ENDPOINT} WHERE container = ?1 AND leaving = 0 ORDER BY id"), [id], endpoint)
+}
+
+pub(crate) fn endpoints(connection: &Connection) -> Result<Vec<Endpoint>, Error> {
+    collect(connection, &format!("{ENDPOINT} WHERE leaving = 0 ORDER BY id"), (), endpoint)
+}
+
+/// IDs of networks by their names.
+pub(crate) fn ids(connection: &Connection) -> Result<BTreeMap<String, String>, Error> {
+    let query = "SELECT name, id FROM networks WHERE removing = 0";
+    Ok(collect(connection, query, (), |row| Ok((row.get(0)?, row.get(1)?)))?.into_iter().collect())
+}
+
+/// Published ports by the numbers of endpoints.
+pub(crate) fn all_ports(connection: &Connection) -> Result<BTreeMap<i64, Vec<Published>>, Error> {
+    let list = collect(connection, "SELECT endpoint, list FROM ports", (), |row| {
+        let (endpoint, list): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
+        Ok((endpoint, decode(&list)?))
+    })?;
+    Ok(list.into_iter().collect())
 }
 
 /// IDs of all containers that are on networks.

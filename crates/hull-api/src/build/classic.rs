@@ -133,7 +133,9 @@ fn refusal(asked: &Asked, reason: &str) -> Refusal {
         let name = if asked.dockerfile.is_empty() { "Dockerfile" } else { &asked.dockerfile };
         return Refusal::failed(format!("Cannot locate specified Dockerfile: {}", hull_oci::spec::one_line(name)));
     }
-    if text.contains("dockerfile parse error") || text.contains("target stage") {
+    let wrong = ["dockerfile parse error", "target stage", "cannot be empty", "invalid reference format", "nul byte"];
+    let flags = ["invalid value ", "invalid argument ", "invalid size: "];
+    if wrong.iter().chain(&flags).any(|part| text.contains(part)) {
         return Refusal::bad(text);
     }
     Refusal { code: code.filter(|_| !asked.traced), ..Refusal::failed(text) }

@@ -52,7 +52,11 @@ impl Command {
         command.args(["build", "--progress=rawjson"]).args(self.words).envs(self.variables);
         command.stdin(if self.piped { Stdio::piped() } else { Stdio::null() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let failed = |error: &dyn std::fmt::Display| Refusal::failed(format!("start the build: {error}"));
+        let failed = |error: &std::io::Error| match error.kind() {
+            // A null byte in one of the words.
+            std::io::ErrorKind::InvalidInput => Refusal::bad(format!("start the build: {error}")),
+            _ => Refusal::failed(format!("start the build: {error}")),
+        };
         let mut child = command.spawn().map_err(|error| failed(&error))?;
         let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
         let handle = match pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
@@ -60,7 +64,7 @@ impl Command {
             other => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(failed(&format!("{other:?}")));
+                return Err(Refusal::failed(format!("start the build: {other:?}")));
             }
         };
         Ok(Process { child, handle })

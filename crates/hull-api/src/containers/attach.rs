@@ -32,7 +32,7 @@ pub(super) fn keys(request: &Request) -> Result<Vec<u8>, Refusal> {
 
 /// What a client asks of an attachment.
 pub(super) struct Wish {
-    pub(super) container: Container,
+    pub(super) container: Arc<Container>,
     pub(super) wants: u8,
     pub(super) keys: Vec<u8>,
     logs: bool,
@@ -96,8 +96,17 @@ pub(super) fn serve(api: &Arc<Api>, wish: Wish, monitor: Option<Monitor>, form: 
     api.engine.tell(&wish.container, "attach", &[]);
     let Wish { container, wants, keys, .. } = wish;
     let tty = container.config.tty;
-    let relay =
-        Relay { api: Arc::clone(api), id: container.id, client: socket, monitor, wants, tty, keys, form, early };
+    let relay = Relay {
+        api: Arc::clone(api),
+        id: container.id.clone(),
+        client: socket,
+        monitor,
+        wants,
+        tty,
+        keys,
+        form,
+        early,
+    };
     relay.run();
 }
 

@@ -18,6 +18,7 @@ use crate::api::Api;
 use crate::http::{Reply, Request};
 use crate::refusal::Refusal;
 use crate::wire::create::{Create, Healthcheck, HostConfig, PortBinding, Rate};
+use crate::wire::network::EndpointSettings;
 
 type Made<T> = Result<T, Refusal>;
 
@@ -417,7 +418,7 @@ fn default_network() -> String {
 fn network(
     config: &mut RunConfig,
     host: &HostConfig,
-    endpoints: &std::collections::BTreeMap<String, serde_json::Value>,
+    endpoints: &std::collections::BTreeMap<String, EndpointSettings>,
     mac: &str,
     disabled: bool,
 ) -> Made<()> {

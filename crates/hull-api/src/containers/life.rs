@@ -193,7 +193,7 @@ pub(super) fn prune(api: &Arc<Api>, request: &mut Request) -> Answer {
     let filters = request.query.filters(&["until", "label", "label!"])?;
     let until = filters.values("until").next().map(crate::images::moment).transpose()?;
     let (mut deleted, mut space) = (Vec::new(), 0_u64);
-    for (container, state) in api.engine.list()? {
+    for (container, state) in api.engine.list_shared()? {
         let labels = &container.config.labels;
         let fits = matches!(state.phase, Phase::Created | Phase::Exited)
             && api.sees(labels)
@@ -205,7 +205,7 @@ pub(super) fn prune(api: &Arc<Api>, request: &mut Request) -> Answer {
         let written = api.engine.written(&container.id);
         // One that somebody starts or removes meanwhile stays, or is gone.
         if api.engine.remove(&container, false, false).is_ok() {
-            deleted.push(container.id);
+            deleted.push(container.id.clone());
             space = space.saturating_add(written);
         }
     }

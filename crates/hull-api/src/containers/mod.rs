@@ -23,7 +23,6 @@ pub(crate) use attach::{size, stream_kind};
 pub(crate) use create::config;
 pub(crate) use files::described;
 pub(crate) use life::understand;
-pub(crate) use list::document as list_document;
 pub(crate) use logs::moment;
 
 pub(crate) const ROUTES: &[Route] = &[

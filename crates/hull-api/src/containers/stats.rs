@@ -18,6 +18,9 @@ pub(super) fn top(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusa
     let container = api.container(request.param("id"))?;
     super::running(&api.engine, &container)?;
     let words: Vec<String> = request.query.text("ps_args").split_whitespace().map(str::to_owned).collect();
+    if words.iter().any(|word| word.contains('\0')) {
+        return Err(Refusal::bad("invalid ps_args: a null byte is in it"));
+    }
     let found = api.engine.processes(&container, &words)?;
     Ok(Reply::json(200, &json!({ "Titles": found.titles, "Processes": found.rows })))
 }

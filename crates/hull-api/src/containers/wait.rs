@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hull_engine::monitor::protocol::{self, Frames};
 use hull_engine::records::Phase;
-use hull_engine::{Container, events};
+use hull_engine::{Container, Engine, events};
 use hull_oci::spec::one_line;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -19,7 +19,7 @@ use crate::api::Api;
 use crate::http::{Reply, Request, Stream};
 use crate::refusal::Refusal;
 
-/// How often it is looked whether a container that has ended is removed.
+/// How often it is looked whether a container that has ended is removed, beside when something is heard of it.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// A container that has gone within so many nanoseconds is still known by its last events.
@@ -67,16 +67,27 @@ pub(super) fn wait(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refus
             Some(monitor) => exit(&api, &container, monitor, written, (condition, ended), stream),
         };
         let Some(code) = heard else { return Ok(()) };
-        if condition == Condition::Removed {
-            while api.engine.container(&container.id).is_ok() {
-                if !stream.pause(LOOK) {
-                    return Ok(());
-                }
-            }
+        if condition == Condition::Removed && !await_removal(&api.engine, &container.id, stream) {
+            return Ok(());
         }
         serde_json::to_writer(&mut *stream, &json!({ "StatusCode": code }))?;
         stream.write_all(b"\n")
     }))
+}
+
+/// Waits until a container is removed; `false` when the client has gone.
+fn await_removal(engine: &Engine, id: &str, stream: &Stream) -> bool {
+    let removal = engine.removal(id);
+    let limit = Timespec::try_from(LOOK).ok();
+    while !removal.is_done() {
+        let mut list = vec![PollFd::from_borrowed_fd(stream.gone(), PollFlags::empty())];
+        list.extend(removal.watch().map(|watch| PollFd::from_borrowed_fd(watch, PollFlags::IN)));
+        let _ = poll(&mut list, limit.as_ref());
+        if stream.is_gone() {
+            return false;
+        }
+    }
+    true
 }
 
 /// The exit code of a container that has ended and gone within the last seconds, at once.

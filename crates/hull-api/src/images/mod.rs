@@ -114,8 +114,8 @@ fn manifests(api: &Api, image: &Image, users: &BTreeMap<String, Vec<String>>) ->
 /// The containers of each image.
 fn users(api: &Api) -> Result<BTreeMap<String, Vec<String>>, Refusal> {
     let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (container, _) in api.engine.list()? {
-        users.entry(container.image_id).or_default().push(container.id);
+    for (container, _) in api.engine.list_shared()? {
+        users.entry(container.image_id.clone()).or_default().push(container.id.clone());
     }
     Ok(users)
 }

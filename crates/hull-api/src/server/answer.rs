@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::load::{Busy, Load};
+use super::load::{Among, Busy, Load};
 use super::{STACK, Shared, raw};
 use crate::api::Api;
 use crate::http::{Answer, Body, DRAIN, Hijacked, Kind, Reply, Request, Stream, response};
@@ -84,13 +84,18 @@ struct Work {
     turn: Option<OwnedSemaphorePermit>,
 }
 
-/// Whether a request only asks for what is here: it waits neither for a container nor for another machine.
-fn is_question(parts: &hyper::http::request::Parts) -> bool {
+/// Whose turn a request has to wait for: one that only asks for what is here, and waits neither for a container nor for
+/// another machine.
+fn among(parts: &hyper::http::request::Parts) -> Option<Among> {
     let path = parts.uri.path();
-    parts.method == hyper::Method::GET
-        && !["/distribution/", "/images/search", "/attach/ws", "/archive", "/changes", "/system/df", "/_ping"]
-            .iter()
-            .any(|part| path.contains(part))
+    if parts.method != hyper::Method::GET {
+        return None;
+    }
+    if path.ends_with("/system/df") {
+        return Some(Among::Walks);
+    }
+    let waits = ["/distribution/", "/images/search", "/attach/ws", "/archive", "/changes", "/_ping"];
+    (!waits.iter().any(|part| path.contains(part))).then_some(Among::Questions)
 }
 
 impl Work {
@@ -274,9 +279,9 @@ pub(super) async fn answer(
     load.asked();
     let sender = Head { sender, load: Arc::clone(&load) };
     let (body, runtime) = (Body::of(incoming), Handle::current());
-    let turn = match is_question(&parts) {
-        true => load.turn().await,
-        false => None,
+    let turn = match among(&parts) {
+        Some(among) => load.turn(among).await,
+        None => None,
     };
     let work = Work { api, load, parts, body, upgrade, runtime, place, turn };
     tokio::task::spawn_blocking(move || work.run(sender));

@@ -9,6 +9,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Questions that are looked up at a time: more would only take each other's memory and processors.
 const QUESTIONS: usize = 8;
 
+/// Questions at a time that walk through files.
+const WALKS: usize = 2;
+
 /// Requests that are being answered.
 #[derive(Debug)]
 pub(super) struct Load {
@@ -19,6 +22,14 @@ pub(super) struct Load {
     /// When the last one ended.
     last: Mutex<Instant>,
     questions: Arc<Semaphore>,
+    walks: Arc<Semaphore>,
+}
+
+/// Which others a question waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Among {
+    Questions,
+    Walks,
 }
 
 impl Load {
@@ -28,6 +39,7 @@ impl Load {
             unanswered: AtomicUsize::new(0),
             last: Mutex::new(Instant::now()),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
+            walks: Arc::new(Semaphore::new(WALKS)),
         }
     }
 
@@ -53,8 +65,12 @@ impl Load {
     }
 
     /// Waits for the turn of a question.
-    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.questions).acquire_owned().await.ok()
+    pub(super) async fn turn(&self, among: Among) -> Option<OwnedSemaphorePermit> {
+        let turns = match among {
+            Among::Questions => &self.questions,
+            Among::Walks => &self.walks,
+        };
+        Arc::clone(turns).acquire_owned().await.ok()
     }
 }
 

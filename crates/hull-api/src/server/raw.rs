@@ -127,6 +127,25 @@ impl AsyncWrite for Client {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
+    /// Without this whoever writes answers copies them into a buffer that each connection then keeps.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.write_instead(context))?;
+        if self.attaches {
+            // The head is a piece of its own.
+            let first = pieces.iter().find(|piece| !piece.is_empty()).map_or(&[][..], |piece| piece);
+            return self.poll_write(context, first);
+        }
+        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.write_instead(context))?;
         Pin::new(&mut self.stream).poll_flush(context)

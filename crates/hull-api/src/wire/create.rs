@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::null_object;
+use super::network::EndpointSettings;
+use super::{null_object, null_objects};
 use hull_oci::spec::null_default;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -79,6 +80,13 @@ pub(crate) struct Create {
     pub(crate) host_config: HostConfig,
     #[serde(deserialize_with = "null_object")]
     pub(crate) networking_config: NetworkingConfig,
+    // What has no effect is refused where its type is wrong.
+    #[serde(rename = "ArgsEscaped", deserialize_with = "null_default")]
+    _args_escaped: bool,
+    #[serde(rename = "OnBuild", deserialize_with = "null_default")]
+    _on_build: Vec<String>,
+    #[serde(rename = "Shell", deserialize_with = "null_default")]
+    _shell: Vec<String>,
 }
 
 /// What is asked of the machine.
@@ -203,14 +211,29 @@ pub(crate) struct HostConfig {
     pub(crate) pids_limit: Option<i64>,
     #[serde(deserialize_with = "null_default")]
     pub(crate) ulimits: Vec<Ulimit>,
+    // What has no effect is refused where its type is wrong.
+    #[serde(rename = "CpuCount", deserialize_with = "null_default")]
+    _cpu_count: i64,
+    #[serde(rename = "CpuPercent", deserialize_with = "null_default")]
+    _cpu_percent: i64,
+    #[serde(rename = "IOMaximumIOps", deserialize_with = "null_default")]
+    _io_maximum_iops: u64,
+    #[serde(rename = "IOMaximumBandwidth", deserialize_with = "null_default")]
+    _io_maximum_bandwidth: u64,
+    #[serde(rename = "ContainerIDFile", deserialize_with = "null_default")]
+    _container_id_file: String,
+    #[serde(rename = "ConsoleSize", deserialize_with = "null_default")]
+    _console_size: Vec<u64>,
+    #[serde(rename = "Cgroup", deserialize_with = "null_default")]
+    _cgroup: String,
 }
 
 /// Networks that a container is put on.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(crate) struct NetworkingConfig {
-    #[serde(deserialize_with = "null_default")]
-    pub(crate) endpoints_config: BTreeMap<String, Value>,
+    #[serde(deserialize_with = "null_objects")]
+    pub(crate) endpoints_config: BTreeMap<String, EndpointSettings>,
 }
 
 /// Where output is kept.

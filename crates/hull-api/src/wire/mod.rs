@@ -1,8 +1,11 @@
 //! Documents of the API. What clients send may be `null`, absent or more than is known everywhere.
 
 pub(crate) mod create;
+pub(crate) mod network;
 pub(crate) mod unreadable;
+pub(crate) mod volume;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -31,4 +34,18 @@ pub(crate) fn null_object<'de, D: Deserializer<'de>, T: Deserialize<'de> + Defau
         }
     }
     deserializer.deserialize_any(Object(PhantomData))
+}
+
+/// A map of objects, each of which may be `null`.
+pub(crate) fn null_objects<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<BTreeMap<String, T>, D::Error> {
+    struct Given<T>(T);
+    impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Given<T> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            null_object(deserializer).map(Self)
+        }
+    }
+    let map: Option<BTreeMap<String, Given<T>>> = Option::deserialize(deserializer)?;
+    Ok(map.unwrap_or_default().into_iter().map(|(name, Given(one))| (name, one)).collect())
 }

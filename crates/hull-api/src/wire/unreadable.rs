@@ -113,6 +113,7 @@ fn mismatch(text: &str, path: &Path, whole: &str) -> Option<String> {
     let kind = match (parent, special) {
         ("PortBindings", _) => "[]nat.PortBinding",
         ("EndpointsConfig", _) => "network.EndpointSettings",
+        ("LogConfig", Some(_)) => "map[string]string",
         ("Devices", _) if *is_element => "container.DeviceMapping",
         ("Mounts", _) if *is_element => "mount.Mount",
         (_, Some("string")) => return Some(format!("json: cannot unmarshal {found} into Go value of type string")),
@@ -200,15 +201,6 @@ pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8], whole: &str) -> Result<T, 
     ))
 }
 
-/// Reads a part of a document that has been taken apart already.
-///
-/// # Errors
-/// Go's words.
-pub(crate) fn part<T: DeserializeOwned>(value: serde_json::Value, whole: &str) -> Result<T, String> {
-    serde_path_to_error::deserialize(value)
-        .map_err(|tracked| format!("invalid JSON: {}", wrong(&[], tracked.inner(), tracked.path(), whole)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,7 +258,7 @@ mod tests {
             let refused = read::<Option<Create>>(body.as_bytes(), "container.CreateRequest").map(drop);
             assert_eq!(refused, Err(format!("invalid JSON: {said}")), "{body}");
         }
-        let network = part::<Create>(serde_json::json!({ "Env": 5 }), "network.CreateRequest").map(drop);
+        let network = read::<Create>(br#"{"Env":5}"#, "network.CreateRequest").map(drop);
         let said =
             "invalid JSON: json: cannot unmarshal number into Go struct field CreateRequest.Env of type []string";
         assert_eq!(network, Err(said.to_owned()));

@@ -1,5 +1,7 @@
 //! Which containers a list shows.
 
+use std::borrow::Borrow;
+
 use hull_oci::spec::one_line;
 
 use super::Filters;
@@ -80,7 +82,7 @@ impl<'f> Containers<'f> {
         engine: &'f Engine,
         filters: &'f Filters,
         all: bool,
-        list: &[(Container, State)],
+        list: &[(impl Borrow<Container>, State)],
     ) -> Result<Self, Error> {
         filters.one_of("health", "health", &["none", "starting", "healthy", "unhealthy"])?;
         let states = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
@@ -96,7 +98,7 @@ impl<'f> Containers<'f> {
         let exited = exited.collect::<Result<Vec<_>, _>>()?;
         let place = |name: &str| -> Result<usize, Error> {
             let found = engine.find(name)?;
-            Ok(list.iter().position(|(container, _)| container.id == found.id).unwrap_or(list.len()))
+            Ok(list.iter().position(|(container, _)| container.borrow().id == found.id).unwrap_or(list.len()))
         };
         let ancestor =
             |name: &'f str| (name, engine.images.find(name).map(|image| image.id.to_string()).unwrap_or_default());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use hull_network::Endpoint;
+use hull_network::{Endpoint, Published};
 use hull_oci::Digest;
 use serde_json::{Map, Value, json};
 
@@ -35,16 +35,24 @@ pub(super) fn exposed(container: &Container, image: Option<&hull_image::Config>)
 /// `image` is the configuration of its image, which may expose some.
 #[must_use]
 pub fn ports(engine: &Engine, container: &Container, state: &State, image: Option<&hull_image::Config>) -> Vec<Port> {
-    let mut list = Vec::new();
-    if state.phase != Phase::Running || !has_networks(&container.config) {
-        return list;
+    if !has_ports(container, state) {
+        return Vec::new();
     }
     let exposed = exposed(container, image);
-    if exposed.is_empty() {
-        return list;
-    }
     // What cannot be read is not shown: a list of containers has no place for it.
-    for one in engine.networks().ports_of(&container.id).unwrap_or_default() {
+    let published = || engine.networks().ports_of(&container.id).unwrap_or_default();
+    if exposed.is_empty() { Vec::new() } else { all_ports(exposed, published()) }
+}
+
+/// Whether there may be ports that lead to a container.
+pub(super) fn has_ports(container: &Container, state: &State) -> bool {
+    state.phase == Phase::Running && has_networks(&container.config)
+}
+
+/// Exposed ports, and those of the machine that lead to some.
+pub(super) fn all_ports(exposed: BTreeSet<String>, published: Vec<Published>) -> Vec<Port> {
+    let mut list = Vec::new();
+    for one in published {
         let protocol = one.protocol.as_str().to_owned();
         list.push(Port { private: one.port, protocol, public: Some((one.host, one.host_port)) });
     }
@@ -127,29 +135,24 @@ fn network(container: &Container, name: &str, endpoint: Option<&Endpoint>) -> Va
     })
 }
 
-/// How the container is reached.
-pub(super) fn settings(
-    engine: &Engine,
+/// The container's networks by name; `id_of` knows those of the machine.
+pub(super) fn attached(
     container: &Container,
     state: &State,
-    image: Option<&hull_image::Config>,
-) -> Value {
-    let running = state.phase == Phase::Running;
+    endpoints: &[Endpoint],
+    id_of: &dyn Fn(&str) -> Option<String>,
+) -> Map<String, Value> {
     let mut networks = Map::new();
     if has_networks(&container.config) {
-        let endpoints = match running {
-            true => engine.networks().endpoints_of(&container.id).unwrap_or_default(),
-            false => Vec::new(),
-        };
         for one in &container.config.networks {
             let endpoint = endpoints.iter().find(|endpoint| endpoint.network_name == one.name);
             let mut shown = network(container, &one.name, endpoint);
             // One that has ended was on it.
             if endpoint.is_none()
                 && state.finished != 0
-                && let Ok(found) = engine.networks().find(&one.name)
+                && let Some(id) = id_of(&one.name)
             {
-                shown["NetworkID"] = found.id.into();
+                shown["NetworkID"] = id.into();
             }
             networks.insert(one.name.clone(), shown);
         }
@@ -159,6 +162,23 @@ pub(super) fn settings(
             networks.insert(name.clone(), network(container, &name, None));
         }
     }
+    networks
+}
+
+/// How the container is reached.
+pub(super) fn settings(
+    engine: &Engine,
+    container: &Container,
+    state: &State,
+    image: Option<&hull_image::Config>,
+) -> Value {
+    let running = state.phase == Phase::Running;
+    let endpoints = match running && has_networks(&container.config) {
+        true => engine.networks().endpoints_of(&container.id).unwrap_or_default(),
+        false => Vec::new(),
+    };
+    let id_of = |name: &str| engine.networks().find(name).ok().map(|network| network.id);
+    let networks = attached(container, state, &endpoints, &id_of);
     // Since networks have names these are those of the default one.
     let legacy = networks.get("bridge").cloned().unwrap_or_else(|| network(container, "bridge", None));
     let sandbox = if running { Digest::of(container.id.as_bytes()).hex().to_owned() } else { String::new() };

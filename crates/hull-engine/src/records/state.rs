@@ -124,7 +124,12 @@ impl Engine {
     /// The state as it was written last.
     pub(crate) fn saved_state(&self, id: &str) -> Result<State, Error> {
         let directory = self.directory(id);
-        match read(&directory.join("state.json")) {
+        let path = directory.join("state.json");
+        let state = match &self.kept {
+            Some(kept) => kept.state(id, &path),
+            None => read(&path),
+        };
+        match state {
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 // It has never been started, or is gone.
                 match directory.join("container.json").exists() {

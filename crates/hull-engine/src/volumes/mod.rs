@@ -192,7 +192,7 @@ impl Engine {
     /// When the containers cannot be read.
     pub fn volume_users(&self) -> Result<Users, Error> {
         let mut users = Users::new();
-        for (container, _) in self.list()? {
+        for (container, _) in self.list_shared()? {
             for name in volumes_of(&container) {
                 users.entry(name.to_owned()).or_default().push(container.id.clone());
             }

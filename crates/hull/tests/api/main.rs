@@ -3,6 +3,7 @@
 mod build;
 mod containers;
 mod docker;
+mod endpoints;
 mod entitlements;
 mod images;
 mod killed;

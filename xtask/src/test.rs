@@ -15,9 +15,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     std::fs::create_dir_all(&directory)?;
     let log = directory.join("skipped-tests");
     std::fs::write(&log, "")?;
-    let runner: &[&str] = if has_nextest() { &["nextest", "run"] } else { &["test"] };
+    if !has_nextest() {
+        return Err("cargo-nextest is missing: ./test installs it, or cargo install --locked cargo-nextest".into());
+    }
     let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
-    let mut tests = cargo(runner);
+    let mut tests = cargo(&["nextest", "run"]);
     tests.args(["--workspace", "--locked"]).args(arguments).env("HULL_SKIP_LOG", &log);
     if strict && std::env::var_os("PROPTEST_RNG_SEED").is_none() {
         tests.env("PROPTEST_RNG_SEED", "1");
@@ -38,7 +40,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     }
 }
 
-/// Whether cargo knows `nextest`; each test then is a process of its own.
+/// Whether cargo knows `nextest`. Tests enter namespaces and change directories: each must be a process of its own.
 fn has_nextest() -> bool {
     let mut probe = cargo(&["nextest", "--version"]);
     probe.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())

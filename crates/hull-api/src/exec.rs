@@ -258,7 +258,7 @@ fn start(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     }
     let tty = body.tty || record.config.tty;
     let api = Arc::clone(api);
-    Ok(Reply::hijack(containers::stream_kind(request, tty), move |hijacked| {
+    Ok(Reply::hijack(request.stream_kind(tty), move |hijacked| {
         // What goes wrong from here on is told by the process itself, or by the end of the connection.
         if let Ok((mut child, _message)) = spawn(&api.engine, &id, Some(hijacked)) {
             let _ = child.wait();

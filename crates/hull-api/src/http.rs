@@ -57,6 +57,15 @@ impl Request {
         self.params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value.as_str())
     }
 
+    /// The media type of a stream of a container's outputs: with headers between them where there are two and the client
+    /// has known that type since API 1.42.
+    pub(crate) fn stream_kind(&self, tty: bool) -> &'static str {
+        match self.version.since(42) && !tty {
+            true => "application/vnd.docker.multiplexed-stream",
+            false => "application/vnd.docker.raw-stream",
+        }
+    }
+
     /// A header's text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {

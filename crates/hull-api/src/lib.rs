@@ -8,7 +8,8 @@
 //! * `api`: what answers are made from, and `seen`: what of it a socket sees; `options`: how the server is run.
 //! * `router`: which endpoint a path is, each a `route`; `query`: parameters and filters; `refusal`: statuses and texts;
 //!   `guard`, `rule`: who may what.
-//! * `step`: what needs a process with a single thread, done by another process of the same binary.
+//! * `step`: what needs a process with a single thread, asked of another process of the same binary; `perform`: what that
+//!   process does.
 //! * `system`, `containers`, `exec`, `images`, `commit`, `distribution`, `networks`, `volumes`, `swarm`: the endpoints;
 //!   `build`, `buildkit`: builds, which are `hull build` processes; `wire`: their documents; `lines`: answers that are lines of JSON; `registry`: who a client is to a registry.
 //!
@@ -35,6 +36,7 @@ mod images;
 mod lines;
 mod networks;
 mod options;
+mod perform;
 mod query;
 mod refusal;
 mod registry;
@@ -55,12 +57,13 @@ pub use api::Api;
 pub use error::Error;
 pub use http::{Body, Hijacked, Reply, Request, Stream};
 pub use options::{Listen, Options, Tls};
+pub use perform::step;
 pub use query::Query;
 pub use refusal::Refusal;
 pub use route::Route;
 pub use router::understand;
 pub use rule::Rule;
 pub use server::serve;
-pub use step::{COMMAND, step};
+pub use step::COMMAND;
 pub use system::info;
 pub use version::{API_VERSION, ENGINE_VERSION, MIN_API_VERSION, Version};

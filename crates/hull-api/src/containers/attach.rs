@@ -15,14 +15,6 @@ use crate::api::Api;
 use crate::http::{Hijacked, Reply, Request};
 use crate::refusal::Refusal;
 
-pub(crate) const RAW: &str = "application/vnd.docker.raw-stream";
-pub(crate) const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
-
-/// What a stream of both outputs is called for a client.
-pub(crate) fn stream_kind(request: &Request, tty: bool) -> &'static str {
-    if request.version.since(42) && !tty { MULTIPLEXED } else { RAW }
-}
-
 /// Keys that detach, of a request.
 pub(super) fn keys(request: &Request) -> Result<Vec<u8>, Refusal> {
     let text = request.query.text("detachKeys");
@@ -146,7 +138,7 @@ pub(super) fn attach(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Ref
     // Before the answer: whoever has it may start the container.
     let monitor = wish.stream.then(|| monitor(api, &wish.container.id, wish.wants)).transpose()?;
     let api = Arc::clone(api);
-    Ok(Reply::hijack(stream_kind(request, tty), move |hijacked| serve(&api, wish, monitor, form, hijacked)))
+    Ok(Reply::hijack(request.stream_kind(tty), move |hijacked| serve(&api, wish, monitor, form, hijacked)))
 }
 
 pub(crate) fn size(request: &Request) -> Result<(u16, u16), Refusal> {

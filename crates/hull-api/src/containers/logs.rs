@@ -7,7 +7,6 @@ use std::sync::Arc;
 use hull_engine::logs::{self, Entry, Options, Take};
 use hull_engine::monitor::protocol;
 
-use super::attach::stream_kind;
 use super::relay::frame;
 use crate::api::Api;
 use crate::http::{Reply, Request};
@@ -69,7 +68,7 @@ pub(super) fn logs(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refus
         return Err(hull_engine::Error::Unreadable.into());
     }
     let tty = container.config.tty;
-    let kind = stream_kind(request, tty);
+    let kind = request.stream_kind(tty);
     let api = Arc::clone(api);
     Ok(Reply::stream(kind, move |stream| {
         let stream = RefCell::new(stream);

@@ -19,7 +19,7 @@ use hull_engine::{Container, Engine};
 use crate::refusal::Refusal;
 use crate::route::Route;
 
-pub(crate) use attach::{size, stream_kind};
+pub(crate) use attach::size;
 pub(crate) use create::config;
 pub(crate) use files::described;
 pub(crate) use life::understand;

@@ -19,8 +19,10 @@ use std::time::{Duration, SystemTime};
 use hull_engine::exec::{Client, ExecConfig, Served};
 use hull_engine::monitor::protocol::{WANTS_STDERR, WANTS_STDIN, WANTS_STDOUT};
 use hull_engine::{Container, Engine};
+use hull_fs::lock::Lock;
 use hull_oci::spec::null_default;
 use hull_runtime::state::process_start_time;
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{SendFlags, send};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -54,10 +56,13 @@ struct Record {
     config: ExecConfig,
     /// Streams that a client gets.
     wants: u8,
+    /// A server has said that it starts it, or the process has that it belongs to.
     started: bool,
+    /// That process has: from then on nobody else starts it.
+    taken: bool,
     /// Process ID of the program, while it runs.
     pid: i32,
-    /// The process that it belongs to, and its start time.
+    /// The process that it belongs to, and its start time; before there is one, the server's.
     owner: (i32, u64),
     /// The program's terminal, as a descriptor of that process.
     terminal: Option<i32>,
@@ -67,8 +72,25 @@ struct Record {
 }
 
 impl Record {
-    fn is_running(&self) -> bool {
+    /// Whether whoever starts it, or has it, is there.
+    fn is_cared_for(&self) -> bool {
         self.code.is_none() && self.owner.0 > 0 && process_start_time(self.owner.0) == Some(self.owner.1)
+    }
+
+    /// Whether it runs, in the care of a process of its own.
+    fn is_running(&self) -> bool {
+        self.taken && self.is_cared_for()
+    }
+
+    /// Whether it was started, or is. A server that was killed before it had a process for it has not started it.
+    fn is_started(&self) -> bool {
+        self.started && (self.taken || self.is_cared_for())
+    }
+
+    /// Makes this process its owner.
+    fn own(&mut self) {
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        self.owner = (own, process_start_time(own).unwrap_or(0));
     }
 }
 
@@ -111,7 +133,7 @@ fn sweep(engine: &Engine) {
         let Some(age) = age.filter(|age| *age > KEPT) else { continue };
         let is_old = load(&entry.path()).is_none_or(|record| {
             let gone = engine.container(&record.container).is_err();
-            !record.is_running() && (gone || record.started || age > UNUSED)
+            !record.is_cared_for() && (gone || record.started || age > UNUSED)
         });
         if is_old {
             let _ = fs::remove_file(entry.path());
@@ -227,6 +249,19 @@ fn spawn(engine: &Engine, id: &str, client: Option<Hijacked>) -> Result<(std::pr
     Ok((child, ours))
 }
 
+/// The same; without a process the program is as if nobody had started it.
+fn spawn_or_let_go(
+    engine: &Engine,
+    mut record: Record,
+    client: Option<Hijacked>,
+) -> Result<(std::process::Child, OwnedFd), Refusal> {
+    spawn(engine, &record.id, client).inspect_err(|_| {
+        (record.started, record.owner) = (false, (0, 0));
+        // What cannot be written down is over with this server.
+        let _ = save(engine, &record);
+    })
+}
+
 fn start(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let id = request.param("id").to_owned();
     let body: Start = request.optional_json("container.ExecStartOptions")?.unwrap_or_default();
@@ -234,8 +269,8 @@ fn start(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     if record.code.is_some() {
         return Err(Refusal::conflict(format!("Error: Exec command {id} has already run")));
     }
-    if record.started {
-        return Err(Refusal::conflict(format!("Error: Exec command {id} is already running")));
+    if record.is_started() {
+        return Err(already_running(&id));
     }
     containers::running(&api.engine, &container)?;
     if api.engine.is_paused(&container.id) {
@@ -243,10 +278,11 @@ fn start(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
         return Err(Refusal::conflict(format!("Container {} {text}", container.id)));
     }
     record.started = true;
+    record.own();
     record.size = body.console_size.filter(|size| *size != (0, 0)).or(record.size);
     save(&api.engine, &record)?;
     if body.detach {
-        let (mut child, _message) = spawn(&api.engine, &id, None)?;
+        let (mut child, _message) = spawn_or_let_go(&api.engine, record, None)?;
         let mut line = Vec::new();
         if let Some(output) = child.stdout.take() {
             use std::io::{BufRead as _, Read as _};
@@ -260,10 +296,14 @@ fn start(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let api = Arc::clone(api);
     Ok(Reply::hijack(request.stream_kind(tty), move |hijacked| {
         // What goes wrong from here on is told by the process itself, or by the end of the connection.
-        if let Ok((mut child, _message)) = spawn(&api.engine, &id, Some(hijacked)) {
+        if let Ok((mut child, _message)) = spawn_or_let_go(&api.engine, record, Some(hijacked)) {
             let _ = child.wait();
         }
     }))
+}
+
+fn already_running(id: &str) -> Refusal {
+    Refusal::conflict(format!("Error: Exec command {id} is already running"))
 }
 
 /// Waits for a child on a thread of its own.
@@ -275,7 +315,7 @@ fn resize(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let (height, width) = containers::size(request)?;
     let (mut record, _) = find(api, request.param("id"))?;
     if !record.is_running() {
-        if !record.started {
+        if !record.is_started() {
             record.size = Some((height, width));
             save(&api.engine, &record)?;
         }
@@ -298,7 +338,7 @@ fn inspect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let (record, container) = find(api, request.param("id"))?;
     let running = record.is_running();
     // A process that was killed has told nothing.
-    let code = record.code.or((record.started && !running && record.owner.0 > 0).then_some(137));
+    let code = record.code.or((record.taken && !running).then_some(137));
     let (program, args) = record.config.args.split_first().map_or((None, &[][..]), |(first, rest)| (Some(first), rest));
     Ok(Reply::json(
         200,
@@ -368,9 +408,29 @@ impl Served for Keeper<'_> {
     }
 }
 
+/// The record of a program that belongs to this process from now on, unless it belongs to another one. Of two that were
+/// asked for, the first server being killed meanwhile, one starts it.
+fn take(engine: &Engine, id: &str) -> Option<Result<Record, Refusal>> {
+    let path = path(engine, id)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(directory(engine), flags, Mode::empty()).ok()?;
+    let _lock = Lock::exclusive_on(directory, &path).ok()?;
+    let mut record = load(&path)?;
+    if record.taken {
+        return Some(Err(already_running(id)));
+    }
+    (record.started, record.taken) = (true, true);
+    record.own();
+    Some(save(engine, &record).map(|()| record))
+}
+
 /// The process that a program belongs to.
 pub(crate) fn step(engine: &Engine, id: &str) -> u8 {
-    let Some(record) = path(engine, id).and_then(|path| load(&path)) else { return 125 };
+    let record = match take(engine, id) {
+        Some(Ok(record)) => record,
+        Some(Err(refusal)) => return steps::say(&Err(refusal)),
+        None => return 125,
+    };
     let Ok((bytes, descriptors)) = steps::received() else { return 125 };
     // Whoever waits for the start of a program with a client waits for nothing else of this process.
     let client = match (bytes.split_first(), descriptors.into_iter().next()) {
@@ -378,11 +438,8 @@ pub(crate) fn step(engine: &Engine, id: &str) -> u8 {
         _ => None,
     };
     let answerable = client.as_ref().and_then(|client| client.socket.try_clone().ok());
-    let own = rustix::process::getpid().as_raw_nonzero().get();
     let _ = rustix::process::setsid();
     let mut keeper = Keeper { engine, told: client.is_some(), record };
-    keeper.record.owner = (own, process_start_time(own).unwrap_or(0));
-    keeper.save();
     let (config, size) = (keeper.record.config.clone(), keeper.record.size);
     let done = engine
         .container(&keeper.record.container.clone())

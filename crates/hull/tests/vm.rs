@@ -341,7 +341,7 @@ fn vm_machine_reports_what_fails() {
 }
 
 #[test]
-fn vm_default_parent_goes_with_its_last_group() {
+fn vm_default_parent_stays_for_the_next_group() {
     let Some(vm) = machine() else { return };
     let mut spec = config("unused", "sleep 1000", &json!({"pids": {"limit": 7}}));
     spec["linux"].as_object_mut().expect("linux").remove("cgroupsPath");
@@ -350,16 +350,17 @@ fn vm_default_parent_goes_with_its_last_group() {
 start one; start two
 same limit 7 "$(cat $cg/hull/two/pids.max)"
 finish one
-check parent-stays '[ -d $cg/hull/two ]'
+check other-stays '[ -d $cg/hull/two ]'
 finish two
-check parent-goes '[ ! -e $cg/hull ]'
+same empty '' "$(ls -d $cg/hull/*/ 2>/dev/null)"
+check parent-stays '[ -d $cg/hull ]'
 start one
 same limit-again 7 "$(cat $cg/hull/one/pids.max)"
 finish one
-check goes-again '[ ! -e $cg/hull ]'
+check group-goes '[ ! -e $cg/hull/one ]'
 "#,
     );
-    console.assert_ok(&["limit", "parent-stays", "parent-goes", "limit-again", "goes-again"]);
+    console.assert_ok(&["limit", "other-stays", "empty", "parent-stays", "limit-again", "group-goes"]);
 }
 
 #[test]

@@ -40,6 +40,7 @@ const OF_DOCKERD: &[&str] = &[
     "no upgrade proto in request",
     "json: cannot unmarshal",
     "is not paused",
+    "is not connected to the network",
     "Connection refused",
     "layer archive at byte",
     "decompress layer",
@@ -326,6 +327,9 @@ impl Asked {
 
 /// Asks those endpoints that are wanted, of which there are some.
 fn check(is_wanted: fn(&str) -> bool) {
+    if !crate::server::own_network() {
+        return;
+    }
     let Some(server) = Server::with_image(&[]) else { return };
     let pid = server.pid();
     let mut asked = Asked { server, count: 0, wrong: Vec::new(), exec: String::new() };

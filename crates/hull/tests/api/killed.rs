@@ -122,3 +122,34 @@ fn root_api_clients_that_try_again_end_up_right_while_the_server_is_killed() {
     }
     server.finish();
 }
+
+#[test]
+fn root_api_a_program_that_a_killed_server_did_not_start_is_started_by_the_next() {
+    let Some(server) = Server::with_image(&[]) else { return };
+    let container = server.create("kept", &["sleep", "1000"], json!({}));
+    server.post(&format!("/containers/{container}/start"), &Value::Null).is(204);
+    let make = |taken: bool| {
+        let body = json!({ "Cmd": ["/probe", "exit", "3"] });
+        let made = server.post(&format!("/containers/{container}/exec"), &body).is(201).json();
+        let id = made["Id"].as_str().expect("ID").to_owned();
+        // As a server leaves it that is killed behind its first word, or whose process for the program is.
+        let path = format!("run/exec/{id}.json");
+        let mut record: Value =
+            serde_json::from_slice(&std::fs::read(server.home.at(&path)).expect("read")).expect("a record");
+        (record["started"], record["taken"], record["owner"]) = (json!(true), json!(taken), json!([i32::MAX, 1]));
+        server.home.write(&path, record.to_string());
+        id
+    };
+    let id = make(false);
+    let before = server.get(&format!("/exec/{id}/json")).is(200).json();
+    assert_eq!((&before["Running"], &before["ExitCode"]), (&json!(false), &Value::Null));
+    server.post(&format!("/exec/{id}/start"), &json!({ "Detach": true })).is(200);
+    let ended = || server.get(&format!("/exec/{id}/json")).is(200).json();
+    server.home.until("its end", || ended()["ExitCode"] == 3);
+    server.post(&format!("/exec/{id}/start"), &json!({ "Detach": true })).refused(409, "has already run");
+    let id = make(true);
+    server.post(&format!("/exec/{id}/start"), &json!({ "Detach": true })).refused(409, "is already running");
+    assert_eq!(server.get(&format!("/exec/{id}/json")).is(200).json()["ExitCode"], 137);
+    server.delete("/containers/kept?force=1").is(204);
+    server.finish();
+}

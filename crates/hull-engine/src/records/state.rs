@@ -103,11 +103,17 @@ impl Engine {
 
     /// [`Self::state`] by what the caller knows of processes, given by ID and start time.
     pub(super) fn state_by(&self, id: &str, lives: impl Fn(i32, u64) -> bool) -> Result<State, Error> {
+        let is_lost = |state: &State| {
+            matches!(state.phase, Phase::Running | Phase::Restarting)
+                && !lives(state.monitor, state.monitor_start)
+                && !lives(state.pid, state.pid_start)
+        };
         let mut state = self.saved_state(id)?;
-        if matches!(state.phase, Phase::Running | Phase::Restarting)
-            && !lives(state.monitor, state.monitor_start)
-            && !lives(state.pid, state.pid_start)
-        {
+        if is_lost(&state) {
+            // Its monitor may have written the end, and ended, since that was read: now nobody writes any more.
+            state = self.saved_state(id)?;
+        }
+        if is_lost(&state) {
             state = State {
                 phase: Phase::Exited,
                 exit_code: repair::LOST,

@@ -166,3 +166,24 @@ fn what_was_never_started_has_no_state_of_its_own() {
     assert_eq!(engine.saved_state(&one.id).unwrap(), State::default());
     assert_eq!(engine.list().unwrap()[0].1.phase, Phase::Created);
 }
+
+#[test]
+fn an_end_that_is_written_while_its_monitor_is_looked_for_is_the_end() {
+    let (_directory, engine) = engine();
+    let container = container('e', "short");
+    engine.register(&container, None).unwrap();
+    let running = State { phase: Phase::Running, pid: 11, monitor: 12, ..State::default() };
+    engine.save(&container.id, &running).unwrap();
+    // Its monitor writes the end before it ends itself.
+    let ended = State { phase: Phase::Exited, exit_code: 3, pid: 0, monitor: 0, ..State::default() };
+    let gone = |_, _| {
+        engine.save(&container.id, &ended).unwrap();
+        false
+    };
+    let state = engine.state_by(&container.id, gone).unwrap();
+    assert_eq!((state.phase, state.exit_code), (Phase::Exited, 3));
+    // One that was killed has written nothing.
+    engine.save(&container.id, &running).unwrap();
+    let state = engine.state_by(&container.id, |_, _| false).unwrap();
+    assert_eq!((state.phase, state.exit_code), (Phase::Exited, 137));
+}

@@ -84,7 +84,7 @@ const USAGE: u8 = 125;
     subcommand_required = true,
     after_help = "Examples:\n  hull run hello\n  hull import rootfs.tar.gz mine\n  hull run -it --rm --memory 512m mine sh\n  hull oci --help\n\n'hull COMMAND --help' explains a command."
 )]
-struct Cli {
+struct CommandLine<C: Subcommand> {
     /// Directory of images and containers
     #[arg(long, global = true, value_name = "DIR")]
     root: Option<PathBuf>,
@@ -94,8 +94,11 @@ struct Cli {
     #[command(flatten)]
     client: client::Flags,
     #[command(subcommand)]
-    command: Command,
+    command: C,
 }
+
+/// A command line that may name any of the commands.
+type Cli = CommandLine<Command>;
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -6,31 +6,10 @@
 //! to [`super::usage`], which knows everything; so what is understood here means what it means there.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{Cli, Command, client, exec, inspect, logs, ps, rm, run, signals};
-
-/// [`Cli`] with fewer commands.
-#[derive(Debug, Parser)]
-#[command(
-    name = "hull",
-    version,
-    disable_version_flag = true,
-    disable_help_subcommand = true,
-    subcommand_required = true
-)]
-struct Short<C: Subcommand> {
-    #[arg(long, global = true, value_name = "DIR")]
-    root: Option<PathBuf>,
-    #[arg(long, global = true, value_name = "DIR")]
-    state: Option<PathBuf>,
-    #[command(flatten)]
-    client: client::Flags,
-    #[command(subcommand)]
-    command: C,
-}
+use super::{Cli, Command, CommandLine, exec, inspect, logs, ps, rm, run, signals};
 
 /// Declares a command line with one command, and how it becomes one of all.
 macro_rules! alone {
@@ -60,7 +39,7 @@ alone! {
 }
 
 fn of<C: Subcommand + Into<Command>>(args: &[OsString]) -> Option<Cli> {
-    let Short { root, state, client, command } = Short::<C>::try_parse_from(args).ok()?;
+    let CommandLine { root, state, client, command } = CommandLine::<C>::try_parse_from(args).ok()?;
     Some(Cli { root, state, client, command: command.into() })
 }
 
@@ -142,7 +121,7 @@ mod tests {
             all.sort();
             all
         };
-        assert_eq!(flags(Short::<Run>::command()), flags(Cli::command()));
-        Short::<Run>::command().debug_assert();
+        assert_eq!(flags(CommandLine::<Run>::command()), flags(Cli::command()));
+        CommandLine::<Run>::command().debug_assert();
     }
 }

@@ -108,6 +108,7 @@ struct Process {
 /// Runs one start to its end, instruction by instruction while it is in the binary.
 fn follow(binary: &Path, words: &[String], sections: &[Section], touched: &mut Touched) -> Result<()> {
     let inode = std::fs::metadata(binary)?.ino();
+    let is_fixed = is_fixed(&std::fs::read(binary)?);
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "kill -STOP $$; exec \"$0\" \"$@\""]).arg(binary).args(words);
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
@@ -131,7 +132,7 @@ fn follow(binary: &Path, words: &[String], sections: &[Section], touched: &mut T
         let process = processes.entry(pid).or_default();
         let event = status.as_raw() >> 16;
         if event == trace::EVENT_EXEC || !process.known {
-            *process = Process { code: code_of(pid, inode)?, known: true };
+            *process = Process { code: code_of(pid, inode, is_fixed)?, known: true };
         }
         let signal = if event != 0 || signal == TRAP || signal == STOP { 0 } else { u8::try_from(signal)? };
         let going_on = match process.code {
@@ -155,8 +156,14 @@ fn follow(binary: &Path, words: &[String], sections: &[Section], touched: &mut T
     if code == Some(0) { Ok(()) } else { Err(format!("hull {}: failed when followed", words.join(" ")).into()) }
 }
 
-/// Where a process has the binary's code, from its maps; `None` for another program.
-fn code_of(pid: Pid, inode: u64) -> Result<Option<(u64, u64, u64)>> {
+/// Whether a program runs where it was linked for: `e_type` of its header (elf(5)) is `ET_EXEC`.
+fn is_fixed(program: &[u8]) -> bool {
+    program.get(16..18) == Some(&[2, 0])
+}
+
+/// Where a process has the binary's code, from its maps, and what lies between there and the linker's map: nothing where the
+/// binary is linked for one place (`ET_EXEC`). `None` for another program.
+fn code_of(pid: Pid, inode: u64, is_fixed: bool) -> Result<Option<(u64, u64, u64)>> {
     let maps = std::fs::read_to_string(format!("/proc/{}/maps", pid.as_raw_nonzero()))?;
     let mut base = None;
     for line in maps.lines() {
@@ -167,7 +174,7 @@ fn code_of(pid: Pid, inode: u64) -> Result<Option<(u64, u64, u64)>> {
         }
         let (from, to) = range.split_once('-').ok_or("maps: a line without a range")?;
         let (from, to) = (u64::from_str_radix(from, 16)?, u64::from_str_radix(to, 16)?);
-        let base = *base.get_or_insert(from);
+        let base = *base.get_or_insert(if is_fixed { 0 } else { from });
         if access.contains('x') {
             return Ok(Some((from, to, base)));
         }
@@ -287,6 +294,13 @@ mod tests {
           1cb450           1cb450       10     1         /b/libring-1.rlib(x.o):(.text)
           1cb460           1cb460        0     1         /b/hull.o:(.text)
 ";
+
+    #[test]
+    fn programs_that_are_linked_for_one_place_are_known_by_their_header() {
+        let header = |kind: u8| [[0; 16].as_slice(), &[kind, 0, 62, 0]].concat();
+        assert!(is_fixed(&header(2)));
+        assert!(!is_fixed(&header(3)) && !is_fixed(b"\x7fELF"));
+    }
 
     #[test]
     fn maps_are_read_and_addresses_found() {

@@ -4,7 +4,7 @@
 //! ROOT/                0711
 //! ├─ .new-PID-ID/      a creation that has not taken its ID yet; PID is its creator
 //! └─ ID/               0711
-//!    ├─ creating       exists while `create` runs; its creator holds an flock(2) on it
+//!    ├─ creating       exists while `create` runs; its creator holds an flock(2) on it, and its PID is what it says
 //!    ├─ state.json     0600, the record: replaced by rename, never edited
 //!    ├─ config.json    0600, the specification as it was taken
 //!    ├─ filter         0600, the compiled system call filter: 4 bytes of flags, then the program
@@ -13,8 +13,9 @@
 //! ```
 //!
 //! The `creating` file is the intent record: the kernel drops its lock with the creator, so whoever finds it unlocked
-//! knows that the creation was killed and undoes it ([`repair`]). Nothing here is synced: a tmpfs does not outlive the
-//! kernel, and neither do containers.
+//! knows that the creation was killed and undoes it ([`repair`]), holding the lock while it does. Found locked with its
+//! creator gone, it is being undone by another command, or the creator's last child has not come to closing its copy of
+//! the lock: that is waited for. Nothing here is synced: a tmpfs does not outlive the kernel, and neither do containers.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -24,7 +25,7 @@ use hull_cgroup::Cgroup;
 pub use hull_fs::start_time as process_start_time;
 use hull_oci::spec::{Hooks, Spec};
 use hull_oci::{State, Status};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -230,7 +231,8 @@ impl Creation {
             OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC,
             Mode::from_raw_mode(0o600),
         )
-        .and_then(|file| rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).map(|()| file))
+        .and_then(|file| rustix::fs::flock(&file, FlockOperation::LockExclusive).map(|()| file))
+        .and_then(|file| rustix::io::write(&file, std::process::id().to_string().as_bytes()).map(|_| file))
         .map_err(Error::system("lock", intent.display()))
         .map_err(undo)?;
         rustix::fs::renameat_with(CWD, &temporary, CWD, directory(root, id), RenameFlags::NOREPLACE)
@@ -292,7 +294,8 @@ impl Drop for Creation {
 
 /// Finishes what killed creations left: their processes, cgroups and directories.
 ///
-/// Called by every command before its own work. Creations whose runtime lives are left alone.
+/// Called by every command before its own work. Creations whose runtime lives are left alone; one that another command
+/// is undoing is waited for, so that no command after it sees half a container.
 ///
 /// # Errors
 /// [`Error::Cleanup`] with everything that could not be removed; the rest has been.
@@ -310,7 +313,7 @@ pub fn repair(root: &Path) -> Result<(), Error> {
         let Ok(file) = rustix::fs::open(path.join("creating"), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else {
             continue;
         };
-        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        if !lock_of_dead(&file) {
             continue;
         }
         // The creator may have committed between the open and the lock.
@@ -324,6 +327,26 @@ pub fn repair(root: &Path) -> Result<(), Error> {
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(Error::Cleanup(errors)) }
+}
+
+/// Takes the lock of an intent whose creator is gone, waiting up to ten seconds for whoever else holds it; whether it
+/// was had.
+fn lock_of_dead(intent: &OwnedFd) -> bool {
+    for _ in 0..10_000 {
+        if rustix::fs::flock(intent, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return true;
+        }
+        let mut creator = [0; 16];
+        let alive = rustix::io::pread(intent, &mut creator, 0)
+            .ok()
+            .and_then(|length| std::str::from_utf8(&creator[..length]).ok()?.parse().ok())
+            .is_none_or(|pid: i32| process_start_time(pid).is_some());
+        if alive {
+            return false;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    false
 }
 
 /// Kills and removes what a creation made, in the reverse order, collecting errors.
@@ -416,6 +439,31 @@ mod tests {
         assert!(matches!(Creation::begin(&root, "one"), Err(Error::Exists(_))));
         drop(creation);
         assert_eq!(std::fs::read_dir(&root).unwrap().count(), 0);
+        std::fs::remove_dir(&root).unwrap();
+    }
+
+    #[test]
+    fn a_creation_that_another_command_undoes_is_waited_for() {
+        let root = std::env::temp_dir().join(format!("hull-state-undone-{}", std::process::id()));
+        let directory = root.join("one");
+        std::fs::create_dir_all(&directory).unwrap();
+        let intent = directory.join("creating");
+        std::fs::write(&intent, i32::MAX.to_string()).unwrap();
+        let other = std::fs::File::open(&intent).unwrap();
+        rustix::fs::flock(&other, FlockOperation::LockExclusive).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                drop(other);
+            });
+            repair(&root).unwrap();
+        });
+        assert!(!directory.exists(), "left for the next command");
+
+        let creation = Creation::begin(&root, "one").unwrap();
+        repair(&root).unwrap();
+        assert!(directory.exists(), "a living creator's");
+        drop(creation);
         std::fs::remove_dir(&root).unwrap();
     }
 }

@@ -190,7 +190,8 @@ fn root_exec_in_a_stopped_container() {
     killed.kill().expect("kill");
     killed.wait().expect("wait");
     let _ = h.run(&["start", "-a", "aa"]).ok();
-    assert!(h.entries("run/oci").is_empty() && h.entries("run/live").is_empty());
+    // The monitor goes after the command.
+    h.until("nothing runs", || h.entries("run/oci").is_empty() && h.entries("run/live").is_empty());
     let _ = h.run(&["rm", "aa"]).ok();
     h.assert_clean();
 }

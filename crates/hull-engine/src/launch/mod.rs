@@ -7,6 +7,7 @@
 //! process that forked it is a client like any other, over a socket pair that is there from the beginning
 //! ([`crate::attach`]).
 
+mod files;
 mod prepare;
 
 use std::fs;
@@ -374,23 +375,6 @@ impl Engine {
         started
     }
 
-    /// Writes the files by which names are resolved in a container where they are bound from; gives what its resolver
-    /// serves if it needs one.
-    pub(crate) fn write_name_files(
-        &self,
-        container: &Container,
-        plan: Option<&hull_network::Plan>,
-        directory: &Path,
-    ) -> Result<Option<hull_network::dns::Settings>, Error> {
-        let files = self.name_files(container, plan)?;
-        for (name, content) in files.list {
-            let path = directory.join(name);
-            fs::write(&path, content).map_err(Error::io("write", &path))?;
-            rustix::fs::chmod(&path, Mode::from_raw_mode(0o644)).map_err(Error::io("change mode of", &path))?;
-        }
-        Ok(files.settings)
-    }
-
     /// The root file system over an image's layers: `upper` is written to, `work/` and `rootfs/` of `place` serve the mount.
     pub(crate) fn overlay(
         &self,
@@ -446,7 +430,7 @@ impl Engine {
         let mut plan = None;
         if late {
             // They are bound now and get their content before the program starts.
-            prepare::generated_files(&container.config).try_for_each(|name| touch(&directory.join(name)))?;
+            files::generated(&container.config).try_for_each(|name| files::touch(&directory.join(name)))?;
         } else {
             plan = connect(&directory)?;
         }
@@ -561,12 +545,6 @@ fn is_plain(config: &RunConfig) -> bool {
         && config.dns.hosts.is_empty()
         && config.networks.len() <= 1
         && config.networks.iter().all(bridge)
-}
-
-/// Makes a file that everybody may read, unless it is there.
-fn touch(path: &Path) -> Result<(), Error> {
-    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::from_raw_mode(0o644)).map(drop).map_err(Error::io("create", path))
 }
 
 /// What the program may do at most.

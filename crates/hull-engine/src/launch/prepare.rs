@@ -8,7 +8,7 @@ use hull_image::Image;
 use hull_image::snapshot::Lower;
 use hull_oci::spec::{ConsoleSize, Spec};
 
-use super::Request;
+use super::{Request, files};
 use crate::config::{IpcMode, MountConfig, NamespaceChoice, RunConfig, SeccompChoice, Source, UserChoice};
 use crate::error::Error;
 use crate::records::{Container, Engine, Phase, now};
@@ -105,7 +105,7 @@ impl Engine {
         {
             context.console = Some(ConsoleSize { height: size.ws_row, width: size.ws_col });
         }
-        context.files = generated_files(&config)
+        context.files = files::generated(&config)
             .map(|name| (directory.join(name).to_string_lossy().into_owned(), format!("/etc/{name}")))
             // A directory of the user's gets no new files.
             .filter(|(_, target)| {
@@ -214,16 +214,4 @@ fn make_bind_sources(mounts: &[MountConfig]) -> Result<(), Error> {
         })?;
     }
     Ok(())
-}
-
-/// The files of `/etc` that a container gets its own of; see [`Engine::name_files`].
-pub(super) fn generated_files(config: &RunConfig) -> impl Iterator<Item = &'static str> {
-    let hostname = config.namespaces.uts == NamespaceChoice::Private;
-    let apart = config.namespaces.network == NamespaceChoice::Private && config.networks.is_empty();
-    // Without a network there is nobody to ask, unless the user says whom.
-    let resolver = !apart || config.dns.is_asked();
-    [("hostname", hostname), ("hosts", true), ("resolv.conf", resolver)]
-        .into_iter()
-        .filter(|(_, wanted)| *wanted)
-        .map(|(name, _)| name)
 }

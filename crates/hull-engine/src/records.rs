@@ -32,7 +32,9 @@
 //! Its owner is the process that runs the container (the monitor), or one that removes it. [`Engine::repair`], which
 //! every command calls first, finishes what dead owners left: one look at a directory that is empty on an idle machine.
 
+mod erase;
 mod gone;
+mod intent;
 mod kept;
 mod look;
 mod repair;
@@ -40,6 +42,11 @@ mod state;
 
 pub use gone::Removal;
 pub use repair::LOOKING;
+
+pub(crate) use erase::Removed;
+use erase::owner;
+use intent::parse_intent;
+pub(crate) use intent::{Intent, Work};
 
 use std::fs;
 use std::io::Read as _;
@@ -55,14 +62,11 @@ use hull_runtime::state::process_start_time;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{RunConfig, UserChoice};
+use crate::config::RunConfig;
 use crate::error::Error;
 use crate::rootfs;
 
 const MAX_RECORD_BYTES: u64 = 8 << 20;
-
-/// In the directory of a container that is removed with its anonymous volumes.
-const WITH_VOLUMES: &str = "with-volumes";
 
 /// What was asked for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -187,59 +191,6 @@ impl Sockets {
     }
 }
 
-/// An intent on disk; see the module's documentation.
-#[derive(Debug)]
-pub(crate) struct Intent {
-    path: PathBuf,
-}
-
-impl Intent {
-    /// The intent that this process has already left.
-    pub(crate) fn of(path: PathBuf) -> Self {
-        Self { path }
-    }
-
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Everything is done or undone.
-    pub(crate) fn clear(self) -> Result<(), Error> {
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &self.path)(error)),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// The files of a container that is no more. A process that is killed before they are gone leaves its intent, by which the
-/// next command finds them.
-#[derive(Debug)]
-#[must_use = "the files stay until they are removed"]
-pub(crate) struct Removed(PathBuf);
-
-impl Removed {
-    /// Removes them, which may take a while: file systems wait for the disk when they free blocks.
-    pub(crate) fn finish(self) -> Result<(), Error> {
-        hull_image::remove_tree(&self.0).map_err(Error::io("remove", &self.0))
-    }
-}
-
-/// What an intent's owner was doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Work {
-    /// Make a record.
-    Create,
-    /// Make a record, start it, and watch it.
-    Run,
-    /// Start what has a record, and watch it.
-    Start,
-    /// Use a container that is nothing without this process; beside the monitor's own.
-    Tied,
-    Remove,
-}
-
 /// Why a container is made to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stopping {
@@ -249,39 +200,6 @@ pub(crate) enum Stopping {
     Restart,
     /// The machine goes down; nobody wanted it to end for ever.
     Shutdown,
-}
-
-impl Work {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::Run => "run",
-            Self::Start => "start",
-            Self::Tied => "tied",
-            Self::Remove => "remove",
-        }
-    }
-}
-
-/// `ID.KIND.PID.START`.
-fn parse_intent(name: &str) -> Option<(&str, Work, i32, u64)> {
-    let mut parts = name.split('.');
-    let (id, kind, pid, start) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let work = match kind {
-        "create" => Work::Create,
-        "run" => Work::Run,
-        "start" => Work::Start,
-        "tied" => Work::Tied,
-        "remove" => Work::Remove,
-        _ => return None,
-    };
-    (parts.next().is_none() && is_id(id)).then_some(())?;
-    Some((id, work, pid.parse().ok()?, start.parse().ok()?))
-}
-
-/// Under which a container holds its image.
-fn owner(id: &str) -> String {
-    format!("container:{id}")
 }
 
 pub(crate) fn is_id(text: &str) -> bool {
@@ -393,17 +311,6 @@ impl Engine {
         self.containers().join(format!(".removing-{id}"))
     }
 
-    /// Declares that this process works on a container.
-    pub(crate) fn intend(&self, id: &str, work: Work) -> Result<Intent, Error> {
-        let live = self.live();
-        create_private(&live)?;
-        let pid = own_pid();
-        let start = process_start_time(pid).unwrap_or(0);
-        let path = live.join(format!("{id}.{}.{pid}.{start}", work.word()));
-        fs::File::create_new(&path).map_err(Error::io("create", &path))?;
-        Ok(Intent { path })
-    }
-
     /// Keeps a container's image from being removed; before it starts.
     pub(crate) fn hold_image(&self, id: &str, image: &Digest) -> Result<(), Error> {
         Ok(self.images.hold(&owner(id), image)?)
@@ -506,108 +413,6 @@ impl Engine {
     /// Replaces what was asked for; under the container's lock.
     pub(crate) fn save_container(&self, container: &Container) -> Result<(), Error> {
         write(&self.directory(&container.id).join("container.json"), container)
-    }
-
-    /// Removes a container's name and directory, and with `volumes` its anonymous volumes. It must not run.
-    pub(crate) fn erase(&self, id: &str, volumes: bool) -> Result<(), Error> {
-        self.unlist(id, self.container(id).ok().as_ref(), volumes)?.finish()
-    }
-
-    /// The part of [`Self::erase`] that others can see: afterwards the container is gone, its name is free, its image and
-    /// volumes are unused, and only files without a name are left.
-    pub(crate) fn unlist(&self, id: &str, record: Option<&Container>, volumes: bool) -> Result<Removed, Error> {
-        let users = record.is_some_and(|one| one.config.namespaces.user == UserChoice::Private);
-        let plain = record.is_some_and(|container| container.image_id.is_empty());
-        let result = self.hide(id, record, volumes);
-        // Last, and also for a container that was killed before it had files.
-        if !plain && matches!(result, Ok(_) | Err(Error::NoContainer(_))) {
-            self.images.release(&owner(id))?;
-        }
-        if users && result.is_ok() {
-            self.release_block(id);
-        }
-        result
-    }
-
-    /// What belongs to a container beside its directory, once its record is out of the others' sight. An interrupted
-    /// removal comes here again.
-    fn erase_more(&self, container: &Container, directory: &Path, volumes: bool) -> Result<(), Error> {
-        for (index, mount) in container.config.mounts.iter().enumerate() {
-            if matches!(mount, crate::config::MountConfig::Image { .. }) {
-                self.images.release(&crate::volumes::attach::image_owner(&container.id, index))?;
-            }
-        }
-        if container.config.storage_size.is_some() {
-            let (upper, work) = (directory.join("upper"), directory.join("work"));
-            // A limit that stays limits nothing.
-            let _ = crate::volumes::limit_writes(&container.id, [&upper, &work], None);
-        }
-        if volumes || container.config.remove || directory.join(WITH_VOLUMES).exists() {
-            self.remove_anonymous(container)?;
-        }
-        Ok(())
-    }
-
-    /// Says that a container's anonymous volumes go with it, also if the removal is interrupted.
-    pub(crate) fn mark_volumes(&self, id: &str) -> Result<(), Error> {
-        let path = self.directory(id).join(WITH_VOLUMES);
-        fs::write(&path, "").map_err(Error::io("write", &path))
-    }
-
-    /// Removes the directory of something that has no name, as a container is.
-    pub(crate) fn erase_files(&self, id: &str, volumes: bool) -> Result<(), Error> {
-        self.hide(id, None, volumes)?.finish()
-    }
-
-    fn hide(&self, id: &str, record: Option<&Container>, volumes: bool) -> Result<Removed, Error> {
-        let removing = self.leaving(id);
-        let directory = self.directory(id);
-        match fs::rename(&directory, &removing) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && removing.exists() => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::NoContainer(id.to_owned()));
-            }
-            Err(error) => return Err(Error::io("rename", &directory)(error)),
-        }
-        if let Some(link) = record.and_then(|container| self.own_link(id, &container.name))
-            && fs::rename(&link, removing.join("name")).is_err()
-        {
-            // One that stays names nobody, and is free for the next.
-            let _ = fs::remove_file(&link);
-        }
-        let kept: Option<Container>;
-        let record = match record {
-            Some(_) => record,
-            None => {
-                kept = read(&removing.join("container.json")).ok();
-                kept.as_ref()
-            }
-        };
-        if let Some(container) = record {
-            self.erase_more(container, &removing, volumes)?;
-        }
-        Ok(Removed(removing))
-    }
-
-    /// Whether the process that a container ends with still wants it.
-    pub(crate) fn is_tied(&self, id: &str) -> bool {
-        let Ok(entries) = fs::read_dir(self.live()) else { return false };
-        entries.flatten().any(|entry| {
-            let name = entry.file_name();
-            name.to_str().and_then(parse_intent).is_some_and(|(other, work, ..)| other == id && work == Work::Tied)
-        })
-    }
-
-    /// Whether a living process has declared that it starts or runs a container.
-    pub(crate) fn starting(&self, id: &str) -> bool {
-        let Ok(entries) = fs::read_dir(self.live()) else { return false };
-        entries.flatten().any(|entry| {
-            let name = entry.file_name();
-            let intent = name.to_str().and_then(parse_intent);
-            let works = |work| matches!(work, Work::Run | Work::Start | Work::Create);
-            intent.is_some_and(|(other, work, pid, start)| other == id && works(work) && alive(pid, start))
-        })
     }
 
     /// Whether the process that looks after a container is there.

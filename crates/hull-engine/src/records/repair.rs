@@ -206,7 +206,7 @@ impl Engine {
                 continue;
             }
             let done = self.repair_one(id, work).and_then(|again| {
-                Intent { path: path.clone() }.clear()?;
+                Intent::of(path.clone()).clear()?;
                 lost.extend(again.then(|| id.to_owned()));
                 Ok(())
             });

@@ -9,6 +9,7 @@
 //! cargo xtask clients [OPTION...]          client libraries and Compose against Hull, and against a real Docker
 //! cargo xtask load [OPTION...]             many clients that mix all calls, against Hull
 //! cargo xtask screenshots [OPTION...]      the README's pictures, of a real terminal; writes docs/img
+//! cargo xtask package                      the Debian package, with cargo-deb; --no-build takes the binary that is there
 //! cargo xtask start-order                  which functions a start runs, for the linker; writes crates/hull/start.ld
 //! ```
 
@@ -18,6 +19,7 @@ mod compare;
 mod http;
 mod layers;
 mod load;
+mod package;
 mod release;
 mod screenshots;
 mod served;
@@ -33,7 +35,7 @@ use std::process::{Command, ExitCode};
 /// What a developer command ends with: a message for a person.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-const USAGE: &str = "usage: cargo xtask test [NEXTEST ARGUMENT...] | layers | release | bench [--help] | compare | clients | load | screenshots | start-order";
+const USAGE: &str = "usage: cargo xtask test [NEXTEST ARGUMENT...] | layers | release | package | bench [--help] | compare | clients | load | screenshots | start-order";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         "test" => test::run(&rest),
         "layers" => layers::run(),
         "release" => release::run(),
+        "package" => package::run(&rest),
         "bench" => bench::run(&rest),
         "compare" => compare::run(&rest),
         "clients" => clients::run(&rest),

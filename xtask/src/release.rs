@@ -9,7 +9,7 @@ use crate::{Result, cargo, check, target_directory};
 const MOST_BYTES: u64 = 20 << 20;
 
 /// The target that `.cargo/config.toml` names: the machine's own, which this program is built for too.
-const TARGET: &str =
+pub(crate) const TARGET: &str =
     if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" };
 
 /// The program header type (PT_INTERP) that a static executable lacks.

@@ -122,11 +122,22 @@ impl Side {
     }
 
     fn begin(&self, rootfs: &Path) -> Result<()> {
+        // What a person left in the daemon, its builder's records included, would show in `system df` and in lists.
+        let left = self.run(
+            "docker rm -fv $(docker ps -aq) >/dev/null 2>&1; docker volume rm -f $(docker volume ls -q) >/dev/null 2>&1; \
+             docker network prune -f >/dev/null 2>&1; docker rmi -f $(docker images -aq) >/dev/null 2>&1; \
+             docker builder prune -af >/dev/null 2>&1; docker image prune -af >/dev/null 2>&1; \
+             docker ps -aq; docker volume ls -q; docker images -aq; \
+             docker network ls --format '{{.Name}}' | grep -vx -e bridge -e host -e none; \
+             docker system df --format '{{.Type}} {{.TotalCount}}' | grep '^Build Cache' | grep -v ' 0$'",
+            120,
+        )?;
+        if !left.stdout.trim().is_empty() || !left.stderr.is_empty() {
+            return Err(format!("cannot begin: there is still {:?} {}", left.stdout.trim(), left.stderr).into());
+        }
         let outcome = self.run(
             &format!(
-                "docker rm -fv $(docker ps -aq) >/dev/null 2>&1; docker volume prune -af >/dev/null 2>&1; \
-                 docker network prune -f >/dev/null 2>&1; docker rmi -f $(docker images -aq) >/dev/null 2>&1; \
-                 cd ..; rm -rf work; mkdir work; \
+                "cd ..; rm -rf work; mkdir work; \
                  docker import -c 'CMD [\"sh\"]' -c 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' {} busybox",
                 rootfs.display()
             ),

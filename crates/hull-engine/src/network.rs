@@ -137,7 +137,14 @@ impl Engine {
         }
         let wishes = config.networks.iter().map(attachment).collect::<Result<Vec<_>, _>>()?;
         let who = Who { id: &container.id, name: &container.name };
-        let planned = self.networks().plan(who, &wishes, &all_published(config, image)?);
+        let published = all_published(config, image)?;
+        let networks = self.networks();
+        let mut planned = networks.plan(who, &wishes, &published);
+        // What it had when it ran last could not be given back then, as when the disk was full.
+        if planned.is_err() && !networks.endpoints_of(&container.id)?.is_empty() {
+            self.leave_network(&container.id)?;
+            planned = networks.plan(who, &wishes, &published);
+        }
         Ok(Some(planned.map_err(|error| match (error.to_string(), config.networks.first()) {
             (reason, Some(network)) if reason.starts_with("invalid endpoint settings") => {
                 let own = "supported only when connecting to networks with user configured subnets";

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use hull_cgroup::Driver;
 use hull_image::snapshot::Lower;
+use hull_network::Plan;
+use hull_network::dns::Settings;
 use hull_runtime::{CreateOptions, Rootfs, Streams};
 
 use super::prepare::Prepared;
 use super::{Started, files, null};
-use crate::config::{NetworkConfig, RunConfig, UserChoice};
+use crate::config::{RunConfig, UserChoice};
 use crate::error::Error;
 use crate::monitor::Ends;
 use crate::network::Reach;
-use crate::records::{Engine, Phase, State, now, own_pid};
+use crate::records::{Container, Engine, Phase, State, now, own_pid};
 use crate::{events, init, terminal};
 
 impl Engine {
@@ -46,14 +48,10 @@ impl Engine {
         }
     }
 
+    /// Makes a container's directory, process and devices, and starts its program.
     pub(super) fn make(&self, prepared: Prepared, warn: &mut dyn FnMut(&str)) -> Result<Started, Error> {
         let Prepared { container, mut spec, filter, image, defaults, known, restarts } = prepared;
-        // What nobody refuses is written down while the container's process makes its mounts.
-        let late = is_plain(&container.config);
         let held = image.as_ref().filter(|_| !known).map(|(image, _)| image.id.clone());
-        if let Some(image) = held.as_ref().filter(|_| !late) {
-            self.hold_image(&container.id, image)?;
-        }
         let directory = if known {
             self.renew(&container)?
         } else {
@@ -64,29 +62,24 @@ impl Engine {
         if container.config.init {
             init::wrap(&mut spec, &directory);
         }
-        let connect = |directory: &Path| {
+        let connect = || {
+            if let Some(image) = &held {
+                self.hold_image(&container.id, image)?;
+            }
             let plan = self.plan_network(&container, &defaults)?;
-            let settings = self.write_name_files(&container, plan.as_ref(), directory)?;
+            let settings = self.write_name_files(&container, plan.as_ref(), &directory)?;
             Ok::<_, Error>(plan.map(|plan| (plan, settings)))
         };
-        let mut plan = None;
-        if late {
-            // They are bound now and get their content before the program starts.
-            files::generated(&container.config).try_for_each(|name| files::touch(&directory.join(name)))?;
-        } else {
-            plan = connect(&directory)?;
-        }
+        // They are bound by the container's process, and have their content before its program starts.
+        files::generated(&container.config).try_for_each(|name| files::touch(&directory.join(name)))?;
         let lower = image.map(|(_, lower)| lower);
         let (upper, volatile) = (directory.join("upper"), container.config.remove);
         let rootfs = self.root_of(&container.config, lower.as_ref(), upper, &directory, volatile)?;
         self.ready_volumes(&container, lower.as_ref().map(Lower::layers), !known)?;
         let mut trees = self.attach_mounts(&container, &mut spec)?;
-        if container.config.runtime.is_none() {
-            self.share_memory(&container, &mut spec, &mut trees)?;
-        }
         let (mut streams, mut ends) = program_streams(&container.config)?;
         streams.preserve_fds = self.sockets.count;
-        if let Some(name) = &container.config.runtime {
+        let (running, pid_start, reach) = if let Some(name) = &container.config.runtime {
             if !trees.is_empty() {
                 let reason = "volumes with options or subpaths, and images as mounts, need Hull's own runtime";
                 return Err(Error::flag("--runtime", reason));
@@ -101,60 +94,59 @@ impl Engine {
                 Rootfs::Overlay { lower, .. } => Some(lower.as_slice()),
                 Rootfs::Config | Rootfs::Mapped => None,
             };
+            let plan = connect()?;
             let mut created = self.create_foreign(name, &container, &spec, layers, streams)?;
             if let Some(terminal) = created.terminal.take() {
                 ends = Ends::Terminal(terminal);
             }
-            let (pid, pid_start) = (created.pid, created.pid_start);
-            let reach = match plan {
-                Some((plan, settings)) => self.join_network(&container, plan, settings, pid, warn)?,
-                None => Reach::default(),
+            let pid_start = created.pid_start;
+            let reach = self.reach(&container, plan, created.pid, warn)?;
+            (created.start()?, pid_start, reach)
+        } else {
+            self.share_memory(&container, &mut spec, &mut trees)?;
+            let options = CreateOptions {
+                id: container.id.clone(),
+                bundle: directory.clone(),
+                root: self.oci_root(),
+                rootfs,
+                trees,
+                streams,
+                cgroup_driver: Driver::Cgroupfs,
+                no_pivot: false,
+                no_new_keyring: false,
+                signals_blocked: container.config.init,
+                filter,
             };
-            let running = created.start()?;
-            return self.started(
-                Started { container, state: State::default(), running, ends, reach, lower },
-                pid_start,
-                restarts,
-            );
-        }
-        let options = CreateOptions {
-            id: container.id.clone(),
-            bundle: directory.clone(),
-            root: self.oci_root(),
-            rootfs,
-            trees,
-            streams,
-            cgroup_driver: Driver::Cgroupfs,
-            no_pivot: false,
-            no_new_keyring: false,
-            signals_blocked: container.config.init,
-            filter,
-        };
-        // Records, devices and names, while the container's process makes its mounts.
-        let mut joined = Ok(Reach::default());
-        let created = hull_runtime::create_with(spec, options, &mut |pid| {
-            let planned = match (late, &held) {
-                (false, _) => Ok(plan.take()),
-                (true, Some(image)) => self.hold_image(&container.id, image).and_then(|()| connect(&directory)),
-                (true, None) => connect(&directory),
-            };
-            joined = planned.and_then(|plan| match plan {
-                Some((plan, settings)) => self.join_network(&container, plan, settings, pid, warn),
-                None => Ok(Reach::default()),
+            // Records, ports, devices and names, while the container's process makes its mounts.
+            let mut joined = Ok(Reach::default());
+            let created = hull_runtime::create_with(spec, options, &mut |pid| {
+                joined = connect().and_then(|plan| self.reach(&container, plan, pid, warn));
+                joined.is_ok()
             });
-            joined.is_ok()
-        });
-        let (created, reach) = match created {
-            Err(hull_runtime::Error::Meanwhile) => return joined.and(Err(hull_runtime::Error::Meanwhile.into())),
-            created => (created?, joined?),
+            let (created, reach) = match created {
+                Err(hull_runtime::Error::Meanwhile) => return joined.and(Err(hull_runtime::Error::Meanwhile.into())),
+                created => (created?, joined?),
+            };
+            created.warnings().iter().for_each(|warning| warn(warning));
+            let pid_start = created.record().pid_start_time;
+            (created.start()?, pid_start, reach)
         };
-        for warning in created.warnings() {
-            warn(warning);
-        }
-        let pid_start = created.record().pid_start_time;
-        let running = created.start()?;
         let started = Started { container, state: State::default(), running, ends, reach, lower };
         self.started(started, pid_start, restarts)
+    }
+
+    /// [`Self::join_network`], if the container is on any.
+    fn reach(
+        &self,
+        container: &Container,
+        plan: Option<(Plan, Option<Settings>)>,
+        pid: i32,
+        warn: &mut dyn FnMut(&str),
+    ) -> Result<Reach, Error> {
+        match plan {
+            Some((plan, settings)) => self.join_network(container, plan, settings, pid, warn),
+            None => Ok(Reach::default()),
+        }
     }
 
     /// Records that a container runs.
@@ -175,18 +167,6 @@ impl Engine {
         events::emit(self, &started.container, "start", &[]);
         Ok(Started { state, ..started })
     }
-}
-
-/// Whether nothing that a container asks of its networks can be refused or taken by others: then its process is made first.
-fn is_plain(config: &RunConfig) -> bool {
-    let bridge = |one: &NetworkConfig| *one == NetworkConfig { name: "bridge".to_owned(), ..NetworkConfig::default() };
-    config.runtime.is_none()
-        && !config.publish_all
-        && config.publish.is_empty()
-        && config.links.is_empty()
-        && config.dns.hosts.is_empty()
-        && config.networks.len() <= 1
-        && config.networks.iter().all(bridge)
 }
 
 /// What the program may do at most.

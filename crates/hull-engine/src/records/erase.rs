@@ -43,7 +43,14 @@ impl Engine {
         let result = self.hide(id, record, volumes);
         // Last, and also for a container that was killed before it had files.
         if !plain && matches!(result, Ok(_) | Err(Error::NoContainer(_))) {
-            self.images.release(&owner(id))?;
+            match self.images.release(&owner(id)) {
+                // Even what is given back is written down first, and a full disk has room for that once the files are gone.
+                Err(hull_image::Error::Full { .. }) => {
+                    Removed(self.leaving(id)).finish()?;
+                    self.images.release(&owner(id))?;
+                }
+                released => released?,
+            }
         }
         if users && result.is_ok() {
             self.release_block(id);

@@ -229,6 +229,8 @@ fn answer(
                 }
                 send(Kind::Continue)?;
             }
+            // What is given up anyway needs no hooks.
+            Kind::Hooks if done == Some(false) => return Err(Error::Meanwhile),
             Kind::Hooks => {
                 let state = record.state(Status::Creating);
                 plan.hooks.prestart.run(&state)?;

@@ -41,6 +41,11 @@ impl Connection {
         Ok(Self { fd, sequence: 0, buffer: Vec::new() })
     }
 
+    /// Gives the memory back that answers were received in; the next one takes some again.
+    pub(crate) fn rest(&mut self) {
+        self.buffer = Vec::new();
+    }
+
     pub(crate) fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence

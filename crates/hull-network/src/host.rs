@@ -43,7 +43,9 @@ fn namespace() -> Option<(u64, u64)> {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if let (Some(socket), Some(namespace)) = (self.firewall.take(), self.namespace) {
+        if let (Some(mut socket), Some(namespace)) = (self.firewall.take(), self.namespace) {
+            // There may be hundreds of threads.
+            socket.rest();
             let kept = Kept { process: rustix::process::getpid(), namespace, socket };
             // A thread that ends keeps nothing.
             let _ = KEPT.try_with(|slot| slot.replace(Some(kept)));

@@ -179,6 +179,11 @@ pub(super) fn parse_elements(payload: &[u8], found: &mut Vec<[Vec<u8>; 3]>) -> R
 }
 
 impl Socket {
+    /// Gives memory back, of a socket that is kept for later.
+    pub fn rest(&mut self) {
+        self.connection.rest();
+    }
+
     /// Opens a socket in the calling thread's network namespace.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use hull_engine::{Container, Engine};
 use crate::build::running::Running;
 use crate::buildkit::builds::Builds;
 use crate::buildkit::session::Sessions;
+use crate::containers::kept::Documents;
 use crate::containers::waiting::Waiting;
 use crate::options::Options;
 use crate::refusal::Refusal;
@@ -19,6 +20,8 @@ pub struct Api {
     pub engine: Engine,
     /// How the server is run.
     pub options: Options,
+    /// Containers' documents that were asked for.
+    pub(crate) documents: Documents,
     /// Who waits for the start of a container.
     pub(crate) waiting: Waiting,
     /// Builds that can be ended by name.
@@ -35,6 +38,7 @@ impl Api {
         Self {
             engine: engine.keeping(),
             options,
+            documents: Documents::default(),
             waiting: Waiting::default(),
             builds: Running::default(),
             buildkit: Builds::default(),

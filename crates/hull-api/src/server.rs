@@ -98,6 +98,7 @@ async fn rest(api: Arc<Api>, load: Arc<Load>) {
             rested = idle;
             if idle.is_some() {
                 api.engine.forget();
+                api.documents.forget();
             }
             hull_sys::memory::trim();
         }

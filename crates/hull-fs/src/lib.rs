@@ -11,8 +11,10 @@ pub mod inside;
 pub mod lock;
 mod procfs;
 mod root;
+mod stamp;
 
 pub use descriptors::descriptors;
 pub use error::Error;
 pub use procfs::{Procfs, start_time};
 pub use root::Root;
+pub use stamp::{Stamp, TICK};

@@ -5,9 +5,12 @@
 //! meanwhile is noticed when its content is used.
 
 use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hull_db::Moment;
+use hull_fs::Stamp;
 
 use crate::image::Image;
 
@@ -23,11 +26,15 @@ struct Known {
 
 /// What is kept.
 #[derive(Debug, Default)]
-pub(crate) struct Kept(Mutex<Known>);
+pub(crate) struct Kept {
+    known: Mutex<Known>,
+    /// Directories in which there was nothing.
+    empty: Mutex<HashMap<PathBuf, Stamp>>,
+}
 
 impl Kept {
     fn at(&self, moment: Moment) -> MutexGuard<'_, Known> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.moment != Some(moment) {
             *known = Known { moment: Some(moment), ..Known::default() };
         }
@@ -58,8 +65,50 @@ impl Kept {
         }
     }
 
+    /// Whether there is still nothing in a directory in which there was nothing.
+    pub(crate) fn is_empty(&self, directory: &Path) -> bool {
+        let now = fs::metadata(directory).ok().map(|metadata| Stamp::of(&metadata));
+        let empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
+        now.is_some() && empty.get(directory).copied() == now
+    }
+
+    /// Notes that there is nothing in a directory: `look` gives what there is.
+    pub(crate) fn look<T, E>(&self, directory: &Path, look: impl FnOnce() -> Result<Vec<T>, E>) -> Result<Vec<T>, E> {
+        let before = fs::metadata(directory).ok().map(|metadata| Stamp::of(&metadata)).filter(Stamp::is_settled);
+        let found = look()?;
+        let mut empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
+        match before.filter(|_| found.is_empty()) {
+            Some(stamp) => empty.insert(directory.to_owned(), stamp),
+            None => empty.remove(directory),
+        };
+        Ok(found)
+    }
+
     /// Nothing is known any more.
     pub(crate) fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Known::default();
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Known::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_was_empty_is_looked_at_again_once_something_is_in_it() {
+        let (kept, parent) = (Kept::default(), tempfile::tempdir().unwrap());
+        let path = parent.path();
+        let look = || kept.look(path, || crate::disk::names(path)).unwrap();
+        assert!(!kept.is_empty(path));
+        std::thread::sleep(hull_fs::TICK * 2);
+        assert!(look().is_empty() && kept.is_empty(path));
+        fs::write(path.join("one"), "").unwrap();
+        assert!(!kept.is_empty(path) && look().len() == 1 && !kept.is_empty(path));
+        fs::remove_file(path.join("one")).unwrap();
+        assert!(look().is_empty() && !kept.is_empty(path), "it may change within the same tick");
+        std::thread::sleep(hull_fs::TICK * 2);
+        assert!(look().is_empty() && kept.is_empty(path));
+        fs::remove_dir(path).unwrap();
+        assert!(!kept.is_empty(path));
     }
 }

@@ -85,6 +85,7 @@ pub use check::Problem;
 pub use disk::{occupied, open_up, remove_tree};
 pub use error::Error;
 pub use gc::{Budget, LabelFilter, PruneFilter, Pruned};
+pub use hull_db::Moment;
 pub use hull_oci::image::ContainerConfig as Config;
 pub use image::{HistoryRow, Image, Kind, Layer};
 pub use names::Removed;

@@ -415,14 +415,35 @@ impl Store {
         }
     }
 
+    /// The work directories below `parent` whose commands have died.
+    fn abandoned(&self, parent: &Path) -> Result<Vec<Work>, Error> {
+        let Some(kept) = &self.kept else { return disk::abandoned(parent) };
+        if kept.is_empty(parent) || kept.look(parent, || disk::names(parent))?.is_empty() {
+            return Ok(Vec::new());
+        }
+        disk::abandoned(parent)
+    }
+
+    /// The moment that the records are at, in a process that keeps what it found: as long as it is the same, nobody has
+    /// changed any.
+    ///
+    /// # Errors
+    /// [`Error::Records`].
+    pub fn moment(&self) -> Result<Option<Moment>, Error> {
+        match &self.kept {
+            Some(_) => self.database.read_unless(|moment| Some(Some(moment)), |_, moment| Ok(Some(moment))),
+            None => Ok(None),
+        }
+    }
+
     /// Removes what killed commands left: their work directories, their leases, and files without records. Costs a look
     /// at two directories when nothing died. Returns how many commands it cleaned up after.
     ///
     /// # Errors
     /// When a directory cannot be read or removed, or the database not be read.
     pub fn repair(&self) -> Result<usize, Error> {
-        let mut dead = disk::abandoned(&self.ingest())?;
-        dead.extend(disk::abandoned(&self.trash())?);
+        let mut dead = self.abandoned(&self.ingest())?;
+        dead.extend(self.abandoned(&self.trash())?);
         let Some(first) = dead.first() else { return Ok(0) };
         if self.database.path().exists() {
             self.sweep(first)?;

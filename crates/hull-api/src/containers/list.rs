@@ -33,14 +33,16 @@ pub(super) fn list(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refus
 
 pub(super) fn inspect(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refusal> {
     let container = api.container(request.param("id"))?;
-    let state = api.engine.state(&container.id)?;
-    let mut document = inspect::document(&api.engine, &container, &state);
-    if request.query.truth("size") {
-        let written = api.engine.written(&container.id);
-        let image = api.engine.images.find(&container.image_id).ok();
-        document["SizeRw"] = written.into();
-        let below: u64 = image.map_or(0, |image| image.layers.iter().map(|layer| layer.size).sum());
-        document["SizeRootFs"] = written.saturating_add(below).into();
+    let state = api.engine.state_seen(&container.id)?;
+    if !request.query.truth("size") {
+        let text = api.documents.of(&api.engine, &container, &state);
+        return Ok(Reply::bytes(200, "application/json", text));
     }
+    let mut document = inspect::document(&api.engine, &container, &state);
+    let written = api.engine.written(&container.id);
+    let image = api.engine.images.find(&container.image_id).ok();
+    document["SizeRw"] = written.into();
+    let below: u64 = image.map_or(0, |image| image.layers.iter().map(|layer| layer.size).sum());
+    document["SizeRootFs"] = written.saturating_add(below).into();
     Ok(Reply::json(200, &document))
 }

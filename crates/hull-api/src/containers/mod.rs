@@ -3,6 +3,7 @@
 mod attach;
 mod create;
 mod files;
+pub(crate) mod kept;
 mod life;
 mod list;
 mod logs;

@@ -7,11 +7,10 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use hull_fs::Stamp;
 use serde::de::DeserializeOwned;
 
 use super::{Container, MAX_RECORD_BYTES, State};
@@ -19,38 +18,6 @@ use crate::error::Error;
 
 /// Records of so many containers are kept.
 const MOST: usize = 1000;
-
-/// Coarser than any clock that files get their times from.
-const TICK: Duration = Duration::from_millis(20);
-
-/// What tells whether a file is the one that was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    file: (u64, u64),
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &fs::Metadata) -> Self {
-        Self {
-            file: (metadata.dev(), metadata.ino()),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    /// Whether every later change has another time.
-    fn is_settled(&self) -> bool {
-        let (Ok(seconds), Ok(nanoseconds)) = (u64::try_from(self.changed.0), u32::try_from(self.changed.1)) else {
-            return false;
-        };
-        let changed = UNIX_EPOCH + Duration::new(seconds, nanoseconds);
-        SystemTime::now().duration_since(changed).is_ok_and(|age| age > TICK)
-    }
-}
 
 #[derive(Debug)]
 struct One<T> {
@@ -137,6 +104,10 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use hull_fs::TICK;
+
     use super::*;
     use crate::records::{Phase, write};
 

@@ -75,6 +75,15 @@ impl Engine {
         }
     }
 
+    /// [`Self::state`], for who has just had repaired what is to be repaired and only looks.
+    ///
+    /// # Errors
+    /// As [`Self::state`].
+    pub fn state_seen(&self, id: &str) -> Result<State, Error> {
+        let seen = self.seen.take();
+        self.state_by(id, |pid, start| seen.binary_search(&(pid, start)).is_ok() || alive(pid, start))
+    }
+
     /// All containers, newest first. One that disappears meanwhile, or whose record is damaged, is left out.
     ///
     /// # Errors

@@ -109,10 +109,11 @@ impl Engine {
                 && !lives(state.pid, state.pid_start)
         };
         let mut state = self.saved_state(id)?;
-        if is_lost(&state) {
-            // Its monitor may have written the end, and ended, since that was read: now nobody writes any more.
-            state = self.saved_state(id)?;
+        if !is_lost(&state) {
+            return Ok(state);
         }
+        // Its monitor may have written the end, and ended, since that was read: now nobody writes any more.
+        state = self.saved_state(id)?;
         if is_lost(&state) {
             state = State {
                 phase: Phase::Exited,

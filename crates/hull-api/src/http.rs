@@ -169,6 +169,26 @@ impl Body {
         Self { pieces: Some(pieces), rest: Bytes::new() }
     }
 
+    /// The body of a request, once all of it is here: for short ones.
+    pub(crate) async fn whole(mut incoming: Incoming) -> Self {
+        let mut rest = Vec::new();
+        let read = async {
+            while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut incoming).poll_frame(context)).await {
+                if let Ok(data) = frame.map_err(|_| io::ErrorKind::UnexpectedEof)?.into_data() {
+                    rest.extend_from_slice(&data);
+                }
+            }
+            Ok(())
+        };
+        let read = tokio::time::timeout(PATIENCE, read).await.unwrap_or(Err(io::ErrorKind::TimedOut));
+        let pieces = read.err().map(|kind| {
+            let (sender, pieces) = mpsc::channel(1);
+            let _ = sender.try_send(Err(kind.into()));
+            pieces
+        });
+        Self { pieces, rest: Bytes::from(rest) }
+    }
+
     /// Reads and drops what there is, so that a client that still sends gets to the answer.
     pub(crate) fn drain(&mut self, most: u64) {
         // A client that goes meanwhile needs no answer.
@@ -276,6 +296,8 @@ pub struct Reply {
 
 pub(crate) enum Kind {
     Whole(Vec<u8>),
+    /// No body, and what is still to be done when the client has its answer.
+    Rest(Box<dyn FnOnce() + Send>),
     Stream(Writing),
     Hijack(Taking),
 }
@@ -306,6 +328,11 @@ impl Reply {
     #[must_use]
     pub fn empty(status: u16) -> Self {
         Self { status, headers: Vec::new(), kind: Kind::Whole(Vec::new()) }
+    }
+
+    /// No body, and what nobody waits for.
+    pub(crate) fn before(status: u16, rest: impl FnOnce() + Send + 'static) -> Self {
+        Self { status, headers: Vec::new(), kind: Kind::Rest(Box::new(rest)) }
     }
 
     /// A body of any type.

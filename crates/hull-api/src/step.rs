@@ -4,7 +4,7 @@
 //! gets descriptors: a message of one byte for each, and the descriptors beside it. It says on its standard output what
 //! came of it, as one line: a document, or `{"refused": STATUS, "message": ...}`; what else it gives follows that line.
 
-use std::io::{self, IoSlice, IoSliceMut, Write as _};
+use std::io::{self, BufRead as _, BufReader, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
@@ -24,6 +24,9 @@ pub const COMMAND: &str = "api-step";
 
 /// Descriptors that a step can get.
 const MOST_DESCRIPTORS: usize = 128;
+
+/// Bytes of what a step says.
+const MOST_SAID: u64 = 1 << 20;
 
 /// Bytes of a message to a step.
 const MOST_BYTES: usize = 64 << 10;
@@ -101,8 +104,20 @@ pub(crate) fn received() -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     Ok((bytes, descriptors))
 }
 
-/// Has a step done, gives it sockets of clients and what they want, and waits for what it says.
-pub(crate) fn ask(engine: &Engine, words: &[&str], mut clients: Vec<(OwnedFd, u8)>) -> Result<Value, Refusal> {
+/// Has a step done, and waits for what it says.
+pub(crate) fn ask(engine: &Engine, words: &[&str]) -> Result<Value, Refusal> {
+    let (answer, mut child) = begin(engine, words, Vec::new())?;
+    let _ = child.wait();
+    Ok(answer)
+}
+
+/// Has a step done, gives it sockets of clients and what they want, and waits for what it says: that it ends then is left
+/// to be waited for.
+pub(crate) fn begin(
+    engine: &Engine,
+    words: &[&str],
+    mut clients: Vec<(OwnedFd, u8)>,
+) -> Result<(Value, Child), Refusal> {
     // More attach to one container only to tie things up.
     clients.truncate(MOST_DESCRIPTORS);
     let fail = |error: io::Error| Refusal::failed(format!("pass sockets to a process of hull: {error}"));
@@ -114,11 +129,21 @@ pub(crate) fn ask(engine: &Engine, words: &[&str], mut clients: Vec<(OwnedFd, u8
         let (ours, theirs) = message(&bytes, &sockets).map_err(fail)?;
         (Stdio::from(theirs), Some(ours))
     };
-    let child = spawn(engine, words, input)?;
+    let mut child = spawn(engine, words, input)?;
     // Their only owner is the container's monitor from here on.
     drop(clients);
-    let output = child.wait_with_output().map_err(|error| Refusal::failed(error.to_string()))?;
-    answer(&output.stdout)
+    let mut line = Vec::new();
+    if let Some(output) = child.stdout.take() {
+        // Without a line it has failed, which is told by what there is.
+        let _ = BufReader::with_capacity(1 << 10, output.take(MOST_SAID)).read_until(b'\n', &mut line);
+    }
+    match answer(&line) {
+        Ok(said) => Ok((said, child)),
+        Err(refusal) => {
+            let _ = child.wait();
+            Err(refusal)
+        }
+    }
 }
 
 /// Says what came of a step.

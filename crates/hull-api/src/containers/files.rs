@@ -86,7 +86,7 @@ const HEADER: &str = "x-docker-container-path-stat";
 pub(super) fn stat(api: &Arc<Api>, request: &mut Request) -> Answer {
     let path = path(request)?;
     let container = api.container(request.param("id"))?;
-    let stat = step::ask(&api.engine, &["archive-stat", &container.id, &path], Vec::new())?;
+    let stat = step::ask(&api.engine, &["archive-stat", &container.id, &path])?;
     Ok(Reply::empty(200).with(HEADER, header(&stat)))
 }
 
@@ -119,7 +119,7 @@ pub(super) fn put(api: &Arc<Api>, request: &mut Request) -> Answer {
 /// The first line of what a step says: a document, or why there is none.
 fn head(mut child: Child) -> Result<(Value, step::Reaped, impl Read + Send), Refusal> {
     let gone = || Refusal::failed("the step has no output");
-    let mut output = BufReader::with_capacity(64 << 10, child.stdout.take().ok_or_else(gone)?);
+    let mut output = BufReader::with_capacity(16 << 10, child.stdout.take().ok_or_else(gone)?);
     let child = step::Reaped(child);
     let mut line = Vec::new();
     (&mut output).take(1 << 20).read_until(b'\n', &mut line).map_err(|error| Refusal::failed(error.to_string()))?;

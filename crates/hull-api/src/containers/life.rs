@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hull_engine::records::Phase;
 use hull_engine::update::Changes;
-use hull_engine::{Container, flags};
+use hull_engine::{Container, Engine, flags};
 use hull_oci::spec::one_line;
 use hull_runtime::lifecycle::signal;
 use serde::Deserialize;
@@ -31,8 +31,9 @@ pub(super) fn start(api: &Arc<Api>, request: &mut Request) -> Answer {
         Phase::Created | Phase::Exited => {}
     }
     let clients = api.waiting.take(&container.id);
-    let started = step::ask(&api.engine, &["start", &container.id], clients)?;
-    Ok(Reply::empty(if started["started"] == false { 304 } else { 204 }))
+    let (started, mut step) = step::begin(&api.engine, &["start", &container.id], clients)?;
+    let status = if started["started"] == false { 304 } else { 204 };
+    Ok(Reply::before(status, move || drop(step.wait())))
 }
 
 fn signal_of(request: &Request) -> Result<Option<i32>, Refusal> {
@@ -65,7 +66,7 @@ pub(super) fn restart(api: &Arc<Api>, request: &mut Request) -> Answer {
     let (signal, grace) = (signal_of(request)?, grace(api, request, &container)?);
     let seconds = grace.map_or(-1, |grace| i64::try_from(grace.as_secs()).unwrap_or(-1)).to_string();
     let signal = signal.map_or_else(String::new, |signal| signal.to_string());
-    step::ask(&api.engine, &["restart", &container.id, &seconds, &signal], Vec::new())?;
+    step::ask(&api.engine, &["restart", &container.id, &seconds, &signal])?;
     Ok(Reply::empty(204))
 }
 
@@ -185,8 +186,11 @@ pub(super) fn remove(api: &Arc<Api>, request: &mut Request) -> Answer {
         let name = one_line(request.param("id"));
         return Err(Refusal::conflict(format!("cannot remove container \"{name}\": container is {how}")));
     }
-    api.engine.remove(&container, force, volumes)?;
-    Ok(Reply::empty(204))
+    match api.engine.remove_name(&container, force, volumes)? {
+        None => Ok(Reply::empty(204)),
+        // Nobody sees them any more; what cannot be removed now is by a later command.
+        Some(gone) => Ok(Reply::before(204, move || drop(Engine::remove_files(vec![gone])))),
+    }
 }
 
 pub(super) fn prune(api: &Arc<Api>, request: &mut Request) -> Answer {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hull_engine::records::LOOKING;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::load::{Among, Busy, Load};
+use super::load::{Among, Asked, Busy, Load, Turn};
 use super::{STACK, Shared, raw};
 use crate::api::Api;
 use crate::http::{Answer, Body, DRAIN, Hijacked, Kind, Reply, Request, Stream, response};
@@ -39,12 +39,12 @@ type Response = hyper::Response<Answer>;
 /// Where the head of an answer goes to.
 struct Head {
     sender: oneshot::Sender<Response>,
-    load: Arc<Load>,
+    asked: Asked,
 }
 
 impl Head {
     fn send(self, response: Response) {
-        self.load.answered();
+        drop(self.asked);
         // A client that has gone needs none.
         let _ = self.sender.send(response);
     }
@@ -80,22 +80,38 @@ struct Work {
     runtime: Handle,
     /// The connection's place among those that are served.
     place: Arc<OwnedSemaphorePermit>,
-    /// Its turn, if it is a question that waits for nobody; streams go on without.
-    turn: Option<OwnedSemaphorePermit>,
+    /// Its turn, if it waits for nobody; streams go on without.
+    turn: Option<Turn>,
 }
 
-/// Whose turn a request has to wait for: one that only asks for what is here, and waits neither for a container nor for
-/// another machine.
-fn among(parts: &hyper::http::request::Parts) -> Option<Among> {
+/// Bodies that are here before a request's turn comes.
+const SHORT_BODY: u64 = 64 << 10;
+
+/// Whose turn a request has to wait for: one that waits neither for a container or its program, nor for another machine or
+/// the client.
+fn among(parts: &hyper::http::request::Parts, body: &Incoming) -> Option<Among> {
     let path = parts.uri.path();
-    if parts.method != hyper::Method::GET {
-        return None;
+    match parts.method.as_str() {
+        "GET" if path.ends_with("/system/df") => Some(Among::Walks),
+        "GET" => {
+            let waits = ["/distribution/", "/images/search", "/attach/ws", "/archive", "/changes", "/_ping"];
+            (!waits.iter().any(|part| path.contains(part))).then_some(Among::Questions)
+        }
+        // The client may take its time for what is long.
+        "POST" | "DELETE" if body.size_hint().upper().is_none_or(|length| length > SHORT_BODY) => None,
+        "DELETE" if path.contains("/networks/") => Some(Among::Networks),
+        "DELETE" => Some(Among::Changes),
+        "POST" => {
+            let (rest, last) = path.rsplit_once('/')?;
+            if path.contains("/networks/") {
+                return Some(Among::Networks);
+            }
+            let changes = ["create", "start", "kill", "pause", "unpause", "rename", "update", "exec", "tag", "prune"];
+            let pulls = rest.ends_with("/images") || rest.contains("/exec/");
+            (changes.contains(&last) && !pulls).then_some(Among::Changes)
+        }
+        _ => None,
     }
-    if path.ends_with("/system/df") {
-        return Some(Among::Walks);
-    }
-    let waits = ["/distribution/", "/images/search", "/attach/ws", "/archive", "/changes", "/_ping"];
-    (!waits.iter().any(|part| path.contains(part))).then_some(Among::Questions)
 }
 
 impl Work {
@@ -130,8 +146,15 @@ impl Work {
             rest = request.body();
             reply
         });
-        drop(self.turn.take());
+        let turn = self.turn.take().filter(|_| matches!(&reply, Ok(Reply { kind: Kind::Rest(_), .. })));
         match reply {
+            Ok(Reply { status, headers, kind: Kind::Rest(rest) }) => {
+                // The server does not end before that is done.
+                let owed = Asked::new(&self.load);
+                head.send(whole(status, headers, Vec::new()));
+                rest();
+                drop((turn, owed));
+            }
             Err(refusal) => {
                 self.body.drain(DRAIN);
                 rest.drain(DRAIN);
@@ -276,12 +299,11 @@ pub(super) async fn answer(
     }
     let (sender, head) = oneshot::channel();
     let Shared { api, load } = shared;
-    load.asked();
-    let sender = Head { sender, load: Arc::clone(&load) };
-    let (body, runtime) = (Body::of(incoming), Handle::current());
-    let turn = match among(&parts) {
-        Some(among) => load.turn(among).await,
-        None => None,
+    let sender = Head { sender, asked: Asked::new(&load) };
+    let runtime = Handle::current();
+    let (body, turn) = match among(&parts, &incoming) {
+        Some(among) => (Body::whole(incoming).await, load.turn(among).await),
+        None => (Body::of(incoming), None),
     };
     let work = Work { api, load, parts, body, upgrade, runtime, place, turn };
     tokio::task::spawn_blocking(move || work.run(sender));

@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         completion(&hull, shell, &directory.join("completions").join(shell))?;
     }
     check(
-        &mut cargo(&[
+        cargo(&[
             "deb",
             "--quiet",
             "--package",

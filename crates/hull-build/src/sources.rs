@@ -296,7 +296,7 @@ impl<'a> Sources<'a> {
     /// Takes an image of a layout into the store.
     fn layout(&self, path: &Path, tag: Option<&str>, digest: Option<&Digest>) -> Result<Digest, Error> {
         let platforms = self.request.platforms.first().cloned().into_iter().collect();
-        let options = hull_image::archive::LoadOptions { platforms };
+        let options = hull_image::archive::LoadOptions { platforms, ..Default::default() };
         let loaded = hull_image::archive::load_path(&self.engine.images, path, &options)?;
         let fits = |one: &&hull_image::archive::Loaded| match (tag, digest) {
             (_, Some(digest)) => one.image.id == *digest || one.image.manifest.as_ref() == Some(digest),

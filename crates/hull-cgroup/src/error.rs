@@ -34,7 +34,7 @@ pub enum Error {
         reason: String,
     },
     /// The kernel refused the value of a limit.
-    #[error("config field `linux.resources.{}`: write {value:?} to {path}: {errno}", one_line(field))]
+    #[error("config field `linux.resources.{}`: write {value:?} to {path}: {errno}{}", one_line(field), hint(field, *errno))]
     Write {
         /// Below `linux.resources`.
         field: String,
@@ -95,6 +95,14 @@ pub enum Error {
     /// Several steps of a removal failed; all were tried.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Several(Vec<Error>),
+}
+
+/// What a value that is refused is wrong about, where one errno says it.
+fn hint(field: &str, errno: Errno) -> &'static str {
+    if field.starts_with("memory.") && errno == Errno::BUSY {
+        return "; the processes use more than that and it cannot be taken from them";
+    }
+    ""
 }
 
 impl Error {

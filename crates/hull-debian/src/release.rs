@@ -109,7 +109,9 @@ impl Release {
         }
         if let Some(until) = self.valid_until.filter(|until| checks.valid_until && *until < now) {
             let until = time::format(until);
-            return Err(wrong(format!("it expired on {until}: the mirror is out of date, or the suite is archived")));
+            return Err(wrong(format!(
+                "it expired on {until}: the mirror is out of date, or the suite is archived; --ignore-valid-until takes it all the same"
+            )));
         }
         Ok(())
     }

@@ -171,7 +171,9 @@ pub fn container_name(text: &str) -> Parsed<String> {
     if first && rest && (2..=255).contains(&text.len()) {
         Ok(text.to_owned())
     } else {
-        Err(format!("invalid container name ({text}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed; use two or more"))
+        Err(format!(
+            "invalid container name ({text}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed; use two or more characters"
+        ))
     }
 }
 

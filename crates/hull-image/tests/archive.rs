@@ -300,7 +300,7 @@ fn several_images_and_platforms() {
         assert_eq!(ids(&again), ids(&place));
     }
     let place = Place::new();
-    let options = LoadOptions { platforms: vec![foreign.clone()] };
+    let options = LoadOptions { platforms: vec![foreign.clone()], ..LoadOptions::default() };
     let loaded = load_stream(&place.store, &members.tar()[..], &options).unwrap();
     assert_eq!((lines(&loaded), &loaded[0].image.id), (vec!["Loaded image: two:1".to_owned()], &other.id()));
 }

@@ -202,8 +202,15 @@ impl Archive {
         self.home.hull_on(store, words)
     }
 
-    /// `hull bootstrap own:tiny` from the archive.
+    /// `hull bootstrap own:tiny` from the archive, which says nothing but the image or an error.
     fn command(&self, store: &str, words: &[&str]) -> Command {
+        let mut command = self.telling(store, words);
+        command.arg("--quiet");
+        command
+    }
+
+    /// The same, saying what it does.
+    fn telling(&self, store: &str, words: &[&str]) -> Command {
         let mut command = self.hull(store, &["bootstrap", "own:tiny"]);
         command.arg("--mirror").arg(format!("file://{}", self.path("archive").display())).args(words);
         command
@@ -396,9 +403,14 @@ fn root_an_image_that_runs_and_is_the_same_again() {
     let home = Archive::new();
     home.publish(&[base, app(), Package::new("unwanted", "")], Fault::None);
     let lock = home.path("tiny.lock").display().to_string();
-    let first = home.bootstrap("data", &["--include", "tiny-app", "-t", "mine:v1", "--lock", &lock]).ok();
+    let mut first = home.telling("data", &["--include", "tiny-app", "-t", "mine:v1", "--lock", &lock]);
+    let first = finish_within(first.arg("--keyring").arg(home.path("k.gpg")), LIMIT).ok();
     assert!(first.text().starts_with("sha256:"), "{}", first.stdout);
-    assert_eq!(first.stderr, "", "nothing is said where there is no terminal");
+    let said: Vec<&str> = first.stderr.lines().map(|line| line.split(": ").next().unwrap_or_default()).collect();
+    for step in ["reading lists of packages", "downloading packages", "extracting the base system", "writing the layer"]
+    {
+        assert!(said.contains(&step), "without a terminal a line for each step: {}", first.stderr);
+    }
     home.assert_clean("data", "success");
     let run = |script: &str| {
         let mut command = home.hull("data", &["run", "--rm", "--network=none", "mine:v1", "sh", "-c", script]);
@@ -418,6 +430,7 @@ fn root_an_image_that_runs_and_is_the_same_again() {
     assert!(embedded.text().contains("tiny-app") && !embedded.text().contains("releases"), "{}", embedded.stdout);
 
     let again = home.bootstrap("other", &["--include", "tiny-app"]).ok();
+    assert_eq!(again.stderr, "", "--quiet");
     assert_ne!(again.text(), "", "another store");
     assert_eq!(again.text(), first.text(), "the same packages give the same image");
     // Nothing but the packages themselves is needed.

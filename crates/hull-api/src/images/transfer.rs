@@ -224,10 +224,11 @@ pub(super) fn load(api: &Arc<Api>, request: &mut Request) -> Result<Reply, Refus
     let (api, body) = (Arc::clone(api), request.body());
     Ok(Reply::stream("application/json", move |stream| {
         let engine = &api.engine;
-        let loaded = match archive::load_stream(&engine.images, body, &LoadOptions { platforms }) {
-            Ok(loaded) => loaded,
-            Err(error) => return stream.line(&lines::failure(&error.into())),
-        };
+        let loaded =
+            match archive::load_stream(&engine.images, body, &LoadOptions { platforms, ..LoadOptions::default() }) {
+                Ok(loaded) => loaded,
+                Err(error) => return stream.line(&lines::failure(&error.into())),
+            };
         for one in loaded.iter().filter(|one| !one.names.is_empty() || one.variant_of.is_empty()) {
             let id = one.image.id.to_string();
             let name = one.names.first().map_or_else(|| id.clone(), Reference::familiar);

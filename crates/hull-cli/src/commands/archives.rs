@@ -5,15 +5,18 @@ use std::io::{BufWriter, IsTerminal as _, StdoutLock, Write as _};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hull_engine::{Engine, events};
 use hull_image::Error;
-use hull_image::archive::{self, Format, ImportOptions, Layers, LoadOptions, SaveOptions};
+use hull_image::archive::{self, Format, ImportOptions, Layers, LoadOptions, Loaded, SaveOptions};
 use hull_oci::image::Platform;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::names::name;
+use super::pace::{self, Amount};
 use super::{Done, Failure};
 use crate::output::print;
 
@@ -27,7 +30,7 @@ pub(super) struct Load {
     /// Only these platforms [default: all of what has a name]
     #[arg(long, value_name = "OS[/ARCH[/VARIANT]],...", value_delimiter = ',', value_parser = Platform::parse)]
     platform: Vec<Platform>,
-    /// Accepted for compatibility: nothing but the names is printed
+    /// Do not say how far it is
     #[arg(short, long)]
     quiet: bool,
 }
@@ -101,11 +104,16 @@ fn range(text: &str) -> Result<RangeInclusive<usize>, String> {
 }
 
 pub(super) fn load(engine: &Engine, args: Load) -> Done {
-    let options = LoadOptions { platforms: args.platform };
+    let read = Arc::new(AtomicU64::new(0));
+    let options = LoadOptions { platforms: args.platform, read: Some(Arc::clone(&read)) };
+    let watched = |file: Option<&std::fs::Metadata>, work: &mut dyn FnMut() -> Result<Vec<Loaded>, Error>| {
+        let all = file.filter(|file| file.is_file()).map(std::fs::Metadata::len);
+        pace::watched(args.quiet, "loading", || Amount::Bytes(read.load(Ordering::Relaxed), all), work)
+    };
     let loaded = match &args.input {
         Some(path) if path.as_os_str() != "-" => {
-            std::fs::metadata(path).map_err(|error| Failure::new(super::opening(path, &error)))?;
-            archive::load_path(&engine.images, path, &options)?
+            let metadata = std::fs::metadata(path).map_err(|error| Failure::new(super::opening(path, &error)))?;
+            watched(Some(&metadata), &mut || archive::load_path(&engine.images, path, &options))?
         }
         _ => {
             if std::io::stdin().is_terminal() {
@@ -113,7 +121,12 @@ pub(super) fn load(engine: &Engine, args: Load) -> Done {
             }
             let input = std::io::stdin().lock();
             let file = rustix::io::fcntl_dupfd_cloexec(&input, 3).map_err(Error::io("open", "standard input"))?;
-            archive::load(&engine.images, File::from(file), &options)?
+            let mut file = Some(File::from(file));
+            let metadata = file.as_ref().and_then(|file| file.metadata().ok());
+            watched(metadata.as_ref(), &mut || match file.take() {
+                Some(file) => archive::load(&engine.images, file, &options),
+                None => Ok(Vec::new()),
+            })?
         }
     };
     for image in loaded.iter().filter(|image| !image.names.is_empty() || image.variant_of.is_empty()) {

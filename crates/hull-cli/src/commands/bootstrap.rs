@@ -1,6 +1,6 @@
 //! `hull bootstrap`.
 
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use hull_debian::lock::Lock;
@@ -8,6 +8,7 @@ use hull_debian::resolve::Variant;
 use hull_engine::bootstrap::{Options, Progress};
 use hull_engine::{Engine, Error};
 
+use super::pace::{Amount, Teller};
 use super::{Done, Failure};
 use crate::output::print;
 
@@ -66,6 +67,9 @@ pub(super) struct Args {
         conflicts_with_all = ["include", "exclude", "variant", "components", "arch", "keyring", "ignore_valid_until"]
     )]
     locked: Option<PathBuf>,
+    /// Print nothing but the image's ID
+    #[arg(short, long)]
+    quiet: bool,
     /// Such as debian:bookworm or ubuntu:noble
     #[arg(value_name = "DISTRIBUTION:SUITE")]
     target: String,
@@ -96,9 +100,15 @@ pub(super) fn main(engine: &Engine, args: Args) -> Done {
         ignore_valid_until: args.ignore_valid_until,
         locked,
     };
-    let mut line = Line { shown: std::io::stderr().is_terminal(), last: String::new() };
-    let result = engine.bootstrap(&options, &mut |progress| line.show(progress));
-    line.clear();
+    let mut teller = Teller::new(args.quiet);
+    let result = engine.bootstrap(&options, &mut |progress| match progress {
+        Progress::Lists => teller.say("reading lists of packages", Amount::Unknown),
+        Progress::Download(done, total) => teller.say("downloading packages", Amount::Bytes(done, Some(total))),
+        Progress::Extract => teller.say("extracting the base system", Amount::Unknown),
+        Progress::Configure(count) => teller.say(&format!("configuring {count} packages"), Amount::Unknown),
+        Progress::Layer => teller.say("writing the layer", Amount::Unknown),
+    });
+    drop(teller);
     let outcome = result?;
     if let Some(path) = &args.lock {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
@@ -122,39 +132,4 @@ fn read_lock(path: &Path) -> Result<Lock, Failure> {
     let read = std::fs::File::open(path).and_then(|file| file.take(MAX_LOCK + 1).read_to_string(&mut text));
     read.map_err(|error| fail(format!("--locked: read {object}: {error}")))?;
     Lock::parse(&text, &object).map_err(|error| fail(error.to_string()))
-}
-
-/// One line on a terminal that says what is going on.
-struct Line {
-    shown: bool,
-    last: String,
-}
-
-impl Line {
-    fn show(&mut self, progress: Progress) {
-        if !self.shown {
-            return;
-        }
-        let text = match progress {
-            Progress::Lists => "reading lists of packages".to_owned(),
-            Progress::Download(done, total) => {
-                let megabytes = |bytes: u64| format!("{}.{}", bytes / 1_000_000, bytes / 100_000 % 10);
-                format!("downloading packages: {} of {} MB", megabytes(done), megabytes(total))
-            }
-            Progress::Extract => "extracting the base system".to_owned(),
-            Progress::Configure(count) => format!("configuring {count} packages"),
-            Progress::Layer => "writing the layer".to_owned(),
-        };
-        if text != self.last {
-            // A terminal that went away is no reason to fail.
-            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
-            self.last = text;
-        }
-    }
-
-    fn clear(&mut self) {
-        if self.shown && !self.last.is_empty() {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
-    }
 }

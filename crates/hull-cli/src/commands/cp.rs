@@ -60,8 +60,16 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
     let options = Options { archive: args.archive, follow: args.follow_link };
     let (source, destination) = (split(&args.source), split(&args.destination));
     let copied = match (source, destination) {
-        ((Some(_), _), (Some(_), _)) => return Err(Failure::new("copying between containers is not supported")),
-        ((None, _), (None, _)) => return Err(Failure::new("must specify at least one container source")),
+        ((Some(_), _), (Some(_), _)) => {
+            return Err(Failure::new(
+                "copying between containers is not supported; use a directory of this machine in between",
+            ));
+        }
+        ((None, _), (None, _)) => {
+            return Err(Failure::new(
+                "must specify at least one container source; use CONTAINER:PATH for one of the two",
+            ));
+        }
         ((Some(name), path), (None, "-")) => {
             let container = engine.find(name)?;
             let report =

@@ -39,6 +39,7 @@ mod mount;
 mod names;
 mod network;
 mod network_list;
+mod pace;
 mod port;
 mod progress;
 mod prune;

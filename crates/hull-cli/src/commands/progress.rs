@@ -8,6 +8,7 @@ use hull_image::registry::{Event, Progress};
 use hull_oci::Digest;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::pace::{Amount, Teller};
 use crate::output::print;
 
 /// Shows every event.
@@ -22,9 +23,17 @@ pub(super) struct Shown {
 enum Way {
     /// `--quiet`.
     Not,
-    /// The last line of each layer, so that none is printed twice.
-    Lines(Mutex<BTreeMap<Digest, String>>),
+    Lines(Mutex<Lines>),
     Bars(Mutex<(MultiProgress, BTreeMap<Digest, ProgressBar>)>),
+}
+
+#[derive(Debug)]
+struct Lines {
+    /// The last line of each layer, so that none is printed twice.
+    last: BTreeMap<Digest, String>,
+    /// What has come of each, of how much.
+    bytes: BTreeMap<Digest, (u64, u64)>,
+    teller: Teller,
 }
 
 impl Shown {
@@ -42,7 +51,11 @@ impl Shown {
         } else if std::io::stdout().is_terminal() {
             Way::Bars(Mutex::new((drawing(), BTreeMap::new())))
         } else {
-            Way::Lines(Mutex::default())
+            Way::Lines(Mutex::new(Lines {
+                last: BTreeMap::new(),
+                bytes: BTreeMap::new(),
+                teller: Teller::patient(false),
+            }))
         };
         Self { way, pushing }
     }
@@ -88,14 +101,21 @@ impl Progress for Shown {
     fn layer(&self, layer: &Digest, event: Event) {
         match &self.way {
             Way::Not => {}
-            Way::Lines(last) => {
+            Way::Lines(lines) => {
+                let mut lines = lock(lines);
+                if let Event::Downloading(done, all) | Event::Pushing(done, all) = event {
+                    lines.bytes.insert(layer.clone(), (done, all));
+                    let sum =
+                        |part: fn(&(u64, u64)) -> u64| lines.bytes.values().map(part).fold(0, u64::saturating_add);
+                    let amount = Amount::Bytes(sum(|one| one.0), Some(sum(|one| one.1)));
+                    lines.teller.say(if self.pushing { "Pushing" } else { "Downloading" }, amount);
+                }
                 // Docker has no word for this one.
                 if event == Event::Compressing {
                     return;
                 }
                 let Some(words) = words(&event, self.pushing) else { return };
-                let mut last = lock(last);
-                if last.insert(layer.clone(), words.clone()).as_ref() != Some(&words) {
+                if lines.last.insert(layer.clone(), words.clone()).as_ref() != Some(&words) {
                     print(format_args!("{}: {words}\n", layer.short()));
                 }
             }

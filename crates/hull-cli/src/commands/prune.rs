@@ -2,12 +2,14 @@
 
 use std::io::BufRead as _;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hull_engine::records::Phase;
 use hull_engine::{Container, Engine, State};
 use hull_image::{PruneFilter, Removed};
 
 use super::filter::{self, Filter, Filters};
+use super::pace::{self, Amount};
 use super::{Done, Failure, images, ps};
 use crate::output::{self, print, units};
 
@@ -94,8 +96,18 @@ fn stopped(engine: &Engine, filters: &Filters) -> Result<Vec<(Container, u64)>, 
 /// Removes containers; returns the bytes that went and whether something failed.
 fn remove_containers(engine: &Engine, list: &[(Container, u64)]) -> (u64, bool) {
     let (mut reclaimed, mut failed, mut lines) = (0, false, String::new());
-    for (container, size) in list {
-        match engine.remove(container, false, false) {
+    let done = AtomicUsize::new(0);
+    let amount = || Amount::Things(done.load(Ordering::Relaxed), list.len());
+    let results = pace::watched(false, "removing containers", amount, || -> Vec<_> {
+        let remove = |(container, _): &(Container, u64)| {
+            let result = engine.remove(container, false, false);
+            done.fetch_add(1, Ordering::Relaxed);
+            result
+        };
+        list.iter().map(remove).collect()
+    });
+    for ((container, size), result) in list.iter().zip(results) {
+        match result {
             Ok(()) => {
                 lines.push_str(&format!("{}\n", container.id));
                 reclaimed += size;
@@ -113,7 +125,7 @@ fn remove_containers(engine: &Engine, list: &[(Container, u64)]) -> (u64, bool) 
 }
 
 fn remove_images(engine: &Engine, filter: &PruneFilter) -> Result<u64, Failure> {
-    let pruned = engine.images.prune(filter)?;
+    let pruned = pace::watched(false, "removing images", || Amount::Unknown, || engine.images.prune(filter))?;
     if !pruned.deleted.is_empty() {
         let mut text = "Deleted Images:\n".to_owned();
         for line in &pruned.deleted {
@@ -137,7 +149,8 @@ fn remove_results(engine: &Engine, all: bool, until: Option<i64>) -> Result<u64,
         keep_shared: !all,
         ..Default::default()
     };
-    let pruned = hull_build::cache::Cache::new(&engine.images).prune(&filter);
+    let cache = hull_build::cache::Cache::new(&engine.images);
+    let pruned = pace::watched(false, "removing build results", || Amount::Unknown, || cache.prune(&filter));
     let pruned = pruned.map_err(|error| Failure::new(hull_oci::spec::one_line(&error.to_string())))?;
     if !pruned.removed.is_empty() {
         let ids: String = pruned.removed.iter().map(|one| format!("{}\n", one.id)).collect();

@@ -521,7 +521,15 @@ pub(super) fn main(engine: &Engine, args: Args) -> Done {
             output::print(format_args!("{id}\n"));
             Ok(0)
         }
-        Err(failure) => Err(failure),
+        Err(mut failure) => {
+            if failure.code == 127
+                && let Some(word) = config.command.first().filter(|word| word.starts_with('-'))
+            {
+                let hint = format!("; use {word:?} before the image if it is a flag of 'hull run'");
+                failure.message.push_str(&hint);
+            }
+            Err(failure)
+        }
     }
 }
 

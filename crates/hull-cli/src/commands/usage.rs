@@ -170,7 +170,8 @@ fn complain(error: &clap::Error, args: &[OsString]) -> ExitCode {
             let word = invalid.unwrap_or_default();
             match word.strip_prefix('-') {
                 Some(rest_of) if !rest_of.is_empty() => {
-                    say(USAGE, unknown_flag(&word, &rest), text(error, ContextKind::SuggestedArg))
+                    let late = too_early(&root, args, command, &word).then(|| format!("{path} {word}"));
+                    say(USAGE, unknown_flag(&word, &rest), late.or_else(|| text(error, ContextKind::SuggestedArg)))
                 }
                 _ => count(command, &path, &rest, &say),
             }
@@ -192,6 +193,10 @@ fn complain(error: &clap::Error, args: &[OsString]) -> ExitCode {
             let possible = text(error, ContextKind::ValidValue).map(|list| format!("expected one of '{list}'"));
             let reason = std::error::Error::source(error).map(|source| number(&source.to_string(), &value));
             let reason = reason.or(possible).unwrap_or_else(|| "it cannot be used".to_owned());
+            if flag.starts_with(['<', '[']) {
+                let name = flag.trim_matches(['<', '>', '[', ']', '.']);
+                return say(USAGE, format!("invalid argument {value:?} for {name}: {reason}"), None);
+            }
             say(USAGE, format!("invalid argument {value:?} for {:?} flag: {reason}", both(command, &flag)), None)
         }
         ErrorKind::ArgumentConflict => {
@@ -249,6 +254,21 @@ fn unknown_flag(word: &str, rest: &[String]) -> String {
         given.starts_with('-') && !given.starts_with("--") && given.contains(letter.chars().next().unwrap_or('-'))
     });
     format!("unknown shorthand flag: '{letter}' in {}", cluster.map_or(word, String::as_str))
+}
+
+/// Whether a flag of a command stands before the command's name, as in `hull -d run`.
+fn too_early(root: &Command, args: &[OsString], command: &Command, word: &str) -> bool {
+    let name = word.trim_start_matches('-');
+    let has = command.get_arguments().any(|arg| {
+        if word.starts_with("--") {
+            arg.get_long() == Some(bare(name))
+        } else {
+            arg.get_short().is_some_and(|short| name.starts_with(short))
+        }
+    });
+    let words = || args.iter().skip(1).map(|word| word.to_string_lossy());
+    let named = |word: &str| root.find_subcommand(word).is_some();
+    has && words().take_while(|word| !named(word)).any(|one| one == word || bare(&one) == word)
 }
 
 /// A flag that is none, among words that are read as values.
@@ -366,6 +386,17 @@ mod tests {
     #[test]
     fn flags_are_named_as_docker_names_them() {
         assert_eq!(unknown_flag("--memroy", &[]), "unknown flag: --memroy");
+        let root = Cli::command();
+        for (line, word, expected) in [
+            ("hull -d run x", "-d", true),
+            ("hull run -d x", "-d", false),
+            ("hull --rm run x", "--rm", true),
+            ("hull -z run x", "-z", false),
+        ] {
+            let given = words(line);
+            let (_, command, _) = reached(&root, &given);
+            assert_eq!(too_early(&root, &given, command, word), expected, "{line}");
+        }
         assert_eq!(unknown_flag("-Z", &["-aZ".to_owned()]), "unknown shorthand flag: 'Z' in -aZ");
         let root = Cli::command();
         let run = root.find_subcommand("run").expect("a command");

@@ -9,7 +9,8 @@
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek as _};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use hull_layer::compression::{Compression, Decoder, PREFIX, peek};
 use hull_layer::{Limits, tar};
@@ -25,6 +26,21 @@ use crate::{Error, Image, LayerSource, Store, Transfer};
 pub struct LoadOptions {
     /// The platforms to take where there are several; without any, all of what has a name.
     pub platforms: Vec<Platform>,
+    /// Where to add the bytes that have been read, for whoever wants to know how far it is.
+    pub read: Option<Arc<AtomicU64>>,
+}
+
+/// Adds the bytes that are read to a number.
+struct Counted<R>(R, Option<Arc<AtomicU64>>);
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.0.read(buffer)?;
+        if let Some(sum) = &self.1 {
+            sum.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        Ok(count)
+    }
 }
 
 /// An image that has been loaded.
@@ -89,7 +105,7 @@ pub fn load(store: &Store, mut file: File, options: &LoadOptions) -> Result<Vec<
 /// As [`load`].
 pub fn load_stream(store: &Store, input: impl Read + Send, options: &LoadOptions) -> Result<Vec<Loaded>, Error> {
     let transfer = store.begin()?;
-    let table = pass(input, &transfer)?;
+    let table = pass(Counted(input, options.read.clone()), &transfer)?;
     finish(&transfer, &Archive::Stream(table), options)
 }
 
@@ -209,7 +225,7 @@ fn digest_of_name(name: &str) -> Option<Digest> {
 /// Finds the images, reads the layers that are missing, and commits.
 fn finish(transfer: &Transfer, archive: &Archive, options: &LoadOptions) -> Result<Vec<Loaded>, Error> {
     let found = resolve(archive, &options.platforms)?;
-    layers(transfer, archive, &found)?;
+    layers(transfer, archive, &found, options.read.as_ref())?;
     // Names of several platforms are given when all of these are there.
     let mut several: Vec<(Reference, Vec<Digest>)> = Vec::new();
     for name in found.iter().flat_map(|one| &one.names) {
@@ -270,7 +286,7 @@ fn staying(store: &Store, name: &Reference, found: &[Found], ids: &[Digest]) -> 
 }
 
 /// Reads layers from an archive whose members can be read in any order, several at once.
-fn layers(transfer: &Transfer, archive: &Archive, found: &[Found]) -> Result<(), Error> {
+fn layers(transfer: &Transfer, archive: &Archive, found: &[Found], read: Option<&Arc<AtomicU64>>) -> Result<(), Error> {
     let mut jobs: Vec<&LayerAt> = Vec::new();
     for layer in found.iter().flat_map(|image| &image.layers) {
         if let Some(present) = archive.layer(&layer.member)? {
@@ -291,7 +307,7 @@ fn layers(transfer: &Transfer, archive: &Archive, found: &[Found]) -> Result<(),
     let next = || queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
     let work = || -> Result<(), Error> {
         while let Some(job) = next() {
-            if let Err(error) = layer(transfer, archive, job) {
+            if let Err(error) = layer(transfer, archive, job, read) {
                 // The others stop after the layer that they are reading.
                 while next().is_some() {}
                 return Err(error);
@@ -309,7 +325,7 @@ fn layers(transfer: &Transfer, archive: &Archive, found: &[Found]) -> Result<(),
     })
 }
 
-fn layer(transfer: &Transfer, archive: &Archive, job: &LayerAt) -> Result<(), Error> {
+fn layer(transfer: &Transfer, archive: &Archive, job: &LayerAt, read: Option<&Arc<AtomicU64>>) -> Result<(), Error> {
     if transfer.has_layer(&job.diff_id)? {
         if let Some(blob) = &job.blob {
             keep_blob(transfer, blob, &job.diff_id, || archive.open(&job.member))?;
@@ -319,7 +335,7 @@ fn layer(transfer: &Transfer, archive: &Archive, job: &LayerAt) -> Result<(), Er
     // An uncompressed blob is the layer itself. Without manifest nobody asks for a compressed one again.
     let keep_blob = job.blob.as_ref().is_some_and(|blob| blob.digest != job.diff_id);
     let source = LayerSource { blob: job.blob.clone(), diff_id: Some(job.diff_id.clone()), keep_blob };
-    transfer.layer(archive.open(&job.member)?, source)?;
+    transfer.layer(Counted(archive.open(&job.member)?, read.cloned()), source)?;
     Ok(())
 }
 

@@ -20,6 +20,9 @@ use super::progress::{Lines, Shown, cut, size};
 /// A step that has said nothing for so long gives way to another.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Between two lines of a part that goes on.
+const EVERY: Duration = Duration::from_secs(5);
+
 /// Characters of a step's name.
 const WIDTH: usize = 1000;
 
@@ -50,8 +53,8 @@ struct Step {
     /// Not shown yet.
     waiting: Vec<String>,
     ended: bool,
-    /// When its parts began.
-    parts: BTreeMap<String, Instant>,
+    /// When its parts began, and were told of last.
+    parts: BTreeMap<String, (Instant, Instant)>,
     last: std::collections::VecDeque<String>,
 }
 
@@ -163,11 +166,13 @@ impl Observer for Plain {
             }
             Event::Status { id: part, current, total, done } => {
                 let Some(step) = state.steps.get_mut(&id) else { return };
-                let began = *step.parts.entry(part.to_owned()).or_insert_with(Instant::now);
-                // Bars are for terminals.
-                if !done {
+                let now = Instant::now();
+                let (began, told) = step.parts.entry(part.to_owned()).or_insert((now, now));
+                // Bars are for terminals; here it is said from time to time that it goes on.
+                if !done && now.duration_since(*told) < EVERY {
                     return;
                 }
+                *told = now;
                 let bytes = match (current, total) {
                     (0, 0) => String::new(),
                     (current, 0) => format!(" {}", size(current)),
@@ -175,7 +180,8 @@ impl Observer for Plain {
                 };
                 let took = began.elapsed().as_secs_f64();
                 let took = if took < 0.01 { String::new() } else { format!(" {took:.1}s") };
-                step.waiting.push(format!("#{} {part}{bytes}{took} done", step.number));
+                let done = if done { " done" } else { "" };
+                step.waiting.push(format!("#{} {part}{bytes}{took}{done}", step.number));
                 state.show(id);
             }
             Event::Done => {

@@ -118,9 +118,9 @@ impl Network {
                 network.link_local.extend(link_local);
                 Ok(())
             }
-            None if given || !self.aliases.is_empty() => {
-                Err(Failure::usage("conflicting options: addresses and aliases need a network of the container's own"))
-            }
+            None if given || !self.aliases.is_empty() => Err(Failure::usage(
+                "conflicting options: addresses and aliases need a network of the container's own; use --network NAME, of 'hull network create'",
+            )),
             None => Ok(()),
         }
     }

@@ -134,7 +134,7 @@ impl Engine {
                 "data directory",
                 error.to_string(),
                 "images and containers",
-                "make room, or name another directory: hull --root DIR",
+                "use root, make room, or name another directory: hull --root DIR",
             )),
         }
         checks.extend(cgroups(root)?);

@@ -292,7 +292,7 @@ fn told(failure: hull_build::Failure) -> Failure {
         say(excerpt.trim_end());
     }
     let reason = hull_oci::spec::one_line(&failure.to_string());
-    say(&format!("ERROR: failed to build: failed to solve: {reason}"));
+    say(&format!("ERROR: failed to build: failed to solve: {reason}{}", super::rights(&reason)));
     Failure::new("")
 }
 

@@ -388,9 +388,17 @@ pub(crate) fn main(args: &[OsString]) -> ExitCode {
 /// Tells of a failure, unless that has been done.
 fn failed(failure: &Failure) -> ExitCode {
     if !failure.message.is_empty() {
-        output::error(&failure.message);
+        output::error(format_args!("{}{}", failure.message, rights(&failure.message)));
     }
     ExitCode::from(failure.code)
+}
+
+/// What an ordinary user can do about what the machine does not let them do.
+fn rights(message: &str) -> &'static str {
+    if message.contains("Permission denied (os error 13)") && !rustix::process::geteuid().is_root() {
+        return "; use 'sudo hull ...': it needs root, or another --root and --state";
+    }
+    ""
 }
 
 /// How a command ended: its exit code, or a message and the exit code that belongs to it.

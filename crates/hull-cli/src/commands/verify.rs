@@ -63,7 +63,7 @@ pub(super) fn signing_key(path: &Path) -> Result<SigningKey, Failure> {
         }
         super::registry::ask(&format!("Password of {}: ", path.display()), false).ok().map(String::into_bytes)
     };
-    SigningKey::read(path, password).map_err(|error| Failure::new(error.to_string()))
+    SigningKey::read(path, password).map_err(|error| Failure::new(format!("--sign-key: {error}")))
 }
 
 pub(super) fn verify(engine: &Engine, args: &Verify) -> Done {

@@ -38,7 +38,7 @@ struct Runnable {
 }
 
 fn read_only() -> Refusal {
-    Refusal::unsupported("this registry is read only")
+    Refusal::unsupported("this registry is read only; it takes pushes when it is served with --writable or --htpasswd")
 }
 
 /// What the store says of an image that a client made.

@@ -97,7 +97,12 @@ pub fn step(engine: &Engine, words: &[String]) -> u8 {
             if done.is_ok() {
                 engine.tell(&container, "extract-to-dir", &[("path", path)]);
             }
-            say(&done.map(|_| json!({})).map_err(Refusal::from))
+            // What is no archive fails at dockerd where that is read.
+            let failed = |refusal: Refusal| match refusal.message.starts_with("unexpected EOF") {
+                true => Refusal::failed(refusal.message),
+                false => refusal,
+            };
+            say(&done.map(|_| json!({})).map_err(|error| failed(error.into())))
         }
         ("archive-get", [path]) => {
             let mut described = false;

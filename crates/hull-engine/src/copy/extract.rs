@@ -33,6 +33,27 @@ pub(crate) fn extract(
     itself: bool,
     policy: Policy,
 ) -> Result<Report, Error> {
+    extract_with(input, root, directory, itself, policy, true)
+}
+
+/// The same of an archive that need not say where it ends, as Docker takes it from its clients: also an empty one.
+pub(crate) fn extract_unended(
+    input: impl Read,
+    root: BorrowedFd<'_>,
+    directory: &Path,
+    policy: Policy,
+) -> Result<Report, Error> {
+    extract_with(input, root, directory, false, policy, false)
+}
+
+fn extract_with(
+    input: impl Read,
+    root: BorrowedFd<'_>,
+    directory: &Path,
+    itself: bool,
+    policy: Policy,
+    ends: bool,
+) -> Result<Report, Error> {
     let limits = Limits::default();
     let (prefix, input) = peek(input)?;
     let Some(compression) = Compression::detect(&prefix) else {
@@ -40,6 +61,9 @@ pub(crate) fn extract(
     };
     let decoder = Decoder::new(compression, BufReader::with_capacity(256 << 10, input), &limits)?;
     let mut reader = Reader::new(decoder, limits);
+    if !ends {
+        reader = reader.end_optional();
+    }
     let mut extract = Extract {
         place: Place::new(policy)?,
         root,

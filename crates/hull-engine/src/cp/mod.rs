@@ -480,7 +480,7 @@ impl Engine {
         let existing = if extraction.keep_kinds { Existing::Replace } else { Existing::Force };
         let owner = if extraction.own { side.user(self)? } else { None };
         let policy = Policy { existing, owner, ..inwards(side.first_id) };
-        let report = side.as_root(|| extract::extract(input, side.root.as_fd(), &whole, false, policy));
+        let report = side.as_root(|| extract::extract_unended(input, side.root.as_fd(), &whole, policy));
         report.map(Copied::from).map_err(|error| explain(error, container))
     }
 

@@ -174,6 +174,11 @@ fn root_api_files_go_in_and_out_of_containers_that_do_not_run() {
         .send("PUT", "/containers/files/archive?path=/nowhere", &kind, &archive)
         .refused(404, "Could not find the file /nowhere");
     server.send("PUT", "/containers/files/archive?path=/etc/new", &kind, &archive).refused(400, "not a directory");
+    server.send("PUT", "/containers/files/archive?path=/etc", &kind, &archive[..700]).is(500);
+    server.send("PUT", "/containers/files/archive?path=/etc", &kind, b"x").refused(500, "unexpected EOF");
+    // One without an end, and one with nothing in it, are archives.
+    server.send("PUT", "/containers/files/archive?path=/etc", &kind, b"").is(200);
+    server.send("PUT", "/containers/files/archive?path=/etc", &kind, &archive[..archive.len() - 1024]).is(200);
     let head = server.send("HEAD", "/containers/files/archive?path=/etc/new", &[], b"").is(200);
     let stat = head.header("x-docker-container-path-stat").expect("a header");
     let stat: Value =

@@ -31,8 +31,10 @@ fn endpoints() -> Vec<Endpoint> {
     lines.map(endpoint).collect()
 }
 
-/// Refusals that dockerd gives this status too: its errors have no status of their own there, or are the kernel's, of an
-/// archive, or of another machine.
+/// Refusals that dockerd 28.5 gave this status too when it was asked the same: its errors have no status of their own there,
+/// or are the kernel's, of an archive, or of another machine. Of what is here it takes three: a list of devices without a
+/// driver, which it refuses at the start; a time of -1 for the kernel's real-time scheduler; and an image's archive that
+/// does not say where it ends, which may be cut off.
 const OF_DOCKERD: &[&str] = &[
     "strconv.",
     "invalid syntax",
@@ -43,6 +45,7 @@ const OF_DOCKERD: &[&str] = &[
     "is not connected to the network",
     "Connection refused",
     "layer archive at byte",
+    "unexpected EOF",
     "decompress layer",
     "config field `linux.resources",
     "Cannot locate specified Dockerfile",

@@ -18,13 +18,14 @@ use crate::{Result, workspace};
 const USAGE: &str = "usage: cargo xtask clients [--hull PROGRAM] [--docker unix://SOCKET] [--record] [NAME...]";
 
 /// Name, program and the libraries that it needs.
-const SCENARIOS: [(&str, Tool, &[&str]); 6] = [
+const SCENARIOS: [(&str, Tool, &[&str]); 7] = [
     ("docker-py", Tool::Python, &["docker==7.1.0"]),
     ("testcontainers-py", Tool::Python, &["testcontainers==4.13.0"]),
     ("dockerode", Tool::Node, &["dockerode@4.0.9"]),
     ("testcontainers", Tool::Node, &["testcontainers@10.28.0"]),
     ("bollard", Tool::Rust, &[]),
     ("compose", Tool::Shell, &[]),
+    ("docker-20", Tool::Debian, &["docker.io"]),
 ];
 
 /// Seconds for a scenario.
@@ -36,6 +37,8 @@ enum Tool {
     Node,
     Rust,
     Shell,
+    /// Programs of Debian packages that are taken out of them: their daemons are not wanted.
+    Debian,
 }
 
 #[derive(Default)]
@@ -120,6 +123,31 @@ fn prepare(name: &str, tool: Tool, libraries: &[&str], tools: &Path) -> std::res
             attempt(Command::new("docker").args(["compose", "version"]))
                 .map_err(|_| "no docker with its plugin compose".to_owned())?;
             command.arg("sh").arg(source.join(format!("{name}.sh")));
+        }
+        Tool::Debian => {
+            if !is_there {
+                attempt(Command::new("apt-get").args(["download", "-q"]).args(libraries).current_dir(&own))
+                    .map_err(cannot)?;
+                attempt(
+                    Command::new("sh")
+                        .args(["-c", "for one in *.deb; do dpkg -x $one . && rm $one || exit; done"])
+                        .current_dir(&own),
+                )
+                .map_err(cannot)?;
+            }
+            // Later ones speak another version, which is another scenario.
+            let version = Command::new(own.join("usr/bin/docker"))
+                .arg("--version")
+                .output()
+                .map_err(|error| error.to_string())?;
+            if !String::from_utf8_lossy(&version.stdout).contains(" 20.10.") {
+                return Err("no docker of Debian 12".to_owned());
+            }
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.arg("sh").arg(source.join(format!("{name}.sh")));
+            command
+                .env("PATH", format!("{}:{path}", own.join("usr/bin").display()))
+                .env("DOCKER_CONFIG", own.join("config"));
         }
     }
     std::fs::write(&fetched, wanted).map_err(|error| error.to_string())?;

@@ -28,7 +28,22 @@ pub(crate) const ALIAS: &str = "hull network ";
 struct Kept {
     process: rustix::process::Pid,
     namespace: (u64, u64),
-    socket: nft::Socket,
+    socket: Option<nft::Socket>,
+}
+
+impl Kept {
+    fn is_ours(&self) -> bool {
+        self.process == rustix::process::getpid()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // A monitor closes what it inherited by number: in it this number may be another file's by now.
+        if !self.is_ours() {
+            std::mem::forget(self.socket.take());
+        }
+    }
 }
 
 thread_local! {
@@ -46,7 +61,7 @@ impl Drop for Host {
         if let (Some(mut socket), Some(namespace)) = (self.firewall.take(), self.namespace) {
             // There may be hundreds of threads.
             socket.rest();
-            let kept = Kept { process: rustix::process::getpid(), namespace, socket };
+            let kept = Kept { process: rustix::process::getpid(), namespace, socket: Some(socket) };
             // A thread that ends keeps nothing.
             let _ = KEPT.try_with(|slot| slot.replace(Some(kept)));
         }
@@ -75,9 +90,8 @@ impl Host {
             self.namespace = namespace();
             let kept = KEPT.try_with(RefCell::take).ok().flatten();
             // Another process's, after a fork, or another namespace's is not ours to use.
-            let ours =
-                |kept: &Kept| kept.process == rustix::process::getpid() && Some(kept.namespace) == self.namespace;
-            self.firewall = kept.filter(ours).map(|kept| kept.socket);
+            let ours = |kept: &Kept| kept.is_ours() && Some(kept.namespace) == self.namespace;
+            self.firewall = kept.filter(ours).and_then(|mut kept| kept.socket.take());
         }
         Ok(match &mut self.firewall {
             Some(socket) => socket,
@@ -259,4 +273,29 @@ fn forward_ipv6(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Descriptors of this process that are sockets.
+    fn sockets() -> usize {
+        let entries = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let links = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+    }
+
+    #[test]
+    fn what_another_process_kept_is_not_closed_here() {
+        let kept = |process| {
+            let socket = nft::Socket::open().unwrap();
+            drop(Kept { process, namespace: (0, 0), socket: Some(socket) });
+        };
+        let before = sockets();
+        kept(rustix::process::getpid());
+        assert_eq!(sockets(), before);
+        kept(rustix::process::Pid::INIT);
+        assert_eq!(sockets(), before + 1);
+    }
 }

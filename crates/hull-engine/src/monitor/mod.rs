@@ -361,8 +361,9 @@ impl Monitor<'_> {
         self.remains = self.engine.has_remains(&id);
         self.firewall = None;
         self.reach = Reach::default();
-        if let Err(error) = self.engine.leave_network(&id) {
-            self.tell(&error.to_string());
+        if self.engine.leave_network(&id).is_err() {
+            // As on a full disk. The next command finds the intent, and tries again.
+            self.remains = true;
         }
         let finished = now();
         let before = self.engine.saved_state(&id).unwrap_or_default();

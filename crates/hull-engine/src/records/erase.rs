@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{Container, Engine, read};
 use crate::config::UserChoice;
@@ -43,19 +44,25 @@ impl Engine {
         let result = self.hide(id, record, volumes);
         // Last, and also for a container that was killed before it had files.
         if !plain && matches!(result, Ok(_) | Err(Error::NoContainer(_))) {
-            match self.images.release(&owner(id)) {
-                // Even what is given back is written down first, and a full disk has room for that once the files are gone.
-                Err(hull_image::Error::Full { .. }) => {
-                    Removed(self.leaving(id)).finish()?;
-                    self.images.release(&owner(id))?;
-                }
-                released => released?,
-            }
+            self.release_image(id)?;
         }
         if users && result.is_ok() {
             self.release_block(id);
         }
         result
+    }
+
+    /// Gives a container's image back. Even that is written down first, for which a full disk has room only when the files
+    /// are gone, and the mount over them, which the kernel takes down a while after its last process.
+    fn release_image(&self, id: &str) -> Result<(), Error> {
+        for _ in 0..200 {
+            match self.images.release(&owner(id)) {
+                Err(hull_image::Error::Full { .. }) => Removed(self.leaving(id)).finish()?,
+                released => return Ok(released?),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(self.images.release(&owner(id))?)
     }
 
     /// What belongs to a container beside its directory, once its record is out of the others' sight. An interrupted

@@ -250,3 +250,45 @@ fn root_a_killed_monitor_leaves_ports_and_isolation_and_the_next_command_brings_
 fn is_zombie(pid: &str) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
 }
+
+/// The engine's records lie on a small disk, which a container on a bridge fills.
+const FULL: &str = r#"set -eu
+cd "$PLACE"
+mkdir -p disk run
+mount -t tmpfs -o size=24m tmpfs disk
+hull() { "$HULL" --root "$PLACE/disk" --state "$PLACE/run" "$@"; }
+say() { what=$1; shift; code=0; out=$("$@" 2>&1) || code=$?; echo "$what: $code $(echo $out)"; }
+hull import rootfs.tar probe >/dev/null
+trap 'hull rm -f disk late >/dev/null 2>&1 || true; hull network prune -f >/dev/null 2>&1' EXIT
+hull run -d --network bridge --cgroup-parent "$NAME" --name disk -p 8083:7 probe /probe fill /big 4096 >/dev/null
+say ended hull wait disk
+say again hull start disk
+say gone hull rm -f disk
+say late hull run --rm --name late --network bridge -p 8083:7 --cgroup-parent "$NAME" probe /probe echo late
+say left hull network inspect bridge --format '{{len .Containers}}'
+say pairs sh -c 'ip -o link show type veth | wc -l'
+"#;
+
+#[test]
+fn root_a_full_disk_keeps_no_address_and_no_port() {
+    let Some(lab) = lab() else { return };
+    if tier::tool("unshare").is_none() {
+        return;
+    }
+    let _ = lab.home.pack();
+    let mut command = lab.inside(&["unshare", "--mount", "--propagation", "private", "sh", "-c", FULL]);
+    command.env("HULL", env!("CARGO_BIN_EXE_hull")).env("PLACE", lab.home.path()).env("NAME", lab.home.name());
+    let out = finish(&mut command).ok();
+    let line = |what: &str| {
+        let found = out.stdout.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(": "));
+        found.unwrap_or_else(|| panic!("no {what}: {}{}", out.stdout, out.stderr))
+    };
+    assert_eq!(line("ended"), "0 0");
+    // What could not be given back is told of.
+    assert!(line("gone").starts_with("0 ") && line("gone").ends_with("disk"), "{}", line("gone"));
+    let refused = line("again");
+    let why = ["No space left", "disk is full", "no room left"];
+    assert!(refused == "0 disk" || why.iter().any(|words| refused.contains(words)), "{refused}");
+    assert_eq!((line("late"), line("left"), line("pairs")), ("0 late", "0 0", "0 0"));
+    lab.home.assert_clean();
+}

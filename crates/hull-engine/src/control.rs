@@ -211,7 +211,17 @@ impl Engine {
             let status = "waiting for its monitor".to_owned();
             return Err(Error::Status { operation: "finish", id: container.id.clone(), status });
         }
-        self.repair()
+        self.repair_ended(&container.id)
+    }
+
+    /// Repairs until a container's record says that it has ended. What else cannot be undone now, as its address on a full
+    /// disk, does not concern whoever waits for that.
+    fn repair_ended(&self, id: &str) -> Result<(), Error> {
+        let repaired = self.repair();
+        match self.saved_state(id) {
+            Ok(state) if matches!(state.phase, Phase::Running | Phase::Restarting) => repaired,
+            _ => Ok(()),
+        }
     }
 
     /// Suspends all processes of a container.
@@ -325,7 +335,7 @@ impl Engine {
             if let Some(monitor) = process(state.monitor, state.monitor_start) {
                 ended(&monitor, None);
             }
-            self.repair()?;
+            self.repair_ended(&container.id)?;
         }
         let mut text = String::new();
         exit.read_to_string(&mut text).map_err(Error::io("read", &path))?;

@@ -283,8 +283,8 @@ fn root_a_full_disk_keeps_no_address_and_no_port() {
         let found = out.stdout.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(": "));
         found.unwrap_or_else(|| panic!("no {what}: {}{}", out.stdout, out.stderr))
     };
-    assert_eq!(line("ended"), "0 0");
-    // What could not be given back is told of.
+    // What could not be given back may be told of as well.
+    assert!(line("ended").starts_with("0 ") && line("ended").ends_with('0'), "{}", line("ended"));
     assert!(line("gone").starts_with("0 ") && line("gone").ends_with("disk"), "{}", line("gone"));
     let refused = line("again");
     let why = ["No space left", "disk is full", "no room left"];

@@ -102,9 +102,16 @@ fn run(api: &Api, mut process: Process, body: Body, asked: &Asked, lines: &Lines
                 std::thread::sleep(std::time::Duration::from_millis(200));
             }
         });
-        let mut classic = Classic::default();
-        let ended = process.follow(&mut |said| say(asked, &mut classic, said, lines));
+        let (mut classic, mut kept) = (Classic::default(), Vec::new());
+        let ended = process.follow(&mut |said| match asked.quiet {
+            true => keep(&mut classic, said, &mut kept),
+            false => say(asked, &mut classic, said, lines),
+        });
         end.store(true, std::sync::atomic::Ordering::Relaxed);
+        // A quiet build that fails is not quiet.
+        if !ended.success && !asked.traced {
+            kept.iter().for_each(|line| lines.say(line));
+        }
         ended
     });
     if !asked.id.is_empty() {
@@ -113,11 +120,17 @@ fn run(api: &Api, mut process: Process, body: Body, asked: &Asked, lines: &Lines
     Ok(ended)
 }
 
+/// Lines of a quiet build that are kept for the case that it fails.
+const MOST_KEPT: usize = 4096;
+
+fn keep(classic: &mut Classic, said: Said, kept: &mut Vec<Value>) {
+    let Said::Status(status) = said else { return };
+    kept.extend(classic.lines(&status));
+    kept.truncate(MOST_KEPT);
+}
+
 fn say(asked: &Asked, classic: &mut Classic, said: Said, lines: &Lines) {
     let Said::Status(status) = said else { return };
-    if asked.quiet {
-        return;
-    }
     if asked.traced {
         let bytes = crate::buildkit::status::message(&status).encode_to_vec();
         let text = base64::engine::general_purpose::STANDARD.encode(bytes);

@@ -1,4 +1,4 @@
-//! Command lines of the commands that are typed most, read without describing the others.
+//! Command lines of the commands that are typed most, and of a server's steps, read without describing the others.
 //!
 //! What clap does first is to make the description of every command with every flag, whichever is meant: a megabyte and a
 //! half, made and thrown away, and copied page by page by what is forked from here. A line that names one of a few commands
@@ -9,7 +9,7 @@ use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
-use super::{Cli, Command, CommandLine, exec, inspect, logs, ps, rm, run, signals};
+use super::{Cli, Command, CommandLine, api, exec, inspect, logs, ps, rm, run, signals};
 
 /// Declares a command line with one command, and how it becomes one of all.
 macro_rules! alone {
@@ -36,6 +36,7 @@ alone! {
     Stop: Stop(signals::Stop), "Stop containers";
     Inspect: Inspect(inspect::Args), "Show all that is known about containers";
     Logs: Logs(logs::Args), "Show the output of a container";
+    ApiStep: ApiStep(api::Step), "Do a step of a server's";
 }
 
 fn of<C: Subcommand + Into<Command>>(args: &[OsString]) -> Option<Cli> {
@@ -54,6 +55,7 @@ pub(super) fn parse(args: &[OsString]) -> Option<Cli> {
         "stop" => Some(of::<Stop>(args)),
         "inspect" => Some(of::<Inspect>(args)),
         "logs" => Some(of::<Logs>(args)),
+        hull_api::COMMAND => Some(of::<ApiStep>(args)),
         _ => None,
     })?
 }
@@ -82,6 +84,7 @@ mod tests {
             "stop -t 3 one",
             "inspect -f {{.Id}} one",
             "logs -f --tail 3 one",
+            "--root /a --state /b api-step -- exec one",
         ] {
             let args = words(line);
             let short = parse(&args).unwrap_or_else(|| panic!("{line}: not understood"));

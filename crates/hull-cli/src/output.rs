@@ -49,3 +49,19 @@ pub(crate) fn ellipsis(text: &str, most: usize) -> String {
     }
     text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
 }
+
+/// Clap's message without its usage block: the error, the arguments it lists, the tip.
+pub(crate) fn of_clap(text: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if line.starts_with("Usage:") || line.starts_with("For more information") {
+            break;
+        }
+        // This tip is about escaping a value and only confuses.
+        if !line.contains("as a value, use '--") {
+            parts.push(line);
+        }
+    }
+    let joined = parts.join(" ");
+    joined.strip_prefix("error: ").unwrap_or(&joined).replace(" tip:", "; tip:")
+}

@@ -10,8 +10,8 @@ use hull_engine::Engine;
 use serde_json::{Value, json};
 
 use super::archives::{check_output, write_file};
+use super::ask::confirmed;
 use super::filter::{self, Filter};
-use super::prune::confirmed;
 use super::{Done, Failure};
 use crate::output::format::{Listing, Row};
 use crate::output::{print, units};

@@ -4,7 +4,7 @@
 
 use clap::Subcommand;
 
-use super::context::Words;
+use super::values::Words;
 use super::{Done, Failure};
 use crate::output::{print, warning};
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use hull_engine::Engine;
 
 use super::api::default_socket;
-use super::context::Words;
+use super::values::Words;
 use super::{Done, Failure};
 
 /// Its name as a program and as Docker's plugin.

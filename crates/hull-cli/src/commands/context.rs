@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use hull_engine::Engine;
 
+use super::values::Words;
 use super::{Done, Failure};
 use crate::output::format::{self, Listing, Row};
 use crate::output::{print, warning};
@@ -87,14 +88,6 @@ pub(super) struct Rm {
     /// Names
     #[arg(required = true, value_name = "CONTEXT")]
     contexts: Vec<String>,
-}
-
-/// Words that are not looked at.
-#[derive(Debug, clap::Args)]
-pub(super) struct Words {
-    /// Anything
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARG")]
-    words: Vec<String>,
 }
 
 fn missing(name: &str) -> Failure {
@@ -194,13 +187,6 @@ pub(super) enum Elsewhere {
     /// Not with Hull
     #[command(disable_help_flag = true, hide = true)]
     Secret(Words),
-}
-
-impl Words {
-    /// All of them.
-    pub(super) fn all(&self) -> &[String] {
-        &self.words
-    }
 }
 
 impl Elsewhere {

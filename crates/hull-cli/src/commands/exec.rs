@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use hull_engine::Engine;
 use hull_engine::exec::ExecConfig;
 
-use super::{Done, Failure, run};
+use super::{Done, Failure, values};
 
 /// Run a command in a container
 ///
@@ -53,14 +53,14 @@ pub(super) fn main(engine: &Engine, args: Args) -> Done {
     let name = words.remove(0);
     let config = ExecConfig {
         args: words,
-        env: run::environment(&args.env_files, &args.env).map_err(|failure| Failure { code: 1, ..failure })?,
+        env: values::environment(&args.env_files, &args.env).map_err(|failure| Failure { code: 1, ..failure })?,
         user: args.user,
         workdir: args.workdir,
         tty: args.tty && !args.detach,
         interactive: args.interactive && !args.detach,
         detach: args.detach,
         privileged: args.privileged,
-        detach_keys: super::life::keys(&args.detach_keys)?,
+        detach_keys: values::keys(&args.detach_keys)?,
     };
     let code = engine.find(&name).and_then(|container| engine.exec(&container, &config));
     // Docker's code for a container that is missing or stopped is 1, for a command that cannot run 126 or 127.

@@ -27,6 +27,11 @@ pub(super) fn all(given: &[Filter], known: &[&str]) -> Result<Filters, Failure> 
     }
 }
 
+/// Seconds since 1970 of `until`.
+pub(super) fn until(filters: &Filters) -> Result<Option<i64>, Failure> {
+    Ok(filters.until()?.map(|moment| i64::try_from(moment / 1_000_000_000).unwrap_or(i64::MAX)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

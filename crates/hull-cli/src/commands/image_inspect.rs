@@ -2,7 +2,7 @@
 
 use hull_engine::Engine;
 
-use super::{Done, Failure, inspect};
+use super::{Done, Failure, documents};
 use crate::output::print;
 
 /// Show all that is known about images, as JSON
@@ -30,7 +30,7 @@ pub(super) fn main(engine: &Engine, args: &Args) -> Done {
         }
         return Ok(0);
     }
-    inspect::show(args.format.as_deref(), &args.images, |name| {
+    documents::show(args.format.as_deref(), &args.images, |name| {
         let image = engine.images.find_on(name, args.platform.as_ref())?;
         Ok(hull_engine::inspect::image::document(&image))
     })

@@ -1,11 +1,11 @@
 //! `hull create`, `start`, `attach`, `restart`, `pause`, `unpause`, `rename`.
 
-use hull_engine::attach::{self, Client};
+use hull_engine::attach::Client;
 use hull_engine::launch::Options;
 use hull_engine::monitor::protocol;
 use hull_engine::{Engine, Outcome, flags};
 
-use super::{Done, Failure, containers, run, signals};
+use super::{Done, Failure, containers, run, values};
 use crate::output::{self, print};
 
 /// Start containers that were made or have ended
@@ -92,13 +92,6 @@ pub(super) struct Rename {
     name: String,
 }
 
-/// Keys as the flag names them.
-pub(super) fn keys(text: &str) -> Result<Vec<u8>, Failure> {
-    let setting = if text.is_empty() { hull_config::text("detach-keys") } else { None };
-    let text = setting.as_deref().unwrap_or(text);
-    attach::detach_keys(text).map_err(|reason| Failure::usage(format!("invalid detach keys ({text}): {reason}")))
-}
-
 fn ended(outcome: &Outcome) -> u8 {
     match outcome {
         Outcome::Exited(code) => u8::try_from(*code).unwrap_or(255),
@@ -123,7 +116,7 @@ pub(super) fn start(engine: &Engine, args: &Start) -> Done {
             "--checkpoint: checkpoints of containers are not kept; use 'hull oci restore' on a bundle",
         ));
     }
-    let keys = keys(&args.detach_keys)?;
+    let keys = values::keys(&args.detach_keys)?;
     if !args.attach && !args.interactive {
         return containers::each(engine, &args.containers, |name, container| {
             let warn = &mut |line: &str| output::error(line);
@@ -156,15 +149,15 @@ pub(super) fn attach(engine: &Engine, args: &Attach) -> Done {
         wants,
         tty: container.config.tty,
         sig_proxy: args.sig_proxy && !container.config.tty,
-        detach_keys: keys(&args.detach_keys)?,
+        detach_keys: values::keys(&args.detach_keys)?,
     };
     let outcome = engine.attach(&container, &client, &mut |line| output::error(line))?;
     Ok(ended(&outcome))
 }
 
 pub(super) fn restart(engine: &Engine, args: &Restart) -> Done {
-    let signal = args.signal.as_deref().map(signals::signal).transpose()?;
-    let given = args.timeout.map(signals::grace).transpose()?;
+    let signal = args.signal.as_deref().map(values::signal).transpose()?;
+    let given = args.timeout.map(values::grace).transpose()?;
     containers::each(engine, &args.containers, |name, container| {
         let grace = given.unwrap_or_else(|| engine.grace(container));
         engine.restart(container, signal, grace, &mut |line| output::error(line))?;

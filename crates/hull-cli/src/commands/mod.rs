@@ -3,6 +3,7 @@
 
 mod api;
 mod archives;
+mod ask;
 mod boot;
 mod bootstrap;
 mod build;
@@ -18,6 +19,7 @@ mod containers;
 mod context;
 mod cp;
 mod df;
+mod documents;
 mod events;
 mod exec;
 mod explain;
@@ -59,6 +61,7 @@ mod top;
 mod ui;
 mod update;
 mod usage;
+mod values;
 mod verify;
 mod volume;
 

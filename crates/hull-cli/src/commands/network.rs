@@ -8,7 +8,8 @@ use hull_engine::config::NetworkConfig;
 use hull_engine::{Engine, events};
 use hull_network::{Create, Pool, Subnet};
 
-use super::{Done, Failure, network_list};
+use super::network_list::{self, tell};
+use super::{Done, Failure};
 use crate::output::{self, print};
 
 /// Commands on networks.
@@ -192,11 +193,6 @@ impl Network {
             Self::Doctor(args) => doctor(engine, &args),
         }
     }
-}
-
-/// Tells what a network operation did beside what was asked.
-pub(super) fn tell(said: &[String]) {
-    said.iter().for_each(output::error);
 }
 
 /// `KEY=VALUE` words; a key alone has an empty value.

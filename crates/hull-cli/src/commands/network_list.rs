@@ -3,11 +3,11 @@
 use hull_engine::Engine;
 use hull_network::Network;
 
+use super::ask::confirmed;
 use super::filter::{self, Filter, Filters};
-use super::network::tell;
-use super::{Done, Failure, inspect, prune};
+use super::{Done, Failure, documents};
 use crate::output::format::{Listing, Row};
-use crate::output::{print, units};
+use crate::output::{self, print, units};
 use hull_engine::filters::OF_NETWORKS;
 
 const TABLE: &str = "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}";
@@ -123,16 +123,16 @@ pub(super) fn list(engine: &Engine, args: &Ls) -> Done {
 
 pub(super) fn inspect(engine: &Engine, args: &Inspect) -> Done {
     let networks = engine.networks();
-    inspect::show(args.format.as_deref(), &args.networks, |name| {
+    documents::show(args.format.as_deref(), &args.networks, |name| {
         Ok(hull_engine::inspect::networks::document(&networks, &networks.find(name)?)?)
     })
 }
 
 pub(super) fn prune(engine: &Engine, args: &Prune) -> Done {
     let filters = filter::all(&args.filters, &["label", "label!", "until"])?;
-    let until = prune::until(&filters)?;
+    let until = filter::until(&filters)?;
     let warning = "WARNING! This will remove all custom networks not used by at least one container.";
-    if !args.force && !prune::confirmed(warning) {
+    if !args.force && !confirmed(warning) {
         return Ok(0);
     }
     remove_unused(engine, &filters, until)?;
@@ -161,4 +161,9 @@ pub(super) fn remove_unused(engine: &Engine, filters: &Filters, until: Option<i6
         print(format_args!("Deleted Networks:\n{}\n\n", removed.join("\n")));
     }
     Ok(())
+}
+
+/// Tells what a network operation did beside what was asked.
+pub(super) fn tell(said: &[String]) {
+    said.iter().for_each(output::error);
 }

@@ -1,14 +1,13 @@
 //! `hull image prune`, `hull container prune` and `hull system prune`.
 
-use std::io::BufRead as _;
-use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hull_engine::records::Phase;
 use hull_engine::{Container, Engine, State};
 use hull_image::{PruneFilter, Removed};
 
-use super::filter::{self, Filter, Filters};
+use super::ask::confirmed;
+use super::filter::{self, Filter, Filters, until};
 use super::pace::{self, Amount};
 use super::{Done, Failure, images, ps};
 use crate::output::{self, print, units};
@@ -58,20 +57,6 @@ pub(super) struct System {
     /// Remove only what fits: label, label!, until
     #[arg(long = "filter", value_name = "NAME=VALUE", value_parser = filter::parse)]
     filters: Vec<Filter>,
-}
-
-/// Asks; anything but a yes is a no.
-pub(super) fn confirmed(warning: &str) -> bool {
-    print(format_args!("{warning}\nAre you sure you want to continue? [y/N] "));
-    let _ = std::io::stdout().flush();
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
-}
-
-/// Seconds since 1970 of `until`.
-pub(super) fn until(filters: &Filters) -> Result<Option<i64>, Failure> {
-    Ok(filters.until()?.map(|moment| i64::try_from(moment / 1_000_000_000).unwrap_or(i64::MAX)))
 }
 
 fn image_filter(filters: &Filters, all: bool) -> Result<PruneFilter, Failure> {

@@ -1,6 +1,6 @@
 //! `hull pull`, `hull push`, `hull login` and `hull logout`.
 
-use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::io::Read as _;
 use std::path::PathBuf;
 
 use hull_engine::{Engine, events};
@@ -10,6 +10,7 @@ use hull_oci::image::Platform;
 use hull_registry::credentials::{Credential, Kept};
 use hull_registry::{Client, ssh};
 
+use super::ask::ask;
 use super::progress::Shown;
 use super::verify::{Signers, signing_key};
 use super::{Done, Failure};
@@ -353,38 +354,6 @@ pub(super) fn logout(args: &Logout) -> Done {
     client.credentials().erase(&domain).map_err(|error| Failure::new(error.to_string()))?;
     print(format_args!("Removing login credentials for {domain}\n"));
     Ok(0)
-}
-
-/// Asks on the terminal.
-pub(super) fn ask(prompt: &str, echo: bool) -> Result<String, Failure> {
-    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return Err(Failure::new(
-            "cannot perform an interactive login from a non TTY device: use --username and --password-stdin",
-        ));
-    }
-    let failed = |error: std::io::Error| Failure::new(format!("read from the terminal: {error}"));
-    eprint(prompt);
-    let before = tcgetattr(&stdin).map_err(|errno| failed(errno.into()))?;
-    if !echo {
-        let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(&stdin, OptionalActions::Now, &silent).map_err(|errno| failed(errno.into()))?;
-    }
-    let mut line = String::new();
-    let read = stdin.lock().read_line(&mut line);
-    if !echo {
-        tcsetattr(&stdin, OptionalActions::Now, &before).map_err(|errno| failed(errno.into()))?;
-        eprint("\n");
-    }
-    read.map_err(failed)?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
-}
-
-fn eprint(text: &str) {
-    // A prompt that nobody sees changes nothing.
-    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 #[cfg(test)]

@@ -4,25 +4,18 @@ mod docker;
 mod fetch;
 mod network;
 mod security;
-mod values;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::ArgAction;
 use hull_engine::config::{Limits, LogConfig, RunConfig, Source};
 use hull_engine::launch::Options;
 use hull_engine::monitor::protocol;
 use hull_engine::{Engine, Outcome, flags};
-use hull_runtime::lifecycle::signal;
 
-pub(super) use values::value;
-use values::{all, named, optional};
-
+use super::values::{all, environment, named, optional, parse_signal, value};
 use super::{Done, Failure};
 use crate::output;
-
-/// An env file larger than this is refused.
-const MAX_ENV_FILE: u64 = 1 << 20;
 
 /// Create a container from an image and run a command in it
 ///
@@ -255,11 +248,7 @@ pub(super) fn of_flags(words: &[String]) -> Result<RunConfig, Failure> {
     }
     let all = ["run".to_owned()].into_iter().chain(words.iter().cloned()).chain(["image".to_owned()]);
     let parsed = <Only as clap::Parser>::try_parse_from(all);
-    parsed.map_err(|error| Failure::usage(super::usage::one_line(&error.render().to_string())))?.args.config()
-}
-
-pub(super) fn own_variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    parsed.map_err(|error| Failure::usage(output::of_clap(&error.render().to_string())))?.args.config()
 }
 
 /// The variables of `proxies` of Docker's `config.json`, in both spellings; what the user gives comes behind.
@@ -273,27 +262,6 @@ fn proxies(map: &std::collections::BTreeMap<String, String>) -> Vec<String> {
     ];
     let found = NAMES.iter().filter_map(|(key, name)| Some((*name, map.get(*key).filter(|value| !value.is_empty())?)));
     found.flat_map(|(name, value)| [format!("{name}={value}"), format!("{}={value}", name.to_lowercase())]).collect()
-}
-
-/// `-e` after `--env-file`, so that a single variable replaces one of a file.
-pub(super) fn environment(files: &[PathBuf], variables: &[String]) -> Result<Vec<String>, Failure> {
-    let mut list = Vec::new();
-    for path in files {
-        let text = read_text(path, MAX_ENV_FILE).map_err(|reason| Failure::usage(format!("--env-file: {reason}")))?;
-        let parsed = flags::env_file(&text, own_variable).map_err(|reason| format!("{}: {reason}", path.display()));
-        list.extend(named("--env-file", parsed)?);
-    }
-    list.extend(all("--env", variables, |text| flags::env(text, own_variable))?.into_iter().flatten());
-    Ok(list)
-}
-
-fn read_text(path: &Path, limit: u64) -> Result<String, String> {
-    use std::io::Read as _;
-    let shown = path.display();
-    let file = std::fs::File::open(path).map_err(|error| super::opening(path, &error))?;
-    let mut text = String::new();
-    file.take(limit + 1).read_to_string(&mut text).map_err(|error| format!("{shown}: {error}"))?;
-    if text.len() as u64 > limit { Err(format!("{shown} has more than {limit} bytes")) } else { Ok(text) }
 }
 
 impl Args {
@@ -501,13 +469,9 @@ fn host_name(text: &str) -> Result<String, String> {
     }
 }
 
-pub(super) fn parse_signal(text: &str) -> Result<i32, String> {
-    signal::parse(text).filter(|number| *number > 0).ok_or_else(|| format!("invalid signal: {text}"))
-}
-
 pub(super) fn main(engine: &Engine, args: Args) -> Done {
     let (cidfile, sig_proxy, attach) = (args.cidfile(), args.sig_proxy, args.attached()?);
-    let detach_keys = super::life::keys(&args.detach_keys)?;
+    let detach_keys = super::values::keys(&args.detach_keys)?;
     let fetch = args.fetch();
     let config = args.config()?;
     let outcome = fetch.around(engine, || {

@@ -1,10 +1,8 @@
 //! `hull wait`, `hull kill`, `hull stop`.
 
-use std::time::Duration;
-
 use hull_engine::Engine;
 
-use super::{Done, Failure, containers, run};
+use super::{Done, containers, values};
 use crate::output::{self, print};
 
 /// Wait until containers end, and print their exit codes
@@ -43,22 +41,6 @@ pub(super) struct Stop {
     containers: Vec<String>,
 }
 
-pub(super) fn signal(text: &str) -> Result<i32, Failure> {
-    run::parse_signal(text).map_err(Failure::new)
-}
-
-/// Seconds as `--timeout` names them: -1 is for ever.
-pub(super) fn grace(seconds: i64) -> Result<Option<Duration>, Failure> {
-    match seconds {
-        -1 => Ok(None),
-        seconds => {
-            let seconds = u64::try_from(seconds)
-                .map_err(|_| Failure::usage(format!("--timeout: {seconds}: expected 0 or more, or -1")))?;
-            Ok(Some(Duration::from_secs(seconds)))
-        }
-    }
-}
-
 pub(super) fn wait(engine: &Engine, args: &Wait) -> Done {
     containers::each(engine, &args.containers, |_, container| {
         let code = engine.wait(container)?;
@@ -73,7 +55,7 @@ pub(super) fn kill(engine: &Engine, args: &Kill) -> Done {
         // Each failure says of which container, before why.
         let killed = engine.find(name).map_err(|error| error.to_string().replacen("no such", "No such", 1)).and_then(
             |container| {
-                let signal = run::parse_signal(&args.signal)?;
+                let signal = values::parse_signal(&args.signal)?;
                 engine.kill(&container, signal).map_err(|error| error.to_string())
             },
         );
@@ -89,8 +71,8 @@ pub(super) fn kill(engine: &Engine, args: &Kill) -> Done {
 }
 
 pub(super) fn stop(engine: &Engine, args: &Stop) -> Done {
-    let signal = args.signal.as_deref().map(signal).transpose()?;
-    let given = args.timeout.map(grace).transpose()?;
+    let signal = args.signal.as_deref().map(values::signal).transpose()?;
+    let given = args.timeout.map(values::grace).transpose()?;
     containers::each(engine, &args.containers, |name, container| {
         let grace = given.unwrap_or_else(|| engine.grace(container));
         engine.stop(container, signal, grace)?;

@@ -65,7 +65,7 @@ fn value<T>(
     text: Option<&String>,
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Option<T>, Failure> {
-    text.map(|text| super::run::value(flag, text, parse(text))).transpose()
+    text.map(|text| super::values::value(flag, text, parse(text))).transpose()
 }
 
 impl Args {

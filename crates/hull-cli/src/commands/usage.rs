@@ -210,7 +210,7 @@ fn complain(error: &clap::Error, args: &[OsString]) -> ExitCode {
             say(1, format!("conflicting options: cannot specify both {one} and {other}"), None)
         }
         _ => {
-            output::error(one_line(&error.render().to_string()));
+            output::error(output::of_clap(&error.render().to_string()));
             ExitCode::from(USAGE)
         }
     }
@@ -314,22 +314,6 @@ fn count(
         (least, None) => format!("requires at least {} {}", least.max(1), plural(least.max(1))),
     };
     say(1, format!("'{path}' {what}"), None)
-}
-
-/// Clap's message without its usage block: the error, the arguments it lists, the tip.
-pub(super) fn one_line(text: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        if line.starts_with("Usage:") || line.starts_with("For more information") {
-            break;
-        }
-        // This tip is about escaping a value and only confuses.
-        if !line.contains("as a value, use '--") {
-            parts.push(line);
-        }
-    }
-    let joined = parts.join(" ");
-    joined.strip_prefix("error: ").unwrap_or(&joined).replace(" tip:", "; tip:")
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ pub(super) fn signing_key(path: &Path) -> Result<SigningKey, Failure> {
         if !std::io::stdin().is_terminal() {
             return None;
         }
-        super::registry::ask(&format!("Password of {}: ", path.display()), false).ok().map(String::into_bytes)
+        super::ask::ask(&format!("Password of {}: ", path.display()), false).ok().map(String::into_bytes)
     };
     SigningKey::read(path, password).map_err(|error| Failure::new(format!("--sign-key: {error}")))
 }

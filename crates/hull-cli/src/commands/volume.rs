@@ -11,8 +11,9 @@ use hull_engine::volumes::{Users, Volume};
 use hull_engine::{Engine, Error, flags};
 use serde_json::Value;
 
+use super::ask::confirmed;
 use super::filter::{self, Filter, Filters};
-use super::{Done, Failure, archives, inspect, prune};
+use super::{Done, Failure, archives, documents};
 use crate::output::format::{Listing, Row};
 use crate::output::{self, print, units};
 
@@ -291,7 +292,7 @@ impl Commands {
         match self {
             Self::Create(args) => create(engine, *args),
             Self::Ls(args) => ls(engine, &args),
-            Self::Inspect(args) => inspect::show(args.format.as_deref(), &args.names, |name| document(engine, name)),
+            Self::Inspect(args) => documents::show(args.format.as_deref(), &args.names, |name| document(engine, name)),
             Self::Rm(args) => remove(engine, &args),
             Self::Prune(args) => prune(engine, &args),
             Self::Export(args) => export(engine, &args),
@@ -444,7 +445,7 @@ fn prune(engine: &Engine, args: &Prune) -> Done {
     } else {
         "WARNING! This will remove anonymous local volumes not used by at least one container."
     };
-    if !args.force && !prune::confirmed(warning) {
+    if !args.force && !confirmed(warning) {
         return Ok(0);
     }
     let (freed, failed) = remove_unused(engine, all, args.now, &filters)?;

@@ -4,8 +4,8 @@
 use clap::ArgAction;
 use hull_engine::flags;
 
-use super::read_text;
 use crate::commands::Failure;
+use crate::commands::values::read_text;
 use crate::output;
 
 /// A label file larger than this is refused.

@@ -3,8 +3,8 @@
 use hull_engine::config::{DnsConfig, NamespaceChoice, NetworkConfig, RunConfig};
 use hull_engine::flags;
 
-use super::{all, named, optional};
 use crate::commands::Failure;
+use crate::commands::values::{all, named, optional};
 
 /// Flags of networks.
 #[derive(Debug, clap::Args)]

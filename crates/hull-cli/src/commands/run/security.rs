@@ -6,8 +6,8 @@ use clap::ArgAction;
 use hull_engine::config::{IpcMode, Level, NamespaceChoice, Namespaces, RunConfig, Security, Source, UserChoice};
 use hull_engine::{can_map_owners, cdi, flags, seccomp};
 
-use super::{all, named, optional, read_text};
 use crate::commands::Failure;
+use crate::commands::values::{all, named, optional, read_text};
 use crate::output;
 
 /// Flags of isolation.

@@ -226,7 +226,7 @@ impl App {
         if let Some(prompt) = self.prompt.clone() {
             return self.typed(prompt, key);
         }
-        let page = super::draw::page(rows);
+        let page = page(rows);
         let whole = isize::try_from(page).unwrap_or(1).max(1);
         match key {
             Key::Char('q') | Key::Escape if self.view != View::List => self.view = View::List,
@@ -262,6 +262,14 @@ impl App {
         }
         Action::None
     }
+}
+
+/// Lines beside a text: the title, a heading, and the last line.
+const FRAME: usize = 3;
+
+/// Lines of text on a screen of so many rows.
+pub(super) fn page(rows: usize) -> usize {
+    rows.saturating_sub(FRAME).max(1)
 }
 
 #[cfg(test)]
@@ -331,7 +339,7 @@ mod tests {
     fn the_end_of_a_log_stays_in_sight_until_somebody_scrolls_up() {
         let mut app = app(&["web"]);
         assert_eq!(app.key(Key::Enter, 24), Action::Load);
-        let page = super::super::draw::page(24);
+        let page = page(24);
         let lines = |count: usize| (0..count).map(|line| line.to_string()).collect::<Vec<_>>();
         app.fill(lines(100));
         assert_eq!(app.first(page), 100 - page);

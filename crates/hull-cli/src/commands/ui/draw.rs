@@ -1,6 +1,6 @@
 //! The screen as text: as many lines as there are rows, none longer than there are columns.
 
-use super::app::{App, Prompt, Row, Tab, View};
+use super::app::{App, Prompt, Row, Tab, View, page};
 use crate::output::units;
 
 const BOLD: &str = "\x1b[1m";
@@ -9,9 +9,6 @@ const GREEN: &str = "\x1b[32m";
 const YELLOW: &str = "\x1b[33m";
 const RED: &str = "\x1b[31m";
 const PLAIN: &str = "\x1b[0m";
-
-/// Lines beside a text: the title, a heading, and the last line.
-const FRAME: usize = 3;
 
 const HELP: &[&str] = &[
     "j k, arrows      move, or scroll",
@@ -27,11 +24,6 @@ const HELP: &[&str] = &[
     "q, escape        back; from the list, out",
     "ctrl-c           out",
 ];
-
-/// Lines of text on a screen of so many rows.
-pub(super) fn page(rows: usize) -> usize {
-    rows.saturating_sub(FRAME).max(1)
-}
 
 /// At most so many characters.
 fn cut(text: &str, width: usize) -> String {

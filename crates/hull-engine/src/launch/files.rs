@@ -10,6 +10,9 @@ use crate::config::{NamespaceChoice, RunConfig};
 use crate::error::Error;
 use crate::records::{Container, Engine};
 
+/// Everybody reads them.
+const MODE: Mode = Mode::from_raw_mode(0o644);
+
 impl Engine {
     /// Writes the files by which names are resolved in a container where they are bound from; gives what its resolver
     /// serves if it needs one.
@@ -39,26 +42,28 @@ pub(super) fn generated(config: &RunConfig) -> impl Iterator<Item = &'static str
         .map(|(name, _)| name)
 }
 
+fn open(path: &Path) -> Result<fs::File, Error> {
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, MODE).map(fs::File::from).map_err(Error::io("open", path))
+}
+
 /// Makes a file that everybody may read, unless it is there.
 pub(super) fn touch(path: &Path) -> Result<(), Error> {
-    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::from_raw_mode(0o644)).map(drop).map_err(Error::io("create", path))
+    open(path).map(drop)
 }
 
 /// Makes a file that everybody may read have this content. Nobody reads it yet, so it is written over where it is: ext4
 /// writes a file that was emptied first out to the disk at once, and whoever starts a container would wait for that.
 fn write_over(path: &Path, content: &[u8]) -> Result<(), Error> {
-    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mode = Mode::from_raw_mode(0o644);
-    let mut file = fs::File::from(rustix::fs::open(path, flags, mode).map_err(Error::io("open", path))?);
+    let mut file = open(path)?;
     file.write_all(content).map_err(Error::io("write", path))?;
     let found = rustix::fs::fstat(&file).map_err(Error::io("look at", path))?;
     let length = content.len() as u64;
     if u64::try_from(found.st_size).is_ok_and(|size| size > length) {
         file.set_len(length).map_err(Error::io("truncate", path))?;
     }
-    if Mode::from_raw_mode(found.st_mode) != mode {
-        rustix::fs::fchmod(&file, mode).map_err(Error::io("change mode of", path))?;
+    if Mode::from_raw_mode(found.st_mode) != MODE {
+        rustix::fs::fchmod(&file, MODE).map_err(Error::io("change mode of", path))?;
     }
     Ok(())
 }

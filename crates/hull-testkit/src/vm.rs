@@ -30,6 +30,9 @@ const SESSION: &str = include_str!("vm-session.sh");
 /// Where Debian has systemd.
 const SYSTEMD: &str = "/lib/systemd/systemd";
 
+/// What [`KERNEL`] is given where the processor has registers that it does not know.
+const XSTATE: &str = include_str!("vm-xstate.c");
+
 /// The kernel's file name.
 const KERNEL: &str = "linux.uml";
 
@@ -150,6 +153,9 @@ impl Vm {
             std::fs::File::create(&image).and_then(|file| file.set_len(bytes)).expect("make disk");
             command.arg(format!("ubda={}", image.display()));
         }
+        if let Some(library) = xstate_library(self.stage.path()) {
+            command.env("LD_PRELOAD", library);
+        }
         // Its own group, so that the threads and helper processes of the kernel die with it.
         command
             .env("TMPDIR", "/tmp")
@@ -159,6 +165,19 @@ impl Vm {
             .process_group(0);
         Console::read(&capture(&mut command, self.limit))
     }
+}
+
+/// Compiles [`XSTATE`] where the processor has AMX. Whoever builds tests has a C compiler.
+fn xstate_library(stage: &Path) -> Option<PathBuf> {
+    let processors = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    if !processors.split_ascii_whitespace().any(|flag| flag == "amx_tile") {
+        return None;
+    }
+    let (source, library) = (stage.join("xstate.c"), stage.join("xstate.so"));
+    std::fs::write(&source, XSTATE).expect("write xstate.c");
+    let made = Command::new("cc").args(["-O2", "-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+    assert!(made.as_ref().is_ok_and(std::process::ExitStatus::success), "cc of xstate.c: {made:?}");
+    Some(library)
 }
 
 /// The command's output, or a panic with what there is of it when the time is up.

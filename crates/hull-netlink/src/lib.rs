@@ -20,4 +20,4 @@ pub use device::{in_namespace, move_device, valid_name};
 pub use error::Error;
 pub use link::{Bridge, BridgePort, Change, IpvlanMode, MacvlanMode, Stacked, Veth};
 pub use route::Route;
-pub use socket::{Address, Link, Socket, loopback_up};
+pub use socket::{Address, Link, Ready, Socket, loopback_up};

@@ -132,7 +132,7 @@ fn change(index: u32, flags: u32, mask: u32) -> Request {
     Request::new(RTM_NEWLINK, NLM_F_ACK, 0, &link_message(index, flags, mask))
 }
 
-fn no_link_local(request: Request) -> Request {
+pub(crate) fn no_link_local(request: Request) -> Request {
     request.nested(IFLA_AF_SPEC, |families| {
         families.nested(AF_INET6, |inet6| inet6.attribute(IFLA_INET6_ADDR_GEN_MODE, &[GENERATE_NONE]))
     })

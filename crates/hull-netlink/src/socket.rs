@@ -9,6 +9,7 @@ use crate::codec::{
     self, HEADER, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_ERROR, Request,
 };
 use crate::device::in_namespace;
+use crate::link::no_link_local;
 use crate::transport::{self, Connection, DUMP_ATTEMPTS};
 use crate::{Error, valid_name};
 
@@ -119,6 +120,35 @@ pub fn loopback_up() -> Result<(), Errno> {
         0 => Ok(()),
         code => Err(Errno::from_raw_os_error(code.saturating_neg())),
     }
+}
+
+/// A device to be set up; see [`Socket::set_up_with`].
+#[derive(Clone, Copy, Debug)]
+pub struct Ready<'a> {
+    /// Its index.
+    pub index: u32,
+    /// The kernel makes no IPv6 link-local address. In effect before it is up.
+    pub no_link_local: bool,
+    /// What it gets.
+    pub addresses: &'a [Address],
+}
+
+fn address_request(index: u32, address: &Address) -> Request {
+    /// Set by the kernel alone: tentative, dadfailed, permanent, and the like.
+    const SETTABLE: u32 = 0x01 | 0x02 | 0x100 | 0x200 | 0x400;
+    let mut fixed = [0; ADDRESS_FIXED];
+    fixed[0] = address.family;
+    fixed[1] = address.prefix;
+    fixed[3] = address.scope;
+    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    let kind = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    let mut request = Request::new(RTM_NEWADDR, kind, 0, &fixed)
+        .attribute(IFA_LOCAL, &address.local)
+        .attribute(IFA_ADDRESS, if address.peer.is_empty() { &address.local } else { &address.peer });
+    if !address.broadcast.is_empty() {
+        request = request.attribute(IFA_BROADCAST, &address.broadcast);
+    }
+    request.attribute_u32(IFA_FLAGS, address.flags & SETTABLE)
 }
 
 /// A route netlink socket. It acts on the network namespace in which it was opened.
@@ -252,22 +282,28 @@ impl Socket {
     /// # Errors
     /// [`Error::Refused`].
     pub fn add_address(&mut self, index: u32, address: &Address) -> Result<(), Error> {
-        /// Set by the kernel alone: tentative, dadfailed, permanent, and the like.
-        const SETTABLE: u32 = 0x01 | 0x02 | 0x100 | 0x200 | 0x400;
-        let flags = address.flags & SETTABLE;
-        let mut fixed = [0; ADDRESS_FIXED];
-        fixed[0] = address.family;
-        fixed[1] = address.prefix;
-        fixed[3] = address.scope;
-        fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-        let kind = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-        let mut request = Request::new(RTM_NEWADDR, kind, self.next_sequence(), &fixed)
-            .attribute(IFA_LOCAL, &address.local)
-            .attribute(IFA_ADDRESS, if address.peer.is_empty() { &address.local } else { &address.peer });
-        if !address.broadcast.is_empty() {
-            request = request.attribute(IFA_BROADCAST, &address.broadcast);
+        let request = address_request(index, address).sequence(self.next_sequence());
+        self.acknowledged("add address", &format!("to link {index}"), request)
+    }
+
+    /// Sets devices up, each with its addresses, in one datagram.
+    ///
+    /// # Errors
+    /// The first [`Error::Refused`]; the rest was carried out all the same.
+    pub fn set_up_with(&mut self, devices: &[Ready<'_>]) -> Result<(), Error> {
+        let names: Vec<String> = devices.iter().map(|device| format!("link {}", device.index)).collect();
+        let mut requests = Vec::new();
+        for (device, name) in devices.iter().zip(&names) {
+            let change = |flags| Request::new(RTM_NEWLINK, NLM_F_ACK, 0, &link_message(device.index, flags, flags));
+            if device.no_link_local {
+                requests.push(("set address generation of", name.as_str(), no_link_local(change(0))));
+            }
+            requests.push(("set link up", name, change(IFF_UP)));
+            for address in device.addresses {
+                requests.push(("add address to", name, address_request(device.index, address)));
+            }
         }
-        self.acknowledged("add address", &format!("to link {index}"), request.attribute_u32(IFA_FLAGS, flags))
+        self.0.pipeline(requests)
     }
 
     /// Makes a pair of connected devices.

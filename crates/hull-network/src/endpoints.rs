@@ -11,14 +11,15 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use hull_db::Sync;
-use hull_netlink::{Address, BridgePort, Change, Socket, Veth, in_namespace};
+use hull_netlink::{BridgePort, Socket, Veth};
 use rusqlite::Connection;
 use rustix::io::Errno;
 
 use crate::host::{self, Host};
+use crate::inside::{Inside, set_gateway};
 use crate::networks::Networks;
 use crate::options::GatewayMode;
 use crate::ports::{Publish, Reservation};
@@ -202,15 +203,17 @@ impl Networks {
     /// Any; [`Networks::detach`] undoes what was made.
     pub fn attach(&self, plan: &Plan, namespace: BorrowedFd<'_>, said: &mut Vec<String>) -> Result<(), Error> {
         let mut host = Host::default();
+        let mut inside = Inside::open(namespace, &plan.networks)?;
         for (network, endpoint) in plan.networks.iter().zip(&plan.endpoints) {
             let published =
                 plan.published.iter().any(|one| endpoint.addresses.iter().any(|(own, _)| *own == one.address));
+            inside.expect(network)?;
             self.make_devices(&mut host, network, endpoint, namespace, published, said)?;
         }
         let endpoints: Vec<&Endpoint> = plan.endpoints.iter().collect();
-        let mut inside = dress(namespace, &plan.networks, &endpoints)?;
-        if let Some(index) = plan.gateway {
-            set_gateway(&mut inside, &plan.networks[index], &plan.endpoints[index])?;
+        let indexes = inside.dress(&plan.networks, &endpoints)?;
+        if let Some(chosen) = plan.gateway {
+            inside.set_gateway(&plan.networks[chosen], &plan.endpoints[chosen], indexes[chosen])?;
         }
         self.open_ports(&mut host, plan, said)
     }
@@ -301,10 +304,14 @@ impl Networks {
             let names: Vec<String> = others.into_iter().map(|other| other.interface).collect();
             place(&mut host, connection, who, &network, wish, &names)
         })?;
-        let made = self.make_devices(&mut host, &network, &endpoint, namespace, false, said).and_then(|()| {
-            dress(namespace, std::slice::from_ref(&network), &[&endpoint])?;
+        let made = (|| {
+            let networks = std::slice::from_ref(&network);
+            let mut inside = Inside::open(namespace, networks)?;
+            inside.expect(&network)?;
+            self.make_devices(&mut host, &network, &endpoint, namespace, false, said)?;
+            inside.dress(networks, &[&endpoint])?;
             self.follow_gateway(who.id, namespace)
-        });
+        })();
         if let Err(error) = made {
             // The first error is what the user needs.
             let _ = host.remove_link(&endpoint.link);
@@ -388,7 +395,10 @@ impl Networks {
             }
         }
         match chosen {
-            Some(index) if !there => set_gateway(&mut inside, &networks[index], &endpoints[index]),
+            Some(chosen) if !there => {
+                let index = inside.link(&endpoints[chosen].interface)?.index;
+                set_gateway(&mut inside, &networks[chosen], &endpoints[chosen], index)
+            }
             _ => Ok(()),
         }
     }
@@ -518,78 +528,4 @@ fn place(
     };
     store::insert_endpoint(connection, &mut endpoint)?;
     Ok(endpoint)
-}
-
-/// Brings devices inside up, with their addresses; gives the socket inside. The loopback device too: the container's process
-/// may not have come to that yet.
-fn dress(namespace: BorrowedFd<'_>, networks: &[Network], endpoints: &[&Endpoint]) -> Result<Socket, Error> {
-    /// The loopback device of every namespace.
-    const LOOPBACK: u32 = 1;
-    let has_ipv6 = |network: &Network| network.pool(false).is_some();
-    let entered = in_namespace(namespace, || {
-        for (network, endpoint) in networks.iter().zip(endpoints) {
-            let name = &endpoint.interface;
-            if has_ipv6(network) {
-                host::set_switch(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
-                // Routers are told by us, not by other containers.
-                host::set_switch(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
-            } else {
-                // Nobody else makes addresses for it either (CVE-2024-32473).
-                host::set_switch(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
-            }
-        }
-        Ok::<_, Error>(Socket::open()?)
-    })?;
-    let mut inside = entered?;
-    inside.change(LOOPBACK, Change { up: Some(true), ..Change::default() })?;
-    for (network, endpoint) in networks.iter().zip(endpoints) {
-        let link = inside.link(&endpoint.interface)?;
-        inside.change(link.index, Change { up: Some(true), no_link_local: true, ..Change::default() })?;
-        if has_ipv6(network) {
-            inside.add_address(link.index, &Address::global(host::link_local(endpoint.mac.0), 64))?;
-        }
-        for (address, prefix) in &endpoint.addresses {
-            inside.add_address(link.index, &Address::global(*address, *prefix))?;
-        }
-    }
-    Ok(inside)
-}
-
-fn set_gateway(inside: &mut Socket, network: &Network, endpoint: &Endpoint) -> Result<(), Error> {
-    let link = inside.link(&endpoint.interface)?;
-    let l3 = network.driver == Driver::Ipvlan && network.settings()?.ipvlan != hull_netlink::IpvlanMode::L2;
-    for gateway in &endpoint.gateways {
-        let any = if gateway.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
-        let through = (!l3).then_some(*gateway);
-        match inside.add_route(link.index, any, 0, through) {
-            Err(hull_netlink::Error::Refused { errno: Errno::EXIST, .. }) => {}
-            other => other?,
-        }
-    }
-    Ok(())
-}
-
-/// The network namespace of a running process.
-///
-/// # Errors
-/// `ENOENT` when it has ended.
-pub fn namespace_of(pid: i32) -> Result<std::os::fd::OwnedFd, Error> {
-    namespace_at(std::path::Path::new(&format!("/proc/{pid}/ns/net")))
-}
-
-/// A network namespace by path.
-///
-/// # Errors
-/// As `open(2)`, or when it is not one.
-pub fn namespace_at(path: &std::path::Path) -> Result<std::os::fd::OwnedFd, Error> {
-    use rustix::fs::{Mode, OFlags};
-    /// `NSFS_MAGIC`.
-    const NSFS: i64 = 0x6e73_6673;
-    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
-        .map_err(|errno| Error::io("open network namespace", path)(errno.into()))?;
-    let kind = rustix::fs::fstatfs(fd.as_fd()).map_err(|errno| Error::io("examine", path)(errno.into()))?;
-    if kind.f_type != NSFS {
-        return Err(Error::invalid(format!("network namespace {}", path.display()), "it is none"));
-    }
-    Ok(fd)
 }

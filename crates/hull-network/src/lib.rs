@@ -24,6 +24,7 @@ mod endpoints;
 mod error;
 mod firewall;
 mod host;
+mod inside;
 mod networks;
 mod options;
 mod pool;
@@ -36,8 +37,9 @@ mod stacked;
 mod store;
 mod subnet;
 
-pub use endpoints::{Attachment, Plan, Who, namespace_at, namespace_of};
+pub use endpoints::{Attachment, Plan, Who};
 pub use error::Error;
+pub use inside::{namespace_at, namespace_of};
 pub use networks::{Create, Networks, Overview, host_gateways};
 pub use options::{GatewayMode, Options, PUBLISH_MODE};
 pub use ports::{Publish, Reservation};

@@ -82,7 +82,7 @@ impl Engine {
     pub(crate) fn lower_of(&self, operation: &'static str, container: &Container) -> Result<Lower, Error> {
         let none = || Error::NoImageOf { operation, id: container.id.clone() };
         let id = container.image_id.parse().map_err(|_| none())?;
-        self.lower(&self.images.get(&id)?)
+        self.lower(self.images.get(&id)?.diff_ids())
     }
 
     /// The changes above these layers.

@@ -108,7 +108,7 @@ impl Engine {
     }
 
     fn attach_image(&self, image: &Image, path: &Path) -> Result<(), Error> {
-        let lower = self.lower(image)?;
+        let lower = self.lower(image.diff_ids())?;
         let mut layers = lower.layers().to_vec();
         // Also below a single layer, so that its marks for removed names are not seen as devices.
         layers.push(Arc::new(self.empty()?));

@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hull_fs::Root;
-use hull_image::Image;
 use hull_image::snapshot::Lower;
 use hull_image::snapshot::merged::Merged;
 use hull_image::snapshot::shared::Mounts;
+use hull_oci::Digest;
 use hull_oci::spec::User;
 use hull_runtime::process::user;
 use rustix::fs::{Mode, OFlags};
@@ -124,8 +124,11 @@ impl Engine {
     }
 
     /// Opens an image's layers; the mounts are lent to others until this is released.
-    pub(crate) fn lower(&self, image: &Image) -> Result<Lower, Error> {
-        let names = image.layers.iter().map(|layer| layer.diff_id.hex());
+    pub(crate) fn lower<'d>(
+        &self,
+        diff_ids: impl IntoIterator<Item = &'d Digest, IntoIter: DoubleEndedIterator>,
+    ) -> Result<Lower, Error> {
+        let names = diff_ids.into_iter().map(Digest::hex);
         Ok(Lower::open(&self.root().join("layers"), &self.mounts(), names)?)
     }
 

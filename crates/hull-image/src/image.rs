@@ -72,6 +72,11 @@ pub struct Image {
 }
 
 impl Image {
+    /// The diff IDs of its layers, lowest first.
+    pub fn diff_ids(&self) -> impl DoubleEndedIterator<Item = &Digest> {
+        self.layers.iter().map(|layer| &layer.diff_id)
+    }
+
     /// Whether nothing names it.
     #[must_use]
     pub fn is_dangling(&self) -> bool {

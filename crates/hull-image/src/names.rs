@@ -1,7 +1,7 @@
 //! Names, removal and holds, with Docker's rules and texts.
 
 use hull_oci::{Digest, Reference};
-use rusqlite::{Transaction, params};
+use rusqlite::{OptionalExtension as _, Transaction, params};
 
 use crate::store::{find_row, is_id_of, name_key, row_of};
 use crate::{Error, Store, indexes, variants};
@@ -197,11 +197,13 @@ impl Store {
     /// [`Error::NoImage`] when it has been removed meanwhile.
     pub fn hold(&self, owner: &str, id: &Digest) -> Result<(), Error> {
         self.write(Sync::Normal, |transaction| {
-            let row = row_of(transaction, id)?.ok_or_else(|| Error::NoImage(id.to_string()))?;
-            transaction
-                .prepare_cached("INSERT OR REPLACE INTO holds VALUES (?1, ?2)")?
-                .execute(params![owner, row.id])?;
-            touch(transaction, row.id)
+            let image: Option<i64> = transaction
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO holds SELECT ?1, id FROM images WHERE digest = ?2 RETURNING image",
+                )?
+                .query_row(params![owner, id.to_string()], |row| row.get(0))
+                .optional()?;
+            touch(transaction, image.ok_or_else(|| Error::NoImage(id.to_string()))?)
         })
     }
 

@@ -14,7 +14,7 @@ use hull_trust::Evidence;
 use rusqlite::{Transaction, params};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Image, Store};
+use crate::{Error, Store};
 use hull_db::Sync;
 
 #[derive(Serialize, Deserialize)]
@@ -75,7 +75,7 @@ pub(crate) fn record(
 
 impl Store {
     /// Where an image was pulled from; nowhere if it was made here.
-    pub(crate) fn origins(&self, image: &Image) -> Result<Vec<Origin>, Error> {
+    pub(crate) fn origins(&self, image: &Digest) -> Result<Vec<Origin>, Error> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT origins.repository, origins.digest, evidence FROM origins JOIN repo_digests
@@ -92,7 +92,7 @@ impl Store {
                  AND NOT EXISTS (SELECT 1 FROM manifests WHERE manifests.digest = origins.digest)
                  ORDER BY 1, 2",
             )?;
-            let rows = statement.query_map([image.id.to_string()], |row| {
+            let rows = statement.query_map([image.to_string()], |row| {
                 let text: String = row.get(2)?;
                 // What cannot be read is no signature.
                 let evidence = decode(&text).unwrap_or_default();

@@ -334,7 +334,8 @@ impl Store {
 
     pub(crate) fn document(&self, digest: &Digest, max: u64) -> Result<Vec<u8>, Error> {
         let path = disk::blob(&self.root, digest);
-        let mut bytes = Vec::new();
+        // One read for nearly every configuration.
+        let mut bytes = Vec::with_capacity(8 << 10);
         let file = File::open(&path).map_err(|error| Error::damaged(format!("blob {digest}"), error))?;
         file.take(max + 1).read_to_end(&mut bytes).map_err(Error::io("read", &path))?;
         let mut hasher = digest.hasher();
@@ -345,10 +346,14 @@ impl Store {
         Ok(bytes)
     }
 
+    pub(crate) fn config_of(&self, row: &Row) -> Result<ImageConfig, Error> {
+        ImageConfig::parse(&self.document(&row.digest, MAX_CONFIG_BYTES)?)
+            .map_err(|error| Error::damaged(format!("image {}", row.digest), error))
+    }
+
     /// Reads everything about an image; within a transaction, so that nothing of it goes meanwhile.
     pub(crate) fn load(&self, connection: &Connection, row: &Row) -> Result<Image, Error> {
-        let config = ImageConfig::parse(&self.document(&row.digest, MAX_CONFIG_BYTES)?)
-            .map_err(|error| Error::damaged(format!("image {}", row.digest), error))?;
+        let config = self.config_of(row)?;
         let mut statement = connection.prepare_cached("SELECT name FROM names WHERE image = ?1 ORDER BY name")?;
         let names = statement.query_map([row.id], |row| reference(row, 0))?.collect::<Result<Vec<_>, _>>()?;
         let mut statement = connection.prepare_cached("SELECT name FROM variants WHERE image = ?1 ORDER BY name")?;
@@ -358,8 +363,7 @@ impl Store {
             statement.query_map([row.id], |row| Ok((row.get(0)?, digest(row, 1)?)))?.collect::<Result<Vec<_>, _>>()?;
         let layers = self.layers_of(connection, row)?;
         if layers.iter().map(|layer| &layer.diff_id).ne(&config.rootfs.diff_ids) {
-            let reason = "its record names other layers than its configuration";
-            return Err(Error::damaged(format!("image {}", row.digest), reason));
+            return Err(row.names_other_layers());
         }
         Ok(Image {
             id: row.digest.clone(),
@@ -547,6 +551,10 @@ pub(crate) struct Row {
 impl Row {
     pub(crate) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self { id: row.get(0)?, digest: digest(row, 1)?, manifest: digest_or_none(row, 2)?, added: row.get(3)? })
+    }
+
+    pub(crate) fn names_other_layers(&self) -> Error {
+        Error::damaged(format!("image {}", self.digest), "its record names other layers than its configuration")
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fs;
 
 use hull_fs::Root;
-use hull_image::Image;
+use hull_image::Runnable;
 use hull_image::snapshot::Lower;
 use hull_oci::spec::{ConsoleSize, Spec};
 
@@ -22,7 +22,7 @@ pub(crate) struct Prepared {
     pub(crate) spec: Spec,
     pub(crate) filter: Option<hull_seccomp::Filter>,
     /// The image and its opened layers; absent runs on a directory of the user's.
-    pub(crate) image: Option<(Image, Lower)>,
+    pub(crate) image: Option<(Runnable, Lower)>,
     /// The image's configuration.
     pub(super) defaults: hull_image::Config,
     /// It is registered already.
@@ -59,12 +59,12 @@ impl Engine {
         let files = match &config.source {
             Source::Image(name) => {
                 let mut found = match &known {
-                    Some(container) => self.images.find(&container.image_id)?,
-                    None => self.images.find_on(name, config.platform.as_ref())?,
+                    Some(container) => self.images.runnable(&container.image_id, None)?,
+                    None => self.images.runnable(name, config.platform.as_ref())?,
                 };
                 // A policy may have become stricter since the image was pulled; without any this looks for its file.
                 hull_image::registry::permitted(&self.images, &found, name)?;
-                let lower = self.lower(&found)?;
+                let lower = self.lower(&found.layers)?;
                 let files = Files::Layers(lower.merged());
                 context.image = std::mem::take(&mut found.config.config);
                 context.rootfs = directory.join("rootfs").to_string_lossy().into_owned();

@@ -202,8 +202,7 @@ impl Engine {
                 }
             }
             MountConfig::Image { image, subpath, .. } => {
-                let found = self.images.find(image)?;
-                let lower = self.lower(&found)?;
+                let lower = self.lower(&self.images.runnable(image, None)?.layers)?;
                 let mut layers = lower.layers().to_vec();
                 layers.push(Arc::new(self.empty()?));
                 if layers.len() == 1 {

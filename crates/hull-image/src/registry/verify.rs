@@ -16,7 +16,7 @@ use hull_trust::evidence::{BUNDLE, MAX_BYTES, MAX_SIGNATURES, PAYLOAD, SIGNATURE
 use hull_trust::policy::{Accepted, signed_by};
 use hull_trust::{Evidence, Policy, PublicKey, Subject};
 
-use crate::{Error, Image, Store};
+use crate::{Error, Runnable, Store};
 
 /// All signatures of an image together.
 const MAX_ALL: u64 = 4 << 20;
@@ -83,9 +83,9 @@ impl Verification {
 ///
 /// # Errors
 /// [`Error::Refused`], and what is wrong with the policy.
-pub fn permitted(store: &Store, image: &Image, name: &str) -> Result<(), Error> {
-    let Some(policy) = Policy::load(None)? else { return Ok(()) };
-    let mut origins = store.origins(image)?;
+pub fn permitted(store: &Store, image: &Runnable, name: &str) -> Result<(), Error> {
+    let Some(policy) = Policy::load(None)?.filter(|policy| !policy.accepts_anything()) else { return Ok(()) };
+    let mut origins = store.origins(&image.id)?;
     let asked: Option<Reference> = name.parse::<Reference>().ok().map(Reference::or_latest);
     // A name of one of the places is about that place; an ID, or a name that was given here, about any of them.
     if let Some(repository) = asked.as_ref().map(Reference::repository)
@@ -135,7 +135,7 @@ pub fn verify(
     let repository = reference.repository();
     let held = store.find(&reference.to_string()).ok();
     let origins = match &held {
-        Some(image) => store.origins(image)?.into_iter().filter(|origin| origin.repository == repository).collect(),
+        Some(image) => store.origins(&image.id)?.into_iter().filter(|origin| origin.repository == repository).collect(),
         None => Vec::new(),
     };
     if let (Some(image), true) = (&held, !origins.is_empty()) {

@@ -79,6 +79,12 @@ pub enum KeySource {
 }
 
 impl Policy {
+    /// Whether every image is accepted, wherever it is from.
+    #[must_use]
+    pub fn accepts_anything(&self) -> bool {
+        self.docker.values().chain([&self.default]).flatten().all(|one| *one == Requirement::Accept)
+    }
+
     /// The policy that applies: `explicit`, or what the environment and the machine's files say; `None` where there is none.
     ///
     /// # Errors

@@ -178,6 +178,16 @@ fn one_of_the_keys_must_have_signed_this_digest_under_this_name() {
 }
 
 #[test]
+fn one_rule_that_asks_for_something_is_enough() {
+    let accept = format!(r#"{{"default":[{ACCEPT}]}}"#);
+    assert!(policy(&accept).accepts_anything());
+    let elsewhere =
+        format!(r#"{{"default":[{ACCEPT}],"transports":{{"docker":{{"a.example":[{{"type":"reject"}}]}}}}}}"#);
+    assert!(!policy(&elsewhere).accepts_anything());
+    assert!(!policy(r#"{"default":[{"type":"reject"}]}"#).accepts_anything());
+}
+
+#[test]
 fn names_of_signatures() {
     let digest = Digest::of(b"image");
     let at = format!("r.example/team/app@{digest}");

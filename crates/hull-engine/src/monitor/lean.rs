@@ -225,6 +225,7 @@ pub fn resume(args: &[OsString]) -> Result<(), Error> {
         rested: false,
         remains: false,
         removed: None,
+        quiet: false,
         facts: handover.facts,
         engine: &engine,
     };

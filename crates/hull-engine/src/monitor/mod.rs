@@ -25,7 +25,7 @@ use hull_runtime::Running;
 use hull_runtime::state::Record;
 use serde::{Deserialize, Serialize};
 
-use crate::config::RestartPolicy;
+use crate::config::{NamespaceChoice, RestartPolicy};
 use crate::error::Error;
 use crate::events;
 use crate::launch::{Request, Started};
@@ -92,6 +92,8 @@ pub(crate) struct Monitor<'e> {
     remains: bool,
     /// What is left of the container when it is gone.
     removed: Option<Removed>,
+    /// What the runtime has of it goes when nobody waits any more.
+    quiet: bool,
 }
 
 /// Our ends of a program's streams, before it runs.
@@ -200,6 +202,7 @@ pub(crate) fn main(
         rested: false,
         remains: false,
         removed: None,
+        quiet: false,
     };
     drop(container);
     match monitor.program(running, ends) {
@@ -222,6 +225,14 @@ pub(crate) fn main(
             }
         }
     }
+}
+
+/// Whether a container that is removed at its end may be gone for its clients before the runtime has removed what is left:
+/// no process of it runs any more, and nobody but the kernel knows of the rest. Otherwise its own processes could still
+/// write to its volumes, or its hooks have something to say.
+fn goes_quietly(container: &Container) -> bool {
+    let config = &container.config;
+    config.runtime.is_none() && config.cdi.is_empty() && config.namespaces.pid == NamespaceChoice::Private
 }
 
 /// Whoever has networks looks after the firewall. That it cannot changes nothing for the container.
@@ -317,7 +328,10 @@ impl Monitor<'_> {
         socket::remove(self.engine, &self.facts.id);
         // Files without a name concern nobody, and take a while. What cannot be removed is tried again by the next command,
         // which finds the intent.
-        let is_removed = self.removed.is_none_or(|files| files.finish().is_ok());
+        let is_removed = self.removed.take().is_none_or(|files| files.finish().is_ok());
+        if self.quiet {
+            self.undo();
+        }
         if is_removed && !self.remains {
             // Nobody is left to tell if it is not.
             let _ = self.intent.clear();
@@ -352,60 +366,69 @@ impl Monitor<'_> {
                 self.tell(&format!("container {} was killed: out of memory (limit {limit})", &id[..12]));
             }
         }
-        self.engine.delete_foreign(&id);
-        match hull_runtime::lifecycle::delete(&self.engine.oci_root(), &id, true) {
-            Ok(hooks) => hooks.iter().for_each(|hook| self.tell(&hook.to_string())),
-            Err(error) => self.tell(&error.to_string()),
-        }
+        // `update` may have changed it meanwhile.
+        self.facts.restart = container.as_ref().map_or(self.facts.restart, |container| container.config.restart);
+        let finished = now();
+        let stopping = self.engine.stopping(&id);
+        let ran = Duration::from_nanos(finished.saturating_sub(self.facts.started));
+        let again = restart::after(self.facts.restart, code, stopping.is_some(), &mut self.facts.restarts, ran);
+        let goes = again.is_none() && stopping != Some(Stopping::Restart);
+        let leaving = container.as_ref().ok().filter(|container| goes && container.config.remove);
         // Before anybody hears of it, who may start it again.
-        self.remains = self.engine.has_remains(&id);
+        self.quiet = leaving.is_some_and(goes_quietly);
+        if !self.quiet {
+            self.undo();
+        }
         self.firewall = None;
         self.reach = Reach::default();
         if self.engine.leave_network(&id).is_err() {
             // As on a full disk. The next command finds the intent, and tries again.
             self.remains = true;
         }
-        let finished = now();
-        let before = self.engine.saved_state(&id).unwrap_or_default();
-        let stopping = self.engine.stopping(&id);
-        let ran = Duration::from_nanos(finished.saturating_sub(self.facts.started));
-        // `update` may have changed it meanwhile.
-        self.facts.restart = container.as_ref().map_or(self.facts.restart, |container| container.config.restart);
-        let again = restart::after(self.facts.restart, code, stopping.is_some(), &mut self.facts.restarts, ran);
-        let state = State {
-            phase: if again.is_some() { Phase::Restarting } else { Phase::Exited },
-            pid: 0,
-            monitor: if again.is_some() { before.monitor } else { 0 },
-            exit_code: code,
-            oom_killed,
-            finished,
-            restarts: self.facts.restarts,
-            error: String::new(),
-            ..before
-        };
         if let Ok(container) = &container {
             let lasted = ran.as_secs().to_string();
             events::emit_surroundings(self.engine, container, false);
             events::emit(self.engine, container, "die", &[("exitCode", &code.to_string()), ("execDuration", &lasted)]);
         }
         let mut removed = None;
-        let kept = match &container {
-            Ok(container) if container.config.remove && again.is_none() && stopping != Some(Stopping::Restart) => {
-                let gone =
-                    self.engine.write_exit(&id, code).and_then(|()| self.engine.unlist(&id, Some(container), true));
-                gone.map(|files| {
-                    events::emit(self.engine, container, "destroy", &[]);
-                    removed = Some(files);
-                })
+        let kept = self.engine.write_exit(&id, code).and_then(|()| match leaving {
+            Some(container) => self.engine.unlist(&id, Some(container), true).map(|files| {
+                events::emit(self.engine, container, "destroy", &[]);
+                removed = Some(files);
+            }),
+            None => {
+                let before = self.engine.saved_state(&id).unwrap_or_default();
+                let state = State {
+                    phase: if again.is_some() { Phase::Restarting } else { Phase::Exited },
+                    pid: 0,
+                    monitor: if again.is_some() { before.monitor } else { 0 },
+                    exit_code: code,
+                    oom_killed,
+                    finished,
+                    restarts: self.facts.restarts,
+                    error: String::new(),
+                    ..before
+                };
+                self.engine.save(&id, &state)
             }
-            _ => self.engine.write_exit(&id, code).and_then(|()| self.engine.save(&id, &state)),
-        };
+        });
         if let Err(error) = kept {
             self.tell(&error.to_string());
         }
         self.farewell(code);
         self.removed = removed;
         again
+    }
+
+    /// Removes what the runtime has of the container: what still runs of it, its control groups, the runtime's record.
+    fn undo(&mut self) {
+        let id = self.facts.id.clone();
+        self.engine.delete_foreign(&id);
+        match hull_runtime::lifecycle::delete(&self.engine.oci_root(), &id, true) {
+            Ok(hooks) => hooks.iter().for_each(|hook| self.tell(&hook.to_string())),
+            Err(error) => self.tell(&error.to_string()),
+        }
+        self.remains |= self.engine.has_remains(&id);
     }
 
     /// All clients hear that it is over, and go.

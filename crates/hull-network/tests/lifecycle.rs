@@ -179,6 +179,33 @@ fn root_a_running_container_changes_networks() {
 }
 
 #[test]
+fn root_devices_have_the_ip_of_their_network_and_others_the_kernel_s() {
+    in_lab(|lab| {
+        lab.create("four", |wish| wish.ipv6 = Some(false));
+        lab.create("six", |wish| wish.pools = vec![pool("10.9.0.0/24"), pool("fd09::/64")]);
+        let one = lab.start("one", &["four", "six"], &[]);
+        let switches = |names: [&str; 3]| {
+            names.map(|name| {
+                let path = format!("/proc/sys/net/ipv6/conf/{name}");
+                std::fs::read_to_string(path).unwrap().trim().to_owned()
+            })
+        };
+        let seen = in_namespace(one.namespace.as_fd(), || {
+            // What was set for the moment of their birth is as it was.
+            assert_eq!(switches(["default/disable_ipv6", "default/accept_ra", "lo/disable_ipv6"]), ["0", "1", "0"]);
+            let of = |name: &str| {
+                let [disabled, routers, _] =
+                    switches([&format!("{name}/disable_ipv6"), &format!("{name}/accept_ra"), "lo/accept_ra"]);
+                (disabled, routers)
+            };
+            (of("eth0"), of("eth1"))
+        });
+        let ((four, _), (six, routers)) = seen.unwrap();
+        assert_eq!([four, six, routers], ["1", "0", "0"]);
+    });
+}
+
+#[test]
 fn root_ports_move_with_the_gateway() {
     in_lab(|lab| {
         lab.create("a", |_| ());

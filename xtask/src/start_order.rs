@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use hull_sys::trace;
 use rustix::process::{Pid, Signal, WaitOptions};
@@ -52,12 +53,16 @@ pub(crate) fn run() -> Result<()> {
     let stage = directory.join("stage");
     bench::fill_bundles(&stage)?;
     let mut touched = Touched::default();
+    let network = Network::new()?;
     let traced = starts(&stage).into_iter().try_for_each(|words| -> Result<()> {
         println!("hull {}", words.join(" "));
         // What only the first start does, such as making the database, is no part of the others.
-        check(Command::new(&binary).args(&words).stdin(Stdio::null()).stdout(Stdio::null()))?;
+        let enter = network.enter();
+        check(
+            Command::new("nsenter").arg(&enter).arg(&binary).args(&words).stdin(Stdio::null()).stdout(Stdio::null()),
+        )?;
         touched.starts += 1;
-        follow(&binary, &words, &sections, &mut touched)
+        follow(&binary, &words, &enter, &sections, &mut touched)
     });
     std::fs::remove_dir_all(&stage)?;
     traced?;
@@ -71,15 +76,47 @@ pub(crate) fn run() -> Result<()> {
 /// The commands whose starts are followed, the most important first.
 fn starts(stage: &Path) -> Vec<Vec<String>> {
     let stage = stage.display();
-    let engine = format!("--root {stage}/root --state {stage}/state run --rm --network none");
+    let engine = format!("--root {stage}/root --state {stage}/state run --rm");
     [
         format!("oci --root {stage}/oci run --bundle {stage}/plain plain"),
         format!("oci --root {stage}/oci run --bundle {stage}/seccomp seccomp"),
-        format!("{engine} --rootfs {stage}/rootfs true"),
-        format!("{engine} hello"),
+        format!("{engine} --network none --rootfs {stage}/rootfs true"),
+        format!("{engine} --network none hello"),
+        format!("{engine} --network bridge hello"),
     ]
     .map(|line| line.split(' ').map(str::to_owned).collect())
     .to_vec()
+}
+
+/// A network that is nobody's, with a process that keeps it.
+#[derive(Debug)]
+struct Network(Child);
+
+impl Network {
+    fn new() -> Result<Self> {
+        let own = std::fs::read_link("/proc/self/ns/net")?;
+        let keeper = Self(Command::new("unshare").args(["--net", "sleep", "100000"]).spawn()?);
+        let path = format!("/proc/{}/ns/net", keeper.0.id());
+        for _ in 0..400 {
+            if std::fs::read_link(&path).is_ok_and(|other| other != own) {
+                return Ok(keeper);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Err("unshare --net: no network namespace".into())
+    }
+
+    /// The argument of nsenter(1).
+    fn enter(&self) -> String {
+        format!("--net=/proc/{}/ns/net", self.0.id())
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// The sections that were entered: in which order, by which start first, and whether by a process other than its first.
@@ -106,11 +143,11 @@ struct Process {
 }
 
 /// Runs one start to its end, instruction by instruction while it is in the binary.
-fn follow(binary: &Path, words: &[String], sections: &[Section], touched: &mut Touched) -> Result<()> {
+fn follow(binary: &Path, words: &[String], enter: &str, sections: &[Section], touched: &mut Touched) -> Result<()> {
     let inode = std::fs::metadata(binary)?.ino();
     let is_fixed = is_fixed(&std::fs::read(binary)?);
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", "kill -STOP $$; exec \"$0\" \"$@\""]).arg(binary).args(words);
+    command.args(["-c", "kill -STOP $$; exec nsenter \"$0\" \"$@\"", enter]).arg(binary).args(words);
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
     let first = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("no process ID")?;
     rustix::process::waitpid(Some(first), WaitOptions::UNTRACED)?;

@@ -14,8 +14,8 @@ const IFLA_LINK: u16 = 5;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NUM_TX_QUEUES: u16 = 31;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
-const IFLA_INFO_SLAVE_KIND: u16 = 4;
-const IFLA_INFO_SLAVE_DATA: u16 = 5;
+pub(crate) const IFLA_INFO_SLAVE_KIND: u16 = 4;
+pub(crate) const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 const IFLA_BRPORT_MODE: u16 = 4;
@@ -136,6 +136,16 @@ pub(crate) fn no_link_local(request: Request) -> Request {
     request.nested(IFLA_AF_SPEC, |families| {
         families.nested(AF_INET6, |inet6| inet6.attribute(IFLA_INET6_ADDR_GEN_MODE, &[GENERATE_NONE]))
     })
+}
+
+/// [`BridgePort::hairpin`], of what the kernel says of a bridge's port.
+pub(crate) fn is_hairpin(data: &[u8]) -> Result<bool, &'static str> {
+    for attribute in codec::attributes(data) {
+        if let (IFLA_BRPORT_MODE, value) = attribute? {
+            return value.first().map(|mode| *mode != 0).ok_or("mode of a bridge's port is empty");
+        }
+    }
+    Ok(false)
 }
 
 fn mtu(request: Request, mtu: u32) -> Request {

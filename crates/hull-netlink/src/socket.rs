@@ -9,7 +9,7 @@ use crate::codec::{
     self, HEADER, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_ERROR, Request,
 };
 use crate::device::in_namespace;
-use crate::link::no_link_local;
+use crate::link::{IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, is_hairpin, no_link_local};
 use crate::transport::{self, Connection, DUMP_ATTEMPTS};
 use crate::{Error, valid_name};
 
@@ -61,6 +61,8 @@ pub struct Link {
     pub kind: String,
     /// A text that whoever made the device left on it.
     pub alias: String,
+    /// It is a bridge's port, and frames may leave through it that came by it.
+    pub hairpin: bool,
 }
 
 impl Link {
@@ -350,9 +352,13 @@ pub(crate) fn parse_link(payload: &[u8]) -> Result<Link, &'static str> {
             (IFLA_ADDRESS, value) => link.address = value.get(..32).unwrap_or(value).to_vec(),
             (IFLA_IFALIAS, value) => link.alias = codec::string(value),
             (IFLA_LINKINFO, value) => {
+                let mut is_port = false;
                 for attribute in codec::attributes(value) {
-                    if let (IFLA_INFO_KIND, value) = attribute? {
-                        link.kind = codec::string(value);
+                    match attribute? {
+                        (IFLA_INFO_KIND, value) => link.kind = codec::string(value),
+                        (IFLA_INFO_SLAVE_KIND, value) => is_port = codec::string(value) == "bridge",
+                        (IFLA_INFO_SLAVE_DATA, value) if is_port => link.hairpin = is_hairpin(value)?,
+                        _ => {}
                     }
                 }
             }

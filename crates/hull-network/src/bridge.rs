@@ -12,6 +12,7 @@ use hull_netlink::{Address, Bridge, Link, nft};
 use rustix::io::Errno;
 
 use crate::firewall::{self, Contents, bridge_name, foreign};
+use crate::hairpin::lead_back;
 use crate::host::{self, Host};
 use crate::options::{GatewayMode, Options};
 use crate::record::{Driver, Network};
@@ -188,7 +189,8 @@ fn add_only(socket: &mut nft::Socket, contents: &Contents, fresh: Option<&Networ
 /// Looks at everything and mends it: bridges of all networks in use, the firewall with all its elements.
 pub(crate) fn mend(host: &mut Host, db: &Database, state: &Path, said: &mut Vec<String>) -> Result<bool, Error> {
     let _lock = lock(state)?;
-    mend_firewall(host, db, state, None, true, said)
+    let mended = mend_firewall(host, db, state, None, true, said)?;
+    lead_back(host, db).map(|()| mended)
 }
 
 /// [`mend`] if anybody has changed the firewall since it was last seen whole.
@@ -205,7 +207,9 @@ pub(crate) fn mend_if_changed(
     if firewall::noted(state) == Some(host.firewall()?.generation()?) {
         return Ok(false);
     }
-    mend_firewall(host, db, state, None, true, said)
+    let mended = mend_firewall(host, db, state, None, true, said)?;
+    // Whoever changes a firewall may have let bridged packets through it.
+    lead_back(host, db).map(|()| mended)
 }
 
 /// After a change of our own: the generation is noted if nobody else changed anything meanwhile.

@@ -14,11 +14,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 
 use hull_db::Sync;
-use hull_netlink::{BridgePort, Socket, Veth};
+use hull_netlink::{Socket, Veth};
 use rusqlite::Connection;
 use rustix::io::Errno;
 
-use crate::host::{self, Host};
+use crate::hairpin::set_up_port;
+use crate::host::Host;
 use crate::inside::{Inside, set_gateway};
 use crate::networks::Networks;
 use crate::options::GatewayMode;
@@ -402,18 +403,6 @@ impl Networks {
             _ => Ok(()),
         }
     }
-}
-
-/// What a container's port of a bridge must have that others need not.
-fn set_up_port(host: &mut Host, network: &Network, endpoint: &Endpoint, published: bool) -> Result<(), Error> {
-    let options = network.settings()?;
-    let isolated = !options.inter_container && !network.internal;
-    // With br_netfilter a connection to one's own published port goes back by the port that it came from.
-    let hairpin = published && host::bridged_packets_are_filtered();
-    if isolated || hairpin {
-        host.route()?.change_bridge_port(&endpoint.link, BridgePort { hairpin, isolated })?;
-    }
-    Ok(())
 }
 
 /// The network whose gateway is the container's: the highest priority, then the first name, of those with a way out.

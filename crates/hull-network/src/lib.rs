@@ -23,6 +23,7 @@ mod bridge;
 mod endpoints;
 mod error;
 mod firewall;
+mod hairpin;
 mod host;
 mod inside;
 mod networks;

@@ -9,6 +9,7 @@ use hull_netlink::nft;
 
 use crate::endpoints::sweep;
 use crate::firewall::{self, foreign};
+use crate::hairpin::stranded;
 use crate::host::{self, Host};
 use crate::networks::Networks;
 use crate::record::{Driver, Protocol};
@@ -129,6 +130,15 @@ impl Networks {
                 format!("the chain {obstacle} of another program drops what goes through containers' bridges"),
                 "hull network doctor --fix",
             );
+        }
+        let stranded = stranded(&mut host, &self.db)?;
+        if !stranded.is_empty() {
+            let names: Vec<&str> = stranded.iter().map(|(_, endpoint)| endpoint.container_name.as_str()).collect();
+            let what = format!(
+                "bridged packets are filtered since {} started: they do not reach their own published ports",
+                names.join(", ")
+            );
+            find(true, what, "hull network doctor --fix");
         }
         let legacy = std::fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
         if legacy.lines().any(|line| line == "filter") {

@@ -183,6 +183,64 @@ fn root_with_bridged_packets_filtered() {
         set_switch("bridge/bridge-nf-call-iptables", "1");
         set_switch("bridge/bridge-nf-call-ip6tables", "1");
         check(lab, &world(lab), "with br_netfilter");
+        assert!(lab.networks.doctor().unwrap().is_empty());
+    });
+}
+
+#[test]
+fn root_bridged_packets_come_to_be_filtered_while_containers_run() {
+    if !needs_nft() {
+        return;
+    }
+    in_lab(|lab| {
+        if !std::path::Path::new("/proc/sys/net/bridge").exists() {
+            hull_testkit::tier::skip("br_netfilter", "the kernel does not filter bridged packets");
+            return;
+        }
+        let world = world(lab);
+        check(lab, &world, "before");
+        for times in ["first", "second"] {
+            set_switch("bridge/bridge-nf-call-iptables", "1");
+            set_switch("bridge/bridge-nf-call-ip6tables", "1");
+            let found = lab.networks.doctor().unwrap();
+            if times == "first" {
+                // Of those that publish ports, and no others.
+                assert_eq!(found.len(), 1, "{found:?}");
+                assert!(found[0].what.contains("since web, mute started"), "{found:?}");
+                // As `hull network doctor --fix`.
+                lab.networks.mend(&mut Vec::new()).unwrap();
+            }
+            assert!(lab.networks.doctor().unwrap().is_empty(), "{times}");
+            check(lab, &world, &format!("filtered for the {times} time"));
+            set_switch("bridge/bridge-nf-call-iptables", "0");
+            set_switch("bridge/bridge-nf-call-ip6tables", "0");
+            check(lab, &world, &format!("after the {times} time"));
+        }
+    });
+}
+
+#[test]
+fn root_a_monitor_that_mends_leads_packets_back() {
+    if !needs_nft() {
+        return;
+    }
+    in_lab(|lab| {
+        if !std::path::Path::new("/proc/sys/net/bridge").exists() {
+            hull_testkit::tier::skip("br_netfilter", "the kernel does not filter bridged packets");
+            return;
+        }
+        let world = world(lab);
+        let mut watch = hull_network::Watch::open(&lab.networks).unwrap();
+        set_switch("bridge/bridge-nf-call-iptables", "1");
+        set_switch("bridge/bridge-nf-call-ip6tables", "1");
+        // As dockerd does, which loads the module.
+        nft(&["add", "table", "ip", "somebody"], "");
+        nft(&["flush", "ruleset"], "");
+        watch.on_ready(std::time::Instant::now()).unwrap();
+        assert!(watch.deadline().is_some());
+        watch.on_deadline().unwrap();
+        assert!(lab.networks.doctor().unwrap().is_empty());
+        check(lab, &world, "mended by a monitor");
     });
 }
 

@@ -438,35 +438,6 @@ fn root_a_range_takes_what_somebody_who_was_killed_had() {
     });
 }
 
-#[test]
-fn root_devices_on_a_device_of_the_machine() {
-    in_lab(|lab| {
-        lab.create("lan", |wish| {
-            wish.driver = Driver::Macvlan;
-            wish.ipv6 = Some(false);
-            wish.pools = vec![pool("192.0.2.0/24")];
-            wish.pools[0].gateway = Some(ip(lab::REMOTE));
-            wish.pools[0].range = Some("192.0.2.128/25".parse().unwrap());
-            wish.options.insert("parent".to_owned(), "up0".to_owned());
-        });
-        let first = match lab.try_start("first", &["lan"], &[]) {
-            Ok(container) => container,
-            Err(Error::Unsupported(why)) => {
-                hull_testkit::tier::skip("macvlan", &why);
-                return;
-            }
-            Err(error) => panic!("{error}"),
-        };
-        let second = lab.start("second", &["lan"], &[]);
-        first.serve(80);
-        assert_eq!(first.ipv4(0), ip("192.0.2.128"));
-        assert_eq!(ask_name(lab.remote.as_fd(), first.ipv4(0), 80).as_deref(), Some("first"));
-        assert_eq!(ask_name(second.as_fd(), first.ipv4(0), 80).as_deref(), Some("first"));
-        lab::serve(lab.remote.as_fd(), 7777, "remote");
-        assert_eq!(ask_name(second.as_fd(), ip(lab::REMOTE), 7777).as_deref(), Some("remote"));
-    });
-}
-
 /// A start that is given up may make its device after its records are gone.
 #[test]
 fn root_a_device_of_a_start_that_was_given_up_is_in_nobody_s_way() {

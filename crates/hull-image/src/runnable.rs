@@ -33,7 +33,9 @@ impl Store {
     /// # Errors
     /// As [`Store::find_on`].
     pub fn runnable(&self, text: &str, platform: Option<&Platform>) -> Result<Runnable, Error> {
+        // A process that keeps images has the whole one.
         if platform.is_none()
+            && !self.keeps()
             && let Some(found) = self.settled(|connection| self.found(connection, find_row(connection, text)?))?
         {
             return Ok(found);

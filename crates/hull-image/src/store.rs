@@ -80,6 +80,11 @@ impl Store {
         self
     }
 
+    /// Whether images that are found are kept.
+    pub(crate) fn keeps(&self) -> bool {
+        self.kept.is_some()
+    }
+
     /// Gives up what is kept.
     pub fn forget(&self) {
         if let Some(kept) = &self.kept {

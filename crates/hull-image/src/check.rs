@@ -13,7 +13,7 @@ use hull_oci::image::ImageConfig;
 
 use crate::disk::{self, Work};
 use crate::image::{Kind, Layer};
-use crate::store::{Row, digest, kind, length};
+use crate::rows::{Row, digest, kind, length};
 use crate::{Error, LayerSource, Store, layer};
 use hull_db::Sync;
 

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use crate::disk::{self, Work};
 use crate::names::{Removed, delete_image};
-use crate::store::{digest, length};
+use crate::rows::{digest, length};
 use crate::{Error, Image, Store, indexes};
 use hull_db::Sync;
 

@@ -10,7 +10,7 @@ use hull_oci::Digest;
 use hull_oci::image::{Descriptor, Document, Index, MAX_MANIFEST_BYTES, media_type};
 use rusqlite::{Transaction, params};
 
-use crate::store::digest;
+use crate::rows::digest;
 use crate::{Error, Image, Store};
 
 /// Repositories and digests that an image is shown with: of one that was chosen from an index, the index's.

@@ -73,6 +73,7 @@ mod origins;
 pub mod provenance;
 mod publish;
 pub mod registry;
+mod rows;
 mod runnable;
 pub mod snapshot;
 pub mod squash;

@@ -3,7 +3,7 @@
 use hull_oci::{Digest, Reference};
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
-use crate::store::{find_row, is_id_of, name_key, row_of};
+use crate::rows::{find_row, is_id_of, name_key, row_of};
 use crate::{Error, Store, indexes, variants};
 use hull_db::Sync;
 
@@ -244,7 +244,7 @@ impl Store {
         self.read(|connection| {
             let mut statement = connection
                 .prepare("SELECT owner, digest FROM holds JOIN images ON images.id = image ORDER BY owner")?;
-            let rows = statement.query_map((), |row| Ok((row.get(0)?, crate::store::digest(row, 1)?)))?;
+            let rows = statement.query_map((), |row| Ok((row.get(0)?, crate::rows::digest(row, 1)?)))?;
             Ok(rows.collect::<Result<Vec<_>, _>>()?)
         })
     }

@@ -96,7 +96,7 @@ impl Store {
                 let text: String = row.get(2)?;
                 // What cannot be read is no signature.
                 let evidence = decode(&text).unwrap_or_default();
-                Ok(Origin { repository: row.get(0)?, digest: crate::store::digest(row, 1)?, evidence })
+                Ok(Origin { repository: row.get(0)?, digest: crate::rows::digest(row, 1)?, evidence })
             })?;
             Ok(rows.collect::<Result<Vec<_>, _>>()?)
         })

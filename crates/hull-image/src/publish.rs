@@ -8,7 +8,7 @@ use hull_oci::{Digest, Reference};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use crate::image::Layer;
-use crate::store::{column, kind, length, name_key, row_of};
+use crate::rows::{column, kind, length, name_key, row_of};
 use crate::transfer::{Pending, Transfer};
 use crate::{Error, disk, names, origins};
 
@@ -25,7 +25,7 @@ pub(crate) fn known(connection: &Connection, diff_id: &Digest) -> Result<Option<
     )?;
     let found = statement
         .query_row([diff_id.to_string()], |row| {
-            let blob = match crate::store::digest_or_none(row, 4)? {
+            let blob = match crate::rows::digest_or_none(row, 4)? {
                 Some(digest) => Some((digest, length(row, 5)?)),
                 None => None,
             };

@@ -4,7 +4,7 @@ use hull_oci::Digest;
 use hull_oci::image::{ImageConfig, Platform};
 use rusqlite::Connection;
 
-use crate::store::{Row, digest, find_row};
+use crate::rows::{Row, digest, find_row};
 use crate::{Error, Image, Store};
 
 /// What a container of an image needs.

@@ -19,7 +19,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use crate::disk::{self, Work};
 use crate::image::{Image, Kind, Layer};
 use crate::publish::{Moved, Publication, known};
-use crate::store::{digest, row_of};
+use crate::rows::{digest, row_of};
 use crate::{Budget, Error, Store, layer};
 use hull_db::Sync;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hull_oci::Digest;
 
-use crate::store::digest;
+use crate::rows::digest;
 use crate::{Error, Store, disk};
 
 /// Bytes that the parts of the store occupy. `layers + blobs + pushed + database + running + downloads` is what `du` says

@@ -6,7 +6,7 @@ use hull_oci::{Digest, Reference};
 use rusqlite::{Connection, Transaction, params};
 
 use crate::names::{Removed, delete_image};
-use crate::store::{Row, digest, name_key, row_of};
+use crate::rows::{Row, digest, name_key, row_of};
 use crate::{Error, Image, Store};
 use hull_db::Sync;
 

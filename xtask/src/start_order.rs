@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hull_sys::trace;
@@ -88,15 +88,18 @@ fn starts(stage: &Path) -> Vec<Vec<String>> {
     .to_vec()
 }
 
-/// A network that is nobody's, with a process that keeps it.
+/// A network that is nobody's, and the process that keeps it. It is no child of this one, which waits for all of its own.
 #[derive(Debug)]
-struct Network(Child);
+struct Network(Pid);
 
 impl Network {
     fn new() -> Result<Self> {
         let own = std::fs::read_link("/proc/self/ns/net")?;
-        let keeper = Self(Command::new("unshare").args(["--net", "sleep", "100000"]).spawn()?);
-        let path = format!("/proc/{}/ns/net", keeper.0.id());
+        let script = "unshare --net sleep 100000 >/dev/null 2>&1 & echo $!";
+        let said = Command::new("/bin/sh").args(["-c", script]).stdin(Stdio::null()).output()?;
+        let number = String::from_utf8(said.stdout)?.trim().parse()?;
+        let keeper = Self(Pid::from_raw(number).ok_or("no process ID")?);
+        let path = format!("/proc/{number}/ns/net");
         for _ in 0..400 {
             if std::fs::read_link(&path).is_ok_and(|other| other != own) {
                 return Ok(keeper);
@@ -108,14 +111,13 @@ impl Network {
 
     /// The argument of nsenter(1).
     fn enter(&self) -> String {
-        format!("--net=/proc/{}/ns/net", self.0.id())
+        format!("--net=/proc/{}/ns/net", self.0.as_raw_nonzero())
     }
 }
 
 impl Drop for Network {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = rustix::process::kill_process(self.0, Signal::KILL);
     }
 }
 

@@ -142,7 +142,9 @@ fn mend_firewall(
         // No bridge is here: nothing needs rules, and who removed the last one may just have taken the table away.
         return Ok(false);
     }
-    let all = all || fresh.is_some();
+    // Somebody has made the machine a router: nothing that it forwards is refused any more.
+    let routes = contents.uplinks[0].is_empty() && !read_uplinks(state)[0].is_empty();
+    let all = all || fresh.is_some() || routes;
     let mut mended = false;
     // What was noted must have been seen: the generation is that of before the look, and whoever changes something looks
     // again.

@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use hull_netlink::{Address, Socket};
 use hull_network::Publish;
 use lab::{
     Container, Lab, MACHINE, MACHINE6, REMOTE, REMOTE6, ask, ask_name, ask_udp, in_lab, ip, nft, serve, set_switch, tcp,
@@ -241,6 +242,53 @@ fn root_a_monitor_that_mends_leads_packets_back() {
         watch.on_deadline().unwrap();
         assert!(lab.networks.doctor().unwrap().is_empty());
         check(lab, &world, "mended by a monitor");
+    });
+}
+
+/// Another engine that starts after Hull has switched forwarding on for its own containers: its published ports are reached,
+/// and once it has made the machine a router, nothing is refused.
+#[test]
+fn root_others_publish_ports_after_us() {
+    if !needs_nft() {
+        return;
+    }
+    in_lab(|lab| {
+        set_switch("ipv4/ip_forward", "0");
+        lab.create("a", |_| ());
+        let first = lab.start("first", &["a"], &[]);
+        assert!(nft(&["list", "set", "inet", "hull", "uplinks4"], "").contains("up0"));
+        let (server, mut route) = (lab::new_namespace(), Socket::open().unwrap());
+        route.create_veth("theirs0", "theirs1").unwrap();
+        let (ours, theirs) = (route.link("theirs0").unwrap().index, route.link("theirs1").unwrap().index);
+        route.add_address(ours, &Address::global(ip("10.77.0.1"), 24)).unwrap();
+        route.set_up(ours).unwrap();
+        set_switch("ipv4/conf/theirs0/forwarding", "1");
+        route.move_to(theirs, server.as_fd(), "eth0").unwrap();
+        let mut inside = Socket::open_in(server.as_fd()).unwrap();
+        let index = inside.link("eth0").unwrap().index;
+        inside.add_address(index, &Address::global(ip("10.77.0.2"), 24)).unwrap();
+        inside.set_up(index).unwrap();
+        inside.add_route(index, ip("0.0.0.0"), 0, Some(ip("10.77.0.1"))).unwrap();
+        lab::serve(server.as_fd(), 80, "theirs");
+        let ask = |port| ask_name(lab.remote.as_fd(), ip(MACHINE), port);
+        assert_eq!(ask(7070), None);
+        nft(
+            &["-f", "-"],
+            "table ip their-nat {
+  chain pre {
+    type nat hook prerouting priority -100;
+    tcp dport 7070 dnat to 10.77.0.2:80
+  }
+}
+",
+        );
+        assert_eq!(ask(7070).as_deref(), Some("theirs"));
+        // The next container finds the machine a router.
+        set_switch("ipv4/ip_forward", "1");
+        let second = lab.start("second", &["a"], &[]);
+        assert!(!nft(&["list", "set", "inet", "hull", "uplinks4"], "").contains("up0"));
+        assert_eq!(ask(7070).as_deref(), Some("theirs"));
+        drop((first, second));
     });
 }
 

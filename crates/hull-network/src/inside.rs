@@ -36,6 +36,8 @@ struct Switch {
     path: PathBuf,
     /// Open in its namespace, and good from any.
     file: File,
+    /// Why it cannot be written. It may be as it should all the same.
+    refused: Option<std::io::Error>,
     before: u8,
     now: u8,
 }
@@ -44,23 +46,21 @@ impl Switch {
     /// Opens one of the calling thread's namespace. A kernel that has none of the name needs none.
     fn open(name: &str) -> Result<Option<Self>, Error> {
         let path = Path::new("/proc/sys/net/ipv6/conf/default").join(name);
-        let file = match OpenOptions::new().read(true).write(true).open(&path) {
-            // Where /proc/sys cannot be written, it may be as it should all the same.
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => File::open(&path),
-            other => other,
-        };
-        let file = match file {
-            Ok(file) => file,
+        let (file, refused) = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => (file, None),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io("open", &path)(error)),
+            Err(error) => (File::open(&path).map_err(Error::io("open", &path))?, Some(error)),
         };
         let mut value = [0];
         file.read_exact_at(&mut value, 0).map_err(Error::io("read", &path))?;
-        Ok(Some(Self { path, file, before: value[0], now: value[0] }))
+        Ok(Some(Self { path, file, refused, before: value[0], now: value[0] }))
     }
 
     fn set(&mut self, value: u8) -> Result<(), Error> {
         if self.now != value {
+            if let Some(error) = self.refused.take() {
+                return Err(Error::io("write", &self.path)(error));
+            }
             self.file.write_all_at(&[value], 0).map_err(Error::io("write", &self.path))?;
             self.now = value;
         }

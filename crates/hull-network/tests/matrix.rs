@@ -160,6 +160,22 @@ fn check(lab: &Lab, world: &World, when: &str) {
     assert!(wrong.is_empty(), "{when}:\n{wrong}\n{}", nft(&["list", "ruleset"], ""));
 }
 
+/// Whether the kernel can send bridged packets through the firewall (`br_netfilter`).
+fn can_filter_bridged() -> bool {
+    let can = std::path::Path::new("/proc/sys/net/bridge").exists();
+    if !can {
+        hull_testkit::tier::skip("br_netfilter", "the kernel does not filter bridged packets");
+    }
+    can
+}
+
+/// Has it do so: `1`, or `0`.
+fn filter_bridged(value: &str) {
+    for family in ["iptables", "ip6tables"] {
+        set_switch(&format!("bridge/bridge-nf-call-{family}"), value);
+    }
+}
+
 fn needs_nft() -> bool {
     hull_testkit::tier::tool("nft").is_some()
 }
@@ -177,12 +193,10 @@ fn root_with_bridged_packets_filtered() {
         return;
     }
     in_lab(|lab| {
-        if !std::path::Path::new("/proc/sys/net/bridge").exists() {
-            hull_testkit::tier::skip("br_netfilter", "the kernel does not filter bridged packets");
+        if !can_filter_bridged() {
             return;
         }
-        set_switch("bridge/bridge-nf-call-iptables", "1");
-        set_switch("bridge/bridge-nf-call-ip6tables", "1");
+        filter_bridged("1");
         check(lab, &world(lab), "with br_netfilter");
         assert!(lab.networks.doctor().unwrap().is_empty());
     });
@@ -194,15 +208,13 @@ fn root_bridged_packets_come_to_be_filtered_while_containers_run() {
         return;
     }
     in_lab(|lab| {
-        if !std::path::Path::new("/proc/sys/net/bridge").exists() {
-            hull_testkit::tier::skip("br_netfilter", "the kernel does not filter bridged packets");
+        if !can_filter_bridged() {
             return;
         }
         let world = world(lab);
         check(lab, &world, "before");
         for times in ["first", "second"] {
-            set_switch("bridge/bridge-nf-call-iptables", "1");
-            set_switch("bridge/bridge-nf-call-ip6tables", "1");
+            filter_bridged("1");
             let found = lab.networks.doctor().unwrap();
             if times == "first" {
                 // Of those that publish ports, and no others.
@@ -213,8 +225,7 @@ fn root_bridged_packets_come_to_be_filtered_while_containers_run() {
             }
             assert!(lab.networks.doctor().unwrap().is_empty(), "{times}");
             check(lab, &world, &format!("filtered for the {times} time"));
-            set_switch("bridge/bridge-nf-call-iptables", "0");
-            set_switch("bridge/bridge-nf-call-ip6tables", "0");
+            filter_bridged("0");
             check(lab, &world, &format!("after the {times} time"));
         }
     });
@@ -226,14 +237,12 @@ fn root_a_monitor_that_mends_leads_packets_back() {
         return;
     }
     in_lab(|lab| {
-        if !std::path::Path::new("/proc/sys/net/bridge").exists() {
-            hull_testkit::tier::skip("br_netfilter", "the kernel does not filter bridged packets");
+        if !can_filter_bridged() {
             return;
         }
         let world = world(lab);
         let mut watch = hull_network::Watch::open(&lab.networks).unwrap();
-        set_switch("bridge/bridge-nf-call-iptables", "1");
-        set_switch("bridge/bridge-nf-call-ip6tables", "1");
+        filter_bridged("1");
         // As dockerd does, which loads the module.
         nft(&["add", "table", "ip", "somebody"], "");
         nft(&["flush", "ruleset"], "");
@@ -321,8 +330,7 @@ fn root_beside_a_firewall_that_drops() {
     in_lab(|lab| {
         nft(&["-f", "-"], DROPPING);
         nft(&["-f", "-"], OTHERS);
-        set_switch("bridge/bridge-nf-call-iptables", "1");
-        set_switch("bridge/bridge-nf-call-ip6tables", "1");
+        filter_bridged("1");
         let world = world(lab);
         check(lab, &world, "beside policy drop");
         // One pair of rules in each, and none when the last network is gone.
@@ -368,16 +376,13 @@ fn beside(rules: &'static str, tables: &'static [&'static str], who: &'static st
         for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             set_switch(switch, "1");
         }
-        set_switch("bridge/bridge-nf-call-iptables", "1");
-        set_switch("bridge/bridge-nf-call-ip6tables", "1");
+        filter_bridged("1");
         nft(&["-f", "-"], rules);
         let world = world(lab);
         check(lab, &world, &format!("beside {who}, with br_netfilter"));
-        set_switch("bridge/bridge-nf-call-iptables", "0");
-        set_switch("bridge/bridge-nf-call-ip6tables", "0");
+        filter_bridged("0");
         check(lab, &world, &format!("beside {who}"));
-        set_switch("bridge/bridge-nf-call-iptables", "1");
-        set_switch("bridge/bridge-nf-call-ip6tables", "1");
+        filter_bridged("1");
         for table in tables {
             let mut words = vec!["delete", "table"];
             words.extend(table.split(' '));
@@ -411,8 +416,7 @@ fn root_beside_a_running_dockerd() {
         tar.arg("-C").arg(docker.stage()).arg("-cf").arg(docker.stage().join("image.tar")).arg("probe");
         assert!(tar.status().unwrap().success());
         docker.run(&["import", "/run/stage/image.tar", "app:1"]);
-        set_switch("bridge/bridge-nf-call-iptables", "1");
-        set_switch("bridge/bridge-nf-call-ip6tables", "1");
+        filter_bridged("1");
         let world = world(lab);
         let all = |docker: &lab::docker::Docker, when: &str| {
             docker.run(&[
@@ -431,8 +435,7 @@ fn root_beside_a_running_dockerd() {
             serve(there.as_fd(), 80, "docker");
             let address = docker.run(&["inspect", "--format", "{{.NetworkSettings.IPAddress}}", "there"]);
             for filtered in ["1", "0"] {
-                set_switch("bridge/bridge-nf-call-iptables", filtered);
-                set_switch("bridge/bridge-nf-call-ip6tables", filtered);
+                filter_bridged(filtered);
                 let when = format!("{when}, br_netfilter {filtered}");
                 check(lab, &world, &when);
                 let asked = |from: BorrowedFd<'_>, to: &str, port| ask_name(from, ip(to), port);

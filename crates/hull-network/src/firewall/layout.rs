@@ -222,29 +222,18 @@ pub(crate) fn rules() -> Vec<Rule> {
         vec![Expression::VerdictOf { fields: vec![IIF], map: "from".to_owned() }],
     );
     for ipv4 in [true, false] {
-        // IPS_DST_NAT: the published ports of others.
-        rule(
-            "forward",
-            "published ports of others",
-            vec![
+        let foreign = |steps: [Expression; 2]| {
+            let from = vec![
                 Expression::family(family_of(ipv4).1),
                 in_set(&[IIF], named(UPLINKS, ipv4)),
                 not_in_set(&[OIF], BRIDGES),
-                Expression::AnyBit { field: Field::CtStatus, mask: 0x20 },
-                Expression::Verdict(Verdict::Return),
-            ],
-        );
-        rule(
-            "forward",
-            "forwarding was switched on for containers only",
-            vec![
-                Expression::family(family_of(ipv4).1),
-                in_set(&[IIF], named(UPLINKS, ipv4)),
-                not_in_set(&[OIF], BRIDGES),
-                count.clone(),
-                drop.clone(),
-            ],
-        );
+            ];
+            from.into_iter().chain(steps).collect()
+        };
+        // IPS_DST_NAT.
+        let translated = Expression::AnyBit { field: Field::CtStatus, mask: 0x20 };
+        rule("forward", "published ports of others", foreign([translated, Expression::Verdict(Verdict::Return)]));
+        rule("forward", "forwarding was switched on for containers only", foreign([count.clone(), drop.clone()]));
     }
 
     for ipv4 in [true, false] {
